@@ -1,0 +1,106 @@
+"""What a user may choose, as frozen values that refuse nonsense when they are made."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+__all__ = ["DraftBudget", "SamplingParams", "SpecConfig"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How logits become the law p that is sampled from (`sampling.warp`). Temperature 0 is greedy decoding."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0.0, f"temperature must be >= 0 (0 = greedy), got {self.temperature}")
+        _require(self.temperature != float("inf"), "temperature must be finite")
+        _require(self.top_k >= 0, f"top_k must be >= 0 (0 = off), got {self.top_k}")
+        _require(0.0 < self.top_p <= 1.0, f"top_p must be in (0, 1] (1 = off), got {self.top_p}")
+        _require(0.0 <= self.min_p <= 1.0, f"min_p must be in [0, 1] (0 = off), got {self.min_p}")
+
+    @property
+    def greedy(self) -> bool:
+        """True if p is one-hot at the argmax."""
+        return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DraftBudget:
+    """How much a drafter may guess in one round.
+
+    `depth` is the length of the longest branch (vLLM's num_speculative_tokens, SGLang's num-steps); 0 turns drafting off.
+    `topk` is the number of children a node may have (SGLang's eagle-topk). `nodes` caps the tree and counts the root
+    (SGLang's num-draft-tokens); 0 means depth + 1, a full chain. A draft stops after a node whose draft probability
+    is below `min_confidence`; the node itself stays, so the law stays exact.
+    """
+
+    depth: int = 4
+    topk: int = 1
+    nodes: int = 0
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.depth >= 0, f"depth (gamma) must be >= 0 (0 = no drafting), got {self.depth}")
+        _require(self.topk >= 1, f"topk must be >= 1, got {self.topk}")
+        _require(self.nodes >= 0, f"nodes must be >= 1, the root included (0 = depth + 1), got {self.nodes}")
+        _require(0.0 <= self.min_confidence <= 1.0, f"min_confidence must be in [0, 1], got {self.min_confidence}")
+
+    @property
+    def max_nodes(self) -> int:
+        """The cap on nodes, root included."""
+        return self.nodes or self.depth + 1
+
+    @property
+    def chain_depth(self) -> int:
+        """How many tokens a chain may hold under both `depth` and `nodes`."""
+        return min(self.depth, self.max_nodes - 1)
+
+    def describe(self) -> str:
+        """The three spellings of this budget: ours, SGLang's, vLLM's."""
+        return (
+            f"depth {self.depth}, topk {self.topk}, nodes {self.max_nodes} (root included)"
+            f" = SGLang num-steps {self.depth}, eagle-topk {self.topk}, num-draft-tokens {self.max_nodes}"
+            f" = vLLM num_speculative_tokens {self.depth}{'' if self.topk == 1 else ' (chains only)'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SpecConfig:
+    """A whole set-up by name, as the command line and the notebooks spell it."""
+
+    target: str = "smollm2-135m"
+    drafter: str = "ngram"
+    draft_model: str | None = None
+    verifier: str = "auto"
+    budget: DraftBudget = DraftBudget()
+    sampling: SamplingParams = SamplingParams()
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`. Raises ValueError that names an unknown key."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        _require(not unknown, f"unknown setting {unknown}; known: {sorted(known)}")
+        plain = dict(values)
+        for name, kind in (("budget", DraftBudget), ("sampling", SamplingParams)):
+            if isinstance(plain.get(name), dict):
+                try:
+                    plain[name] = kind(**plain[name])
+                except TypeError as error:
+                    raise ValueError(f"{name}: {error}") from error
+        return cls(**plain)

@@ -1,0 +1,174 @@
+"""The nouns that every part of the package passes around, and the seams (Protocols) between the parts.
+
+One round of speculative decoding, in these words (Leviathan et al. 2023, §2; Chen et al. 2023, §2):
+
+    Drafter.propose  -> DraftTree         guesses; node 0 is the last committed token
+    Target.forward   -> TargetOutput      one forward pass scores every node
+    Verifier         -> VerifyResult      the accepted path, and one more token drawn by the target
+    Drafter.commit                        the drafter keeps what was accepted and forgets the rest
+
+A chain is a tree in which every node has one child. Verifiers never see a model or a drafter, drafters never see a verifier.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from specdec_ref.config import DraftBudget, SamplingParams
+
+__all__ = ["Draw", "DraftTree", "Drafter", "Randomness", "TargetOutput", "Verifier", "VerifyResult"]
+
+Draw = Literal["point", "iid", "without_replacement"]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftTree:
+    """A batch row's guesses. `parents[i] < i`; siblings stand in the order in which they were drawn.
+
+    `law` says HOW a node's children were drawn, which is what a verifier may assume:
+    "point" (chosen without chance: a top-k, an n-gram match), "iid" (independent draws from q, repeats kept) or
+    "without_replacement" (q renormalised after each draw). `q` row i is the warped law that node i's children came from.
+    """
+
+    tokens: Int[Tensor, " nodes"]
+    parents: Int[Tensor, " nodes"]
+    law: Draw = "point"
+    q: Float[Tensor, "nodes draft_vocab"] | None = None
+    q_vocab: Int[Tensor, " draft_vocab"] | None = None
+    token_list: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    parent_list: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Read both tensors once: verifiers walk the tree in Python. Raises ValueError if it is no tree."""
+        object.__setattr__(self, "token_list", tuple(self.tokens.tolist()))
+        object.__setattr__(self, "parent_list", tuple(self.parents.tolist()))
+        if not self.parent_list or self.parent_list[0] != -1:
+            raise ValueError("a DraftTree starts with its root: parents[0] must be -1")
+        if any(not 0 <= parent < node for node, parent in enumerate(self.parent_list) if node):
+            raise ValueError(f"every parent must stand before its child, got parents {self.parent_list}")
+        if (self.q is None) != (self.law == "point"):
+            raise ValueError(f"law {self.law!r} {'needs' if self.q is None else 'must not carry'} q: only 'point' has none")
+
+    def __len__(self) -> int:
+        return len(self.token_list)
+
+    @property
+    def is_chain(self) -> bool:
+        """True if every node has at most one child."""
+        return self.parent_list == tuple(range(-1, len(self) - 1))
+
+    @property
+    def depths(self) -> list[int]:
+        """Distance of each node from the root: the root has 0."""
+        depths: list[int] = []
+        for parent in self.parent_list:
+            depths.append(depths[parent] + 1 if parent >= 0 else 0)
+        return depths
+
+    def children(self, node: int) -> list[int]:
+        """Indices of the node's children, in the order in which they were drawn."""
+        return [child for child, parent in enumerate(self.parent_list) if parent == node]
+
+    def draft_law(self, node: int, vocab: int) -> Float[Tensor, " vocab"]:
+        """q over the whole vocabulary for the children of `node`: zero outside `q_vocab`."""
+        if self.q is None:
+            raise ValueError("a 'point' tree has no draft law")
+        if self.q_vocab is None:
+            return self.q[node]
+        return self.q.new_zeros(vocab).scatter_(0, self.q_vocab, self.q[node])
+
+    def cut(self, depth: int) -> "DraftTree":
+        """The tree without the nodes deeper than `depth`. Depth does not depend on a token, so this keeps the law exact."""
+        keep = [node for node, d in enumerate(self.depths) if d <= depth]
+        if len(keep) == len(self):
+            return self
+        new = {node: i for i, node in enumerate(keep)}
+        rows = torch.tensor(keep, device=self.tokens.device)
+        parents = torch.tensor([new.get(self.parent_list[node], -1) for node in keep], device=self.tokens.device)
+        return DraftTree(self.tokens[rows], parents, self.law, None if self.q is None else self.q[rows], self.q_vocab)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """`path`: accepted nodes from the root's child on (the root itself left out). `next_token`: the token that the
+    target adds after them, called the bonus token if the path ends at a leaf and the correction otherwise."""
+
+    path: tuple[int, ...]
+    next_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOutput:
+    """What one target forward says of every node: logits, and the features some drafters read.
+
+    `features` holds the chosen `hidden_states` side by side, features = layers x hidden.
+    """
+
+    logits: Float[Tensor, "batch nodes vocab"]
+    features: Float[Tensor, "batch nodes features"] | None = None
+
+
+class Randomness(Protocol):
+    """All chance passes here, so that a law can be enumerated (`laws.py`) and a seed replayed (`randomness.py`)."""
+
+    def accept(self, prob: float) -> bool:
+        """True with probability min(1, prob); never true at 0."""
+        ...
+
+    def draw(self, weights: Float[Tensor, " n"]) -> int:
+        """Index i with probability weights[i] / sum(weights); a weight of zero is never drawn."""
+        ...
+
+
+class Drafter(Protocol):
+    """Guesses tokens. Rows are request ids; a drafter may batch them or loop.
+
+    `feature_layers` are indices into transformers' `hidden_states` (0 = embeddings, n = after the final norm) that
+    the engine hands over; () for most drafters.
+    """
+
+    feature_layers: tuple[int, ...]
+
+    def start(
+        self,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        features: Sequence[Float[Tensor, "tokens features"]] | None,
+    ) -> None:
+        """New requests: whole prompts, and features of every prompt token but the last."""
+        ...
+
+    def propose(
+        self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
+    ) -> list[DraftTree]:
+        """A tree a row, at most `budget.depth` deep; node 0 is the row's last committed token."""
+        ...
+
+    def commit(
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
+        features: Sequence[Float[Tensor, "tokens features"]] | None,
+    ) -> None:
+        """What was accepted. `features[i]` are those of the root and the accepted nodes of row i."""
+        ...
+
+    def finish(self, rows: Sequence[int]) -> None:
+        """These requests are over: drop their state. Unknown rows are ignored."""
+        ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """One row, pure: the readable specification. `lossless_for` names the laws whose output law stays exactly p."""
+
+    lossless_for: frozenset[str]
+
+    def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
+        """`p` row i is the target's warped law after node i."""
+        ...

@@ -1,0 +1,43 @@
+"""Drafters: where guesses come from. `DRAFTERS` maps the names of the command line to functions that build one."""
+
+from collections.abc import Callable
+
+from specdec_ref.core import Drafter
+from specdec_ref.drafters.ngram import NgramDrafter
+from specdec_ref.models.target import Target
+
+__all__ = ["DRAFTERS", "NgramDrafter", "build_drafter"]
+
+
+def _ngram(target: Target, draft_model: str | None) -> Drafter:
+    return NgramDrafter()
+
+
+def _layer_skip(target: Target, draft_model: str | None) -> Drafter:
+    from specdec_ref.drafters.layer_skip import layer_skip_drafter
+
+    return layer_skip_drafter(target)
+
+
+def _draft_model(target: Target, draft_model: str | None) -> Drafter:
+    from specdec_ref.drafters.draft_model import DraftModelDrafter
+    from specdec_ref.models.hub import load
+
+    if draft_model is None:
+        raise ValueError("drafter 'draft' needs a draft model: name a folder or Hugging Face id with --draft-model")
+    model, _ = load(draft_model, dtype=target.dtype, device=str(target.device))
+    return DraftModelDrafter(Target(model), target.vocab_size)
+
+
+DRAFTERS: dict[str, Callable[[Target, str | None], Drafter]] = {
+    "ngram": _ngram,
+    "layer-skip": _layer_skip,
+    "draft": _draft_model,
+}
+
+
+def build_drafter(name: str, target: Target, draft_model: str | None = None) -> Drafter:
+    """The drafter of that name. Raises ValueError for an unknown name or a missing or mismatched draft model."""
+    if name not in DRAFTERS:
+        raise ValueError(f"unknown drafter {name!r}; choose from none, {', '.join(DRAFTERS)}")
+    return DRAFTERS[name](target, draft_model)

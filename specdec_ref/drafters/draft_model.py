@@ -1,0 +1,105 @@
+"""A small language model that writes the draft: the classic of Leviathan et al. 2023 (§2) and Chen et al. 2023 (§2).
+
+It shares the target's vocabulary and keeps a KV cache of its own. Each round it reads what it has not seen yet (the
+tokens committed last), then writes `depth` tokens one by one. At T = 0 it writes its argmax: law "point". At T > 0 it
+samples from q, its own law warped exactly as the target's: law "iid", and q goes into the tree for the verifier.
+
+    cache after a round = committed text up to the root + accepted drafts that it had read        (the last draft it never reads)
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.models.target import Target, last_logits
+from specdec_ref.sampling import warp
+
+__all__ = ["DraftModelDrafter"]
+
+
+class DraftModelDrafter:
+    """A `Drafter` around any causal LM with the target's vocabulary."""
+
+    feature_layers: tuple[int, ...] = ()
+
+    def __init__(self, lm: Target, target_vocab: int) -> None:
+        """`lm`: the draft model, wrapped like a target. Raises ValueError if its vocabulary has another size."""
+        if lm.vocab_size != target_vocab:
+            raise ValueError(
+                f"the draft model has a vocabulary of {lm.vocab_size} tokens, the target of {target_vocab}: its token "
+                "ids would mean something else. Use a draft model of the same family and tokenizer."
+            )
+        self.lm = lm
+        self._rows: list[int] = []  # request ids, in the order of the cache's rows
+        self._text: dict[int, list[int]] = {}  # what is committed; its unread part is text[cached tokens:]
+
+    def start(
+        self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
+        features: Sequence[Float[Tensor, "tokens features"]] | None,
+    ) -> None:  # fmt: skip
+        """Read the prompts but for their last token. Raises RuntimeError while an earlier batch is open."""
+        if self._rows:
+            raise RuntimeError(f"requests {self._rows} are still open: finish them before starting others")
+        self._rows = list(rows)
+        self._text = {row: list(prompt) for row, prompt in zip(rows, prompts, strict=True)}
+        self.lm.start([prompt[:-1] for prompt in prompts], capacity=max(map(len, prompts)) + 64)
+
+    def propose(
+        self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
+    ) -> list[DraftTree]:
+        """A chain a row. A draft below `min_confidence` stays, and is the row's last."""
+        if list(rows) != self._rows:
+            raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
+        chains = [[self._text[row][-1]] for row in rows]
+        laws: list[list[Tensor]] = [[] for _ in rows]
+        growing = list(range(len(rows)))
+        unread = [self._text[row][cached:] for row, cached in zip(rows, self.lm.lengths, strict=True)]
+        for _ in range(budget.chain_depth):
+            q = warp(self._read(unread), sampling)
+            for i in growing:
+                chains[i].append(int(q[i].argmax()) if sampling.greedy else rngs[i].draw(q[i]))
+                laws[i].append(q[i])
+            growing = [i for i in growing if float(q[i, chains[i][-1]]) >= budget.min_confidence]
+            if not growing:
+                break
+            unread = [chain[-1:] for chain in chains]
+        return [_tree(chain, law, sampling) for chain, law in zip(chains, laws, strict=True)]
+
+    def _read(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "batch vocab"]:
+        """Append these tokens to the cache, a list a row; the logits after each list's last one."""
+        trees = [_tree(row, (), None) for row in tokens]
+        output = self.lm.forward(trees)
+        self.lm.commit([range(len(tree)) for tree in trees])
+        return last_logits(output, trees)
+
+    def commit(
+        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        features: Sequence[Float[Tensor, "tokens features"]] | None,
+    ) -> None:  # fmt: skip
+        """Roll the cache back to the text plus the accepted drafts that were read: the last draft never is."""
+        agreed = []
+        for row, tree, result, cached in zip(rows, trees, results, self.lm.lengths, strict=True):
+            read = max(0, min(len(result.path), len(tree) - 2))
+            agreed.append(min(cached, len(self._text[row]) + read))
+            self._text[row] += [*(tree.token_list[node] for node in result.path), result.next_token]
+        self.lm.cache.truncate(agreed)
+
+    def finish(self, rows: Sequence[int]) -> None:
+        """Drop these rows from the batch."""
+        kept = [i for i, row in enumerate(self._rows) if row not in set(rows)]
+        if len(kept) < len(self._rows):
+            self.lm.cache.select(kept)
+        self._rows = [self._rows[i] for i in kept]
+        self._text = {row: self._text[row] for row in self._rows}
+
+
+def _tree(chain: Sequence[int], law: Sequence[Tensor], sampling: SamplingParams | None) -> DraftTree:
+    """The chain as a tree; with `law` its q rows, plus an empty one for the leaf, which has no children."""
+    tokens, parents = torch.tensor(chain), torch.arange(-1, len(chain) - 1)
+    if not law or sampling is None or sampling.greedy:
+        return DraftTree(tokens, parents)
+    return DraftTree(tokens, parents, "iid", torch.stack([*law, torch.zeros_like(law[0])]))

@@ -1,0 +1,54 @@
+"""Self-speculation: the target with some of its layers left out drafts for the whole target.
+
+The shallow model shares every weight; its layers are renumbered, so that its own KV cache has no gaps. No training and no second model, but on a model not trained for it a skipped layer costs much
+acceptance. It then drafts like any small model (`draft_model.py`), lossless for the same reasons.
+Source: Zhang et al. 2024, Draft & Verify, §3.
+"""
+
+import copy
+from collections.abc import Sequence
+
+from torch import nn
+
+from specdec_ref.drafters.draft_model import DraftModelDrafter
+from specdec_ref.models.target import Target
+
+__all__ = ["default_layers", "layer_skip_drafter", "shallow_copy"]
+
+
+def default_layers(count: int) -> list[int]:
+    """Which layers stay by default: the first and last fifth, and every other one between, where layers are most alike."""
+    edge = max(1, count // 5)
+    return [*range(edge), *range(edge, count - edge, 2), *range(count - edge, count)]
+
+
+def shallow_copy(model: nn.Module, layers: Sequence[int]) -> nn.Module:
+    """A model of these layers only, sharing every weight with `model`, which is not changed.
+
+    Raises ValueError if a layer does not exist, one is named twice, or the stack of layers cannot be told.
+    """
+    count = model.config.num_hidden_layers
+    if not layers or len(set(layers)) < len(layers) or any(not 0 <= layer < count for layer in layers):
+        raise ValueError(f"name distinct layers between 0 and {count - 1} to keep, got {list(layers)}")
+    tensors = [*model.parameters(), *model.buffers()]
+    shallow = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})  # new modules around the same tensors
+    stacks = [m for m in shallow.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if len(stacks) != 1:
+        raise ValueError(f"cannot tell which of {len(stacks)} module lists of length {count} holds the decoder layers")
+    kept = [stacks[0][old] for old in layers]
+    stacks[0]._modules = nn.ModuleList(kept)._modules
+    for new, layer in enumerate(kept):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = new
+    config = shallow.config
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[old] for old in layers]
+    config.num_hidden_layers = len(layers)
+    return shallow
+
+
+def layer_skip_drafter(target: Target, layers: Sequence[int] | None = None) -> DraftModelDrafter:
+    """A drafter made of the target's own layers (`default_layers` if none are named)."""
+    kept = default_layers(target.config.num_hidden_layers) if layers is None else list(layers)
+    return DraftModelDrafter(Target(shallow_copy(target.model, kept), check=False), target.vocab_size)

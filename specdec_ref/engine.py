@@ -1,0 +1,177 @@
+"""The speculative decoding loop. `SpecEngine.step()` is one round; `stream` and `generate` only call it again.
+
+    1. propose   the drafter guesses a tree a row                                  Drafter.propose
+    2. forward   the target scores all nodes of all rows at once                   Target.forward
+    3. verify    accept a path, add one token of the target's own                  verify_batch
+    4. commit    caches keep root and path; the new tokens are emitted             Target.commit, Drafter.commit
+
+Lossless: the emitted text has the target's own law (or, at T = 0, is its greedy text), whatever the drafter does.
+Invariant, checked every round: cached tokens == committed tokens - 1. The last one is the next tree's root.
+Sources: Leviathan et al. 2023, Alg. 1; Chen et al. 2023, Alg. 2; for trees, Miao et al. 2024, Alg. 2.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.core import Drafter, DraftTree, Randomness, TargetOutput, Verifier, VerifyResult
+from specdec_ref.metrics import StepRecord
+from specdec_ref.models.target import Target
+from specdec_ref.randomness import KeyedRandomness, Purpose
+from specdec_ref.request import Generation, Limits, Request, check_prompts
+from specdec_ref.verifiers import choose_verifier, verify_batch
+
+__all__ = ["SpecEngine"]
+
+
+class SpecEngine:
+    """A target, a drafter and a verifier; at most one batch of requests at a time."""
+
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafter,
+        *,
+        budget: DraftBudget = DraftBudget(),
+        sampling: SamplingParams = SamplingParams(),
+        verifier: Verifier | str = "auto",
+        limits: Limits = Limits(),
+        randomness: Callable[[int, int, Purpose], Randomness] = KeyedRandomness,
+    ) -> None:
+        """`limits`: when a request ends. `randomness(seed, position, purpose)` makes every source of chance.
+
+        Raises ValueError for an unknown verifier, or one that is not exact at this temperature.
+        """
+        self.target, self.drafter = target, drafter
+        self.budget, self.sampling, self.limits = budget, sampling, limits
+        self.verifier = choose_verifier(verifier, sampling) if isinstance(verifier, str) else verifier
+        self.randomness = randomness
+        self.target.feature_layers = drafter.feature_layers
+        self.requests: list[Request] = []  # those still running, in the order of the cache's rows
+
+    def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> list[Request]:
+        """Prefill a batch and drop any earlier one. Row i is request i; its seed is `seeds[i]`, or i.
+
+        Raises ValueError for an empty prompt, a token outside the vocabulary or a text the model is too short for.
+        """
+        self.close()
+        check_prompts(prompts, self.target, self.limits)
+        seeds = range(len(prompts)) if seeds is None else seeds
+        requests = [Request(i, list(p), seed, self.limits) for i, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
+        started = time.perf_counter()
+        room = max(map(len, prompts)) + self.limits.max_new_tokens + self.budget.max_nodes
+        output = self.target.start([prompt[:-1] for prompt in prompts], capacity=room)
+        counts = [len(prompt) - 1 for prompt in prompts]
+        self.drafter.start(range(len(prompts)), prompts, _features(output, [range(count) for count in counts]))
+        for request in requests:
+            request.prefill_seconds = time.perf_counter() - started
+        self.requests = requests
+        return requests
+
+    @torch.inference_mode()
+    def step(self) -> list[StepRecord]:
+        """One round for every running request. A failed round changes no request: what was raised can be handled."""
+        requests, rows = self.requests, [request.row for request in self.requests]
+        clock = [time.perf_counter()]
+        rngs = [self.randomness(r.seed, len(r.tokens), "draft") for r in requests]
+        trees = self.drafter.propose(rows, self._round_budget(), self.sampling, rngs)
+        trees = [self._fitted(tree, request) for tree, request in zip(trees, requests, strict=True)]
+        clock.append(time.perf_counter())
+        output = self.target.forward(trees)
+        clock.append(time.perf_counter())
+        rngs = [self.randomness(r.seed, len(r.tokens), "verify") for r in requests]
+        results = verify_batch(self.verifier, trees, output.logits, self.sampling, rngs)
+        clock.append(time.perf_counter())
+        self._commit(trees, results, output)
+        clock.append(time.perf_counter())
+        spent = [after - before for before, after in zip(clock, clock[1:], strict=False)]
+        records = []
+        for request, tree, result in zip(requests, trees, results, strict=True):
+            emitted = request.emit([*(tree.token_list[node] for node in result.path), result.next_token])
+            record = _record(request, tree, result, emitted, spent)
+            request.records.append(record)
+            request.seconds += record.step_s
+            records.append(record)
+        self._retire()
+        return records
+
+    def stream(self, prompt: Sequence[int], seed: int = 0) -> Iterator[list[int]]:
+        """Yield each round's new tokens. Closing the generator early frees the request."""
+        (request,) = self.start([prompt], [seed])
+        try:
+            while self.requests:
+                before = len(request.tokens)
+                self.step()
+                yield request.tokens[before:]
+        finally:
+            self.close()
+
+    def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> list[Generation]:
+        """Decode a batch to the end. The engine is free again afterwards, even if this was interrupted."""
+        try:
+            requests = self.start(prompts, seeds)
+            while self.requests:
+                self.step()
+            return [request.result() for request in requests]
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Drop the requests still running, if any."""
+        self.drafter.finish([request.row for request in self.requests])
+        self.requests = []
+
+    def _round_budget(self) -> DraftBudget:
+        """No deeper than the neediest row can use: one of a round's tokens is always the target's own."""
+        useful = max(request.remaining for request in self.requests) - 1
+        if useful >= self.budget.depth:
+            return self.budget
+        return DraftBudget(useful, self.budget.topk, self.budget.nodes, self.budget.min_confidence)
+
+    def _fitted(self, tree: DraftTree, request: Request) -> DraftTree:
+        """The tree cut to what this row can still emit, so that a row's drafts do not depend on its neighbours."""
+        if tree.token_list[0] != request.tokens[-1]:
+            raise RuntimeError(f"the drafter's root {tree.token_list[0]} is not request {request.row}'s last token")
+        return tree.cut(min(self.budget.depth, request.remaining - 1))
+
+    def _commit(self, trees: Sequence[DraftTree], results: Sequence[VerifyResult], output: TargetOutput) -> None:
+        kept = [(0, *result.path) for result in results]
+        self.target.commit(kept)
+        rows = [request.row for request in self.requests]
+        self.drafter.commit(rows, trees, results, _features(output, kept))
+        for request, path, cached in zip(self.requests, kept, self.target.lengths, strict=True):
+            if cached != len(request.tokens) + len(path) - 1:
+                raise RuntimeError(f"request {request.row}: {cached} cached tokens, {len(request.tokens)} committed before")
+
+    def _retire(self) -> None:
+        """Finished requests leave the batch, its caches and the drafter."""
+        done = [request.row for request in self.requests if request.finish_reason]
+        if not done:
+            return
+        kept = [i for i, request in enumerate(self.requests) if not request.finish_reason]
+        self.drafter.finish(done)
+        self.target.cache.select(kept)
+        self.requests = [self.requests[i] for i in kept]
+
+
+def _features(output: TargetOutput | None, kept: Sequence[Sequence[int]]) -> list[Tensor] | None:
+    """The features of each row's kept nodes, or None if the drafter reads none."""
+    if output is None or output.features is None:
+        return None
+    return [row[list(nodes)] for row, nodes in zip(output.features, kept, strict=True)]
+
+
+def _record(
+    request: Request, tree: DraftTree, result: VerifyResult, emitted: int, spent: Sequence[float]
+) -> StepRecord:
+    """Count a round. A tree is tested level by level: a level is accepted or rejected as a whole."""
+    accepted = min(len(result.path), emitted)
+    last = result.path[-1] if result.path else 0
+    rejected = emitted > accepted and bool(tree.children(last))
+    return StepRecord(
+        request=request.row, drafted=len(tree) - 1, tested=accepted + rejected, accepted=accepted, emitted=emitted,
+        depth=max(tree.depths), propose_s=spent[0], forward_s=spent[1], verify_s=spent[2], step_s=sum(spent),
+    )  # fmt: skip

@@ -1,0 +1,164 @@
+"""The KV cache of a batch of token trees, and the only file that knows transformers' cache classes.
+
+Row b owns the slots 0 .. lengths[b]-1, one per committed token: slot = position. A forward writes its new nodes into
+the slots behind them, and `commit` decides what becomes of those:
+
+    rollback    lengths[b] stays where it is: the rejected slots are simply written over
+    chain       lengths[b] += accepted: they already stand in place
+    tree        one gather moves the accepted path to the front of the new slots
+
+Slots are preallocated, so nothing grows or is concatenated in a decoding step, and a ragged batch leaves no holes.
+A slot at or behind lengths[b] holds rubbish: the attention mask must never show it (`target.py` builds that mask).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+__all__ = ["SlotCache"]
+
+
+@dataclass(slots=True)
+class _Window:
+    """Where the forward under way writes: row b's node j goes to slot lengths[b] + j."""
+
+    lengths: list[int]
+    nodes: int
+    capacity: int
+    slots: Int[Tensor, "batch nodes"] | None = None  # None: every row starts at the same slot
+
+    @property
+    def stop(self) -> int:
+        """One past the last slot that any row of this forward may look at."""
+        return max(self.lengths) + self.nodes
+
+
+class _SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer: buffers of shape batch x heads x capacity x head_dim, allocated on first use."""
+
+    is_sliding = False
+
+    def __init__(self, window: _Window) -> None:
+        super().__init__()
+        self.window = window
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate. Zeros, since a masked slot's weight 0 times NaN would still be NaN."""
+        self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
+        self.is_initialized = True
+
+    def _buffer(self, like: Float[Tensor, "batch heads nodes head_dim"]) -> Float[Tensor, "batch heads slots head_dim"]:
+        batch, heads, _, head_dim = like.shape
+        return like.new_zeros(batch, heads, self.window.capacity, head_dim)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the new nodes; return every slot that the mask may show."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None  # for the type checker
+        window = self.window
+        if window.slots is None:
+            start = window.lengths[0]
+            self.keys[:, :, start : start + window.nodes] = key_states
+            self.values[:, :, start : start + window.nodes] = value_states
+        else:
+            rows = torch.arange(len(window.lengths), device=key_states.device)[:, None]
+            self.keys[rows, :, window.slots] = key_states.transpose(1, 2)
+            self.values[rows, :, window.slots] = value_states.transpose(1, 2)
+        return self.keys[:, :, : window.stop], self.values[:, :, : window.stop]
+
+    def move(self, rows: Tensor, source: Tensor, goal: Tensor) -> None:
+        """Copy slots `source` of each row onto `goal` (both batch x moved); reads everything before it writes."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None:
+                buffer[rows, :, goal] = buffer[rows, :, source]
+
+    def get_seq_length(self, *args: Any) -> int:
+        """Cached tokens of the longest row: transformers derives default positions from it, which we always pass."""
+        return max(self.window.lengths, default=0)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(slots a mask must cover, offset of the first)."""
+        return self.window.stop, 0
+
+    def get_max_length(self) -> int:
+        """Slots a row has."""
+        return self.window.capacity
+
+    get_max_cache_shape = get_max_length  # its name before transformers 5.20
+
+
+class SlotCache(Cache):
+    """Give it to a model as `past_key_values`. One `prepare`, one model forward, one `commit`; then again."""
+
+    def __init__(self, layers: int, batch: int, capacity: int) -> None:
+        """`capacity`: slots a row, for committed tokens and the widest tree together."""
+        self.window = _Window([0] * batch, 0, capacity)
+        super().__init__(layers=[_SlotLayer(self.window) for _ in range(layers)])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Committed tokens, a row each."""
+        return self.window.lengths
+
+    def prepare(self, nodes: int, device: torch.device | str = "cpu") -> None:
+        """Open a window of `nodes` slots behind every row's committed tokens, growing the buffers if they are full."""
+        window = self.window
+        window.nodes = nodes
+        if window.stop > window.capacity:
+            self._grow(max(window.stop, window.capacity * 2))
+        lengths = window.lengths
+        uniform = min(lengths) == max(lengths)
+        window.slots = None if uniform else torch.tensor(lengths)[:, None].add(torch.arange(nodes)).to(device)
+
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
+        """Row b keeps the nodes `kept[b]` of the last forward, in that order; all other new slots are forgotten."""
+        window = self.window
+        moved = [list(nodes) for nodes in kept]
+        if any(nodes != list(range(len(nodes))) for nodes in moved):
+            widest = max(map(len, moved))
+            padded = torch.tensor([nodes + list(range(len(nodes), widest)) for nodes in moved])
+            start = torch.tensor(window.lengths)[:, None]
+            self._move(start + padded, start + torch.arange(widest))
+        window.lengths[:] = [length + len(nodes) for length, nodes in zip(window.lengths, moved, strict=True)]
+
+    def _move(self, source: Int[Tensor, "batch moved"], goal: Int[Tensor, "batch moved"]) -> None:
+        for layer in self.layers:
+            if layer.keys is not None:
+                device = layer.keys.device
+                rows = torch.arange(len(source), device=device)[:, None]
+                layer.move(rows, source.to(device), goal.to(device))
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Roll each row back to its first `lengths[b]` tokens. Raises ValueError if a row holds fewer."""
+        if any(not 0 <= new <= old for new, old in zip(lengths, self.lengths, strict=True)):
+            raise ValueError(f"cannot roll back from {self.lengths} cached tokens to {list(lengths)}")
+        self.window.lengths[:] = lengths
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order: how finished requests leave the batch."""
+        for layer in self.layers:
+            if layer.keys is not None and layer.values is not None:
+                index = torch.tensor(rows, dtype=torch.long, device=layer.keys.device)
+                layer.keys, layer.values = layer.keys[index], layer.values[index]
+        self.window.lengths[:] = [self.window.lengths[row] for row in rows]
+
+    def _grow(self, capacity: int) -> None:
+        self.window.capacity = capacity
+        for layer in self.layers:
+            if layer.keys is not None and layer.values is not None:
+                layer.keys, layer.values = _widened(layer.keys, capacity), _widened(layer.values, capacity)
+
+
+def _widened(
+    buffer: Float[Tensor, "batch heads slots head_dim"], capacity: int
+) -> Float[Tensor, "batch heads capacity head_dim"]:
+    batch, heads, slots, head_dim = buffer.shape
+    wide = buffer.new_zeros(batch, heads, capacity, head_dim)
+    wide[:, :, :slots] = buffer
+    return wide

@@ -1,0 +1,162 @@
+"""An unmodified transformers causal LM that scores a batch of token trees in one forward.
+
+    row of the mask = [ prefix: slots 0 .. length-1 | tree: the node's ancestors and itself ]      positions = length + depth
+
+Nothing in the model is patched: the mask is passed as transformers' 4-D `attention_mask`, the cache as
+`past_key_values`. The same class runs a draft model. What a mask cannot express (sliding windows, linear attention,
+ALiBi, whose bias comes from the 2-D mask) is refused when the model is wrapped, with the reason.
+Source of the one-forward tree: SpecInfer (Miao et al. 2024, §4.2).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from specdec_ref.core import DraftTree, TargetOutput
+from specdec_ref.models.kv_cache import SlotCache
+from specdec_ref.models.support import check_supported
+from specdec_ref.trees.masks import ancestor_mask
+
+__all__ = ["Target"]
+
+PREFILL_CHUNK = 512  # tokens a prefill forward: bounds the memory of its mask and activations
+
+
+class Target:
+    """A causal LM, its slot cache, and which rows are in it. `start` a batch, then `forward` and `commit` in turn."""
+
+    def __init__(self, model: nn.Module, feature_layers: Sequence[int] = (), *, check: bool = True) -> None:
+        """`feature_layers`: which `hidden_states` a forward returns as features.
+
+        Raises ValueError if the model needs anything but full attention over a 4-D mask; `check=False` skips the
+        two tiny forwards that prove it, e.g. for a model that is already known.
+        """
+        self.model = model
+        self.config: Any = model.config
+        self.feature_layers = tuple(feature_layers)
+        self.additive_mask = self.config._attn_implementation == "eager"
+        if check:
+            check_supported(self)
+        self.cache = SlotCache(self.config.num_hidden_layers, 0, 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are stored in."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits a node gets."""
+        return int(self.config.vocab_size)
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest text the model was built for, in tokens; None if it does not say."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Cached tokens, a row each."""
+        return self.cache.lengths
+
+    @torch.inference_mode()
+    def start(self, prompts: Sequence[Sequence[int]], capacity: int) -> TargetOutput | None:
+        """A fresh cache holding these prompts (prefill). `capacity`: slots to preallocate a row.
+
+        Returns the logits after each prompt's last token (one node a row) and the features of all prompt tokens
+        (rows padded on the right), or None if every prompt is empty.
+        """
+        self.cache = SlotCache(self.config.num_hidden_layers, len(prompts), capacity)
+        longest = max(map(len, prompts), default=0)
+        if longest == 0:
+            return None
+        logits = torch.full((len(prompts), 1, self.vocab_size), float("nan"), device=self.device)
+        features = []
+        for begin in range(0, longest, PREFILL_CHUNK):
+            chunk = [list(prompt[begin : begin + PREFILL_CHUNK]) for prompt in prompts]
+            ends = {row: len(part) - 1 for row, part in enumerate(chunk) if part and len(prompts[row]) == begin + len(part)}
+            output, kept = self._prefill(chunk, sorted(set(ends.values())) or [0])
+            for row, end in ends.items():
+                logits[row, 0] = output.logits[row, kept.index(end)]
+            features.append(output.features)
+        return TargetOutput(logits, torch.cat(features, 1) if self.feature_layers else None)
+
+    def _prefill(self, chunk: Sequence[Sequence[int]], kept: list[int]) -> tuple[TargetOutput, list[int]]:
+        """Append a piece of every prompt; logits only at the positions `kept`, since a whole prompt's would be huge."""
+        counts = [len(part) for part in chunk]
+        width = max(counts)
+        tokens = torch.tensor([[*part] + [0] * (width - len(part)) for part in chunk])
+        depths = torch.arange(width).expand(len(chunk), -1)
+        causal = ancestor_mask(range(-1, width - 1)).expand(len(chunk), -1, -1)
+        output = self._run(tokens, depths, counts, causal, logits_to_keep=torch.tensor(kept, device=self.device))
+        self.cache.commit([range(count) for count in counts])
+        return output, kept
+
+    @torch.inference_mode()
+    def forward(self, trees: Sequence[DraftTree]) -> TargetOutput:
+        """Score every node of every tree, one tree a row. Padding nodes get logits too: ignore them."""
+        counts = [len(tree) for tree in trees]
+        width = max(counts)
+        tokens = torch.tensor([[*tree.token_list] + [0] * (width - len(tree)) for tree in trees])
+        depths = torch.tensor([tree.depths + [0] * (width - len(tree)) for tree in trees])
+        block = torch.zeros(len(trees), width, width, dtype=torch.bool)
+        for row, tree in enumerate(trees):
+            block[row, : len(tree), : len(tree)] = ancestor_mask(tree.parent_list)
+        return self._run(tokens, depths, counts, block)
+
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
+        """Row b keeps the nodes `kept[b]` of the last forward; the others are rolled back."""
+        self.cache.commit(kept)
+
+    def _run(
+        self,
+        tokens: Int[Tensor, "batch nodes"],
+        depths: Int[Tensor, "batch nodes"],
+        counts: Sequence[int],
+        block: Bool[Tensor, "batch nodes nodes"],
+        logits_to_keep: int | Tensor = 0,
+    ) -> TargetOutput:
+        self.cache.prepare(tokens.shape[1], self.device)
+        positions = depths + torch.tensor(self.lengths)[:, None]
+        output = self.model(
+            input_ids=tokens.to(self.device),
+            attention_mask=self._mask(block, counts),
+            position_ids=positions.to(self.device),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=logits_to_keep,
+            output_hidden_states=bool(self.feature_layers),
+        )
+        features = None
+        if self.feature_layers:
+            features = torch.cat([output.hidden_states[layer] for layer in self.feature_layers], -1)
+        return TargetOutput(output.logits, features)
+
+    def _mask(self, block: Bool[Tensor, "batch nodes nodes"], counts: Sequence[int]) -> Tensor:
+        """The 4-D mask, batch x 1 x nodes x slots. A padding node sees itself, since a row of nothing would be NaN."""
+        batch, nodes, _ = block.shape
+        mask = torch.zeros(batch, 1, nodes, self.cache.window.stop, dtype=torch.bool)
+        for row, length in enumerate(self.lengths):
+            mask[row, 0, :, :length] = True
+            mask[row, 0, :, length : length + nodes] = block[row]
+            if counts[row] < nodes:
+                pads = torch.arange(counts[row], nodes)
+                mask[row, 0, pads] = False
+                mask[row, 0, pads, length + pads] = True
+        mask = mask.to(self.device)
+        if not self.additive_mask:
+            return mask
+        return torch.zeros(mask.shape, dtype=self.dtype, device=mask.device).masked_fill_(~mask, torch.finfo(self.dtype).min)
+
+
+def last_logits(output: TargetOutput, trees: Sequence[DraftTree]) -> Float[Tensor, "batch vocab"]:
+    """The logits after each row's last node: what comes next on a chain."""
+    return torch.stack([output.logits[row, len(tree) - 1] for row, tree in enumerate(trees)])

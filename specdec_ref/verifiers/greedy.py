@@ -1,0 +1,35 @@
+"""Greedy verification: follow the child that equals the target's argmax, as deep as there is one.
+
+    path_i+1 = the child of path_i whose token is argmax p(. | path_i);   next token = argmax after the last one
+
+Lossless for temperature 0, whatever the drafts are: every emitted token is the argmax in its own context, which is what
+plain greedy decoding emits (Leviathan et al. 2023, §2.2 with one-hot laws). At T > 0 it would emit the argmax, not a
+sample: the engine refuses that.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from specdec_ref.core import DraftTree, Randomness, VerifyResult
+
+__all__ = ["GreedyVerifier"]
+
+
+class GreedyVerifier:
+    """Chains and trees of any law. `p` may be probabilities or raw logits: only the argmax is read."""
+
+    lossless_for = frozenset({"point", "iid", "without_replacement"})
+    greedy_only = True
+    chains_only = False
+
+    def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
+        """Walk from the root. `rng` is not used."""
+        best = p.argmax(-1).tolist()
+        path: list[int] = []
+        node = 0
+        while True:
+            match = next((child for child in tree.children(node) if tree.token_list[child] == best[node]), None)
+            if match is None:
+                return VerifyResult(tuple(path), best[node])
+            path.append(match)
+            node = match
