@@ -2,8 +2,8 @@
 
     x_t ~ p(. | x_<t)        T = 0: the argmax
 
-It runs the same `Target` on the same cache as the engine, prefills the whole prompt, and so takes one forward less than
-a round-based loop would: the fairest plain decoder this package can offer. A batch is decoded row by row of one forward.
+It runs the same `Target` on the same cache as the engine and prefills the whole prompt, so it takes one forward less
+than a loop of rounds would: the fairest plain decoder this package can offer. A batch shares every forward.
 """
 
 import time

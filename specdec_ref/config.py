@@ -1,7 +1,7 @@
 """What a user may choose, as frozen values that refuse nonsense when they are made."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 __all__ = ["DraftBudget", "SamplingParams", "SpecConfig"]
 
@@ -37,7 +37,7 @@ class SamplingParams:
 class DraftBudget:
     """How much a drafter may guess in one round.
 
-    `depth` is the length of the longest branch (vLLM's num_speculative_tokens, SGLang's num-steps); 0 turns drafting off.
+    `depth` is the length of the longest branch (vLLM's num_speculative_tokens, SGLang's num-steps); 0: no drafting.
     `topk` is the number of children a node may have (SGLang's eagle-topk). `nodes` caps the tree and counts the root
     (SGLang's num-draft-tokens); 0 means depth + 1, a full chain. A draft stops after a node whose draft probability
     is below `min_confidence`; the node itself stays, so the law stays exact.
@@ -91,7 +91,7 @@ class SpecConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "SpecConfig":
         """The inverse of `to_dict`. Raises ValueError that names an unknown key."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)

@@ -7,7 +7,8 @@ One round of speculative decoding, in these words (Leviathan et al. 2023, §2; C
     Verifier         -> VerifyResult      the accepted path, and one more token drawn by the target
     Drafter.commit                        the drafter keeps what was accepted and forgets the rest
 
-A chain is a tree in which every node has one child. Verifiers never see a model or a drafter, drafters never see a verifier.
+A chain is a tree in which every node has one child. Verifiers never see a model or a drafter; drafters never see a
+verifier.
 """
 
 from collections.abc import Sequence
@@ -20,18 +21,18 @@ from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 
-__all__ = ["Draw", "DraftTree", "Drafter", "Randomness", "TargetOutput", "Verifier", "VerifyResult"]
+__all__ = ["DraftTree", "Drafter", "Draw", "Randomness", "TargetOutput", "Verifier", "VerifyResult"]
 
 Draw = Literal["point", "iid", "without_replacement"]
 
 
 @dataclass(frozen=True, slots=True)
 class DraftTree:
-    """A batch row's guesses. `parents[i] < i`; siblings stand in the order in which they were drawn.
+    """One row's guesses. `parents[i] < i`; siblings stand in the order in which they were drawn.
 
     `law` says HOW a node's children were drawn, which is what a verifier may assume:
-    "point" (chosen without chance: a top-k, an n-gram match), "iid" (independent draws from q, repeats kept) or
-    "without_replacement" (q renormalised after each draw). `q` row i is the warped law that node i's children came from.
+    "point" (no chance: a top-k, an n-gram match), "iid" (independent draws from q, repeats kept) or
+    "without_replacement" (q renormalised after each draw). `q` row i: the warped law that node i's children came from.
     """
 
     tokens: Int[Tensor, " nodes"]
@@ -51,7 +52,7 @@ class DraftTree:
         if any(not 0 <= parent < node for node, parent in enumerate(self.parent_list) if node):
             raise ValueError(f"every parent must stand before its child, got parents {self.parent_list}")
         if (self.q is None) != (self.law == "point"):
-            raise ValueError(f"law {self.law!r} {'needs' if self.q is None else 'must not carry'} q: only 'point' has none")
+            raise ValueError(f"law {self.law!r} {'needs' if self.q is None else 'must not carry'} q; 'point' has none")
 
     def __len__(self) -> int:
         return len(self.token_list)
@@ -82,7 +83,7 @@ class DraftTree:
         return self.q.new_zeros(vocab).scatter_(0, self.q_vocab, self.q[node])
 
     def cut(self, depth: int) -> "DraftTree":
-        """The tree without the nodes deeper than `depth`. Depth does not depend on a token, so this keeps the law exact."""
+        """The tree without the nodes below `depth`. Depth does not depend on tokens, so this keeps the law exact."""
         keep = [node for node, d in enumerate(self.depths) if d <= depth]
         if len(keep) == len(self):
             return self
@@ -94,8 +95,11 @@ class DraftTree:
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """`path`: accepted nodes from the root's child on (the root itself left out). `next_token`: the token that the
-    target adds after them, called the bonus token if the path ends at a leaf and the correction otherwise."""
+    """What stays of a tree, and the target's own token after it.
+
+    `path`: accepted nodes from the root's child on, the root left out. `next_token` is called the bonus token if the
+    path ends at a leaf and the correction otherwise.
+    """
 
     path: tuple[int, ...]
     next_token: int
@@ -105,13 +109,15 @@ class VerifyResult:
 class TargetOutput:
     """What one target forward says of every node: logits, and the features some drafters read.
 
-    `features` holds the chosen `hidden_states` side by side, features = layers x hidden.
+    `features` holds the chosen `hidden_states` side by side, features = layers x hidden. After a prefill it covers all
+    tokens of the prompts, logits only their last ones: hence two names for the middle axis.
     """
 
     logits: Float[Tensor, "batch nodes vocab"]
-    features: Float[Tensor, "batch nodes features"] | None = None
+    features: Float[Tensor, "batch tokens features"] | None = None
 
 
+@runtime_checkable
 class Randomness(Protocol):
     """All chance passes here, so that a law can be enumerated (`laws.py`) and a seed replayed (`randomness.py`)."""
 
@@ -124,6 +130,7 @@ class Randomness(Protocol):
         ...
 
 
+@runtime_checkable
 class Drafter(Protocol):
     """Guesses tokens. Rows are request ids; a drafter may batch them or loop.
 

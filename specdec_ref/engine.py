@@ -12,6 +12,7 @@ Sources: Leviathan et al. 2023, Alg. 1; Chen et al. 2023, Alg. 2; for trees, Mia
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -51,6 +52,9 @@ class SpecEngine:
         self.randomness = randomness
         self.target.feature_layers = drafter.feature_layers
         self.requests: list[Request] = []  # those still running, in the order of the cache's rows
+        self.last_round: list[
+            tuple[DraftTree, VerifyResult]
+        ] = []  # what the last step proposed and decided, a row each
 
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> list[Request]:
         """Prefill a batch and drop any earlier one. Row i is request i; its seed is `seeds[i]`, or i.
@@ -60,7 +64,8 @@ class SpecEngine:
         self.close()
         check_prompts(prompts, self.target, self.limits)
         seeds = range(len(prompts)) if seeds is None else seeds
-        requests = [Request(i, list(p), seed, self.limits) for i, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
+        numbered = enumerate(zip(prompts, seeds, strict=True))
+        requests = [Request(row, list(prompt), seed, self.limits) for row, (prompt, seed) in numbered]
         started = time.perf_counter()
         room = max(map(len, prompts)) + self.limits.max_new_tokens + self.budget.max_nodes
         output = self.target.start([prompt[:-1] for prompt in prompts], capacity=room)
@@ -86,8 +91,9 @@ class SpecEngine:
         results = verify_batch(self.verifier, trees, output.logits, self.sampling, rngs)
         clock.append(time.perf_counter())
         self._commit(trees, results, output)
+        self.last_round = list(zip(trees, results, strict=True))
         clock.append(time.perf_counter())
-        spent = [after - before for before, after in zip(clock, clock[1:], strict=False)]
+        spent = [after - before for before, after in pairwise(clock)]
         records = []
         for request, tree, result in zip(requests, trees, results, strict=True):
             emitted = request.emit([*(tree.token_list[node] for node in result.path), result.next_token])
@@ -144,7 +150,9 @@ class SpecEngine:
         self.drafter.commit(rows, trees, results, _features(output, kept))
         for request, path, cached in zip(self.requests, kept, self.target.lengths, strict=True):
             if cached != len(request.tokens) + len(path) - 1:
-                raise RuntimeError(f"request {request.row}: {cached} cached tokens, {len(request.tokens)} committed before")
+                raise RuntimeError(
+                    f"request {request.row}: {cached} tokens cached, {len(request.tokens)} were committed"
+                )
 
     def _retire(self) -> None:
         """Finished requests leave the batch, its caches and the drafter."""

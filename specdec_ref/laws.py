@@ -6,8 +6,8 @@ run, with commit and rollback. No second, analytic law of any verifier is needed
 
     law(text) = sum over scripts that emit it of  prod_i P(choice_i)          lossless iff law = prod_t p(x_t | x_<t)
 
-Keep it small: a vocabulary of 3, five drawn nodes at most. After a round, engines with equal state are merged, where the
-state is all that the next round can depend on: committed text and what the caches really hold.
+Keep it small: a vocabulary of 3, five drawn nodes at most. After a round, engines with equal state are merged, the
+state being all that the next round can depend on: committed text and what the caches really hold.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """What a round did, and what a run of rounds amounts to.
 
     tau    mean tokens emitted per target forward, the bonus or correction token included   (1 <= tau <= gamma + 1)
-    alpha  accepted drafts / drafts the verifier tested: the acceptance rate of one draft token (Leviathan et al. 2023, §3.1)
+    alpha  accepted / tested drafts: the acceptance rate of one draft token            (Leviathan et al. 2023, §3.1)
 
 A verifier stops at the first rejection, so drafts behind it were proposed but never tested. SGLang's accept rate and
 vLLM's draft acceptance rate divide by all proposed drafts instead: that is `acceptance_rate` here, and it is lower.
@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 __all__ = ["RunStats", "StepRecord", "per_position", "read_jsonl", "write_jsonl"]
 
@@ -46,7 +46,7 @@ class RunStats:
     histogram: dict[int, int] = field(default_factory=dict)  # accepted drafts in a round -> rounds
 
     @classmethod
-    def from_records(cls, records: Iterable[StepRecord]) -> Self:
+    def from_records(cls, records: Iterable[StepRecord]) -> "RunStats":
         """Sum up."""
         rows = list(records)
         return cls(
@@ -76,9 +76,10 @@ class RunStats:
 
     def log_line(self) -> str:
         """One line for a log, in our terms with the engines' in brackets."""
-        positions = " ".join(f"{count / self.rounds:.2f}" for count in self.accepted_per_position) if self.rounds else ""
+        positions = " ".join(f"{count / self.rounds:.2f}" for count in self.accepted_per_position)
         return (
-            f"rounds {self.rounds}, tokens {self.tokens}, tau {self.tau:.2f} [SGLang accept len, vLLM mean acceptance length], "
+            f"rounds {self.rounds}, tokens {self.tokens}, "
+            f"tau {self.tau:.2f} [SGLang accept len, vLLM mean acceptance length], "
             f"alpha {self.alpha:.2f}, accepted/drafted {self.accepted}/{self.drafted} = {self.acceptance_rate:.2f} "
             f"[SGLang accept rate, vLLM draft acceptance rate], per position [{positions}]"
         )

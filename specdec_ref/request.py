@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from specdec_ref.metrics import RunStats, StepRecord
 
@@ -102,6 +102,7 @@ class Generation:
         return RunStats.from_records(self.records)
 
 
+@runtime_checkable
 class _Sized(Protocol):
     @property
     def vocab_size(self) -> int: ...

@@ -25,7 +25,8 @@ def warp(logits: Float[Tensor, "*rows vocab"], sampling: SamplingParams) -> Floa
         raise ValueError("the model gave NaN or infinite logits: check its dtype (try float32) and its weights")
     if sampling.greedy:
         return torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)
-    p = torch.softmax((x - top) / sampling.temperature, -1)
+    temperature = max(sampling.temperature, torch.finfo(x.dtype).tiny)  # below that it would be 0 in x's dtype
+    p = torch.softmax((x - top) / temperature, -1)
     if 0 < sampling.top_k < p.shape[-1]:
         kth = p.topk(sampling.top_k, -1).values[..., -1:]
         p = _renormalise(p.where(p >= kth, 0.0))
@@ -38,7 +39,7 @@ def warp(logits: Float[Tensor, "*rows vocab"], sampling: SamplingParams) -> Floa
 
 def _nucleus(p: Float[Tensor, "*rows vocab"], top_p: float) -> Tensor:
     """Bool, rows x vocab: the most likely tokens until their mass reaches top_p (Holtzman et al. 2020, §3.1)."""
-    ranked, order = p.sort(-1, descending=True, stable=True)
+    ranked, order = p.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(-1) - ranked  # mass of the more likely tokens: the first one always stays
     return torch.zeros_like(p, dtype=torch.bool).scatter_(-1, order, before < top_p)
 

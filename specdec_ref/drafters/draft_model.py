@@ -4,7 +4,7 @@ It shares the target's vocabulary and keeps a KV cache of its own. Each round it
 tokens committed last), then writes `depth` tokens one by one. At T = 0 it writes its argmax: law "point". At T > 0 it
 samples from q, its own law warped exactly as the target's: law "iid", and q goes into the tree for the verifier.
 
-    cache after a round = committed text up to the root + accepted drafts that it had read        (the last draft it never reads)
+    cache after a round = committed text up to the root + accepted drafts that it had read   (it never reads the last)
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,7 @@ class DraftModelDrafter:
             )
         self.lm = lm
         self._rows: list[int] = []  # request ids, in the order of the cache's rows
+        self._agreed: list[int] = []  # cached tokens that are committed text, in the same order
         self._text: dict[int, list[int]] = {}  # what is committed; its unread part is text[cached tokens:]
 
     def start(
@@ -44,9 +45,9 @@ class DraftModelDrafter:
         """Read the prompts but for their last token. Raises RuntimeError while an earlier batch is open."""
         if self._rows:
             raise RuntimeError(f"requests {self._rows} are still open: finish them before starting others")
-        self._rows = list(rows)
-        self._text = {row: list(prompt) for row, prompt in zip(rows, prompts, strict=True)}
         self.lm.start([prompt[:-1] for prompt in prompts], capacity=max(map(len, prompts)) + 64)
+        self._rows, self._agreed = list(rows), list(self.lm.lengths)
+        self._text = {row: list(prompt) for row, prompt in zip(rows, prompts, strict=True)}
 
     def propose(
         self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
@@ -54,12 +55,13 @@ class DraftModelDrafter:
         """A chain a row. A draft below `min_confidence` stays, and is the row's last."""
         if list(rows) != self._rows:
             raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
+        self.lm.cache.truncate(self._agreed)  # a no-op, unless an earlier draft was abandoned half-way
         chains = [[self._text[row][-1]] for row in rows]
         laws: list[list[Tensor]] = [[] for _ in rows]
         growing = list(range(len(rows)))
         unread = [self._text[row][cached:] for row, cached in zip(rows, self.lm.lengths, strict=True)]
         for _ in range(budget.chain_depth):
-            q = warp(self._read(unread), sampling)
+            q = self._read(unread, sampling)
             for i in growing:
                 chains[i].append(int(q[i].argmax()) if sampling.greedy else rngs[i].draw(q[i]))
                 laws[i].append(q[i])
@@ -69,31 +71,31 @@ class DraftModelDrafter:
             unread = [chain[-1:] for chain in chains]
         return [_tree(chain, law, sampling) for chain, law in zip(chains, laws, strict=True)]
 
-    def _read(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "batch vocab"]:
-        """Append these tokens to the cache, a list a row; the logits after each list's last one."""
+    def _read(self, tokens: Sequence[Sequence[int]], sampling: SamplingParams) -> Float[Tensor, "batch vocab"]:
+        """Append these tokens to the cache, a list a row, unless they give NaN; q after each list's last one."""
         trees = [_tree(row, (), None) for row in tokens]
-        output = self.lm.forward(trees)
+        q = warp(last_logits(self.lm.forward(trees), trees), sampling)
         self.lm.commit([range(len(tree)) for tree in trees])
-        return last_logits(output, trees)
+        return q
 
     def commit(
         self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
     ) -> None:  # fmt: skip
         """Roll the cache back to the text plus the accepted drafts that were read: the last draft never is."""
-        agreed = []
+        self._agreed = []
         for row, tree, result, cached in zip(rows, trees, results, self.lm.lengths, strict=True):
             read = max(0, min(len(result.path), len(tree) - 2))
-            agreed.append(min(cached, len(self._text[row]) + read))
+            self._agreed.append(min(cached, len(self._text[row]) + read))
             self._text[row] += [*(tree.token_list[node] for node in result.path), result.next_token]
-        self.lm.cache.truncate(agreed)
+        self.lm.cache.truncate(self._agreed)
 
     def finish(self, rows: Sequence[int]) -> None:
         """Drop these rows from the batch."""
         kept = [i for i, row in enumerate(self._rows) if row not in set(rows)]
         if len(kept) < len(self._rows):
             self.lm.cache.select(kept)
-        self._rows = [self._rows[i] for i in kept]
+        self._rows, self._agreed = [self._rows[i] for i in kept], [self._agreed[i] for i in kept]
         self._text = {row: self._text[row] for row in self._rows}
 
 

@@ -24,7 +24,7 @@ __all__ = ["NgramDrafter", "NgramIndex"]
 class NgramIndex:
     """One text and where each of its n-grams ended: the latest time, or the first."""
 
-    def __init__(self, min_n: int = 1, max_n: int = 3, policy: str = "latest") -> None:
+    def __init__(self, min_n: int = 2, max_n: int = 4, policy: str = "latest") -> None:
         """Raises ValueError unless 1 <= min_n <= max_n and the policy is "latest" or "first"."""
         if not 1 <= min_n <= max_n:
             raise ValueError(f"n-gram lengths must satisfy 1 <= min_n <= max_n, got {min_n} and {max_n}")
@@ -70,7 +70,7 @@ class NgramDrafter:
 
     feature_layers: tuple[int, ...] = ()
 
-    def __init__(self, min_n: int = 1, max_n: int = 3, policy: str = "latest") -> None:
+    def __init__(self, min_n: int = 2, max_n: int = 4, policy: str = "latest") -> None:
         """See `NgramIndex`."""
         NgramIndex(min_n, max_n, policy)  # refuse bad settings now, not at the first request
         self.min_n, self.max_n, self.policy = min_n, max_n, policy

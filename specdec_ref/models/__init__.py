@@ -1,1 +1,1 @@
-"""Models: where they come from (`hub`), how a tree is scored in one forward (`target`), the KV cache, and toys for tests."""
+"""Models: where they come from (`hub`), how a tree is scored in one forward (`target`), the KV cache, and toys."""

@@ -31,6 +31,7 @@ class _Window:
     nodes: int
     capacity: int
     slots: Int[Tensor, "batch nodes"] | None = None  # None: every row starts at the same slot
+    pending: bool = False  # written to, and not committed yet
 
     @property
     def stop(self) -> int:
@@ -109,7 +110,9 @@ class SlotCache(Cache):
     def prepare(self, nodes: int, device: torch.device | str = "cpu") -> None:
         """Open a window of `nodes` slots behind every row's committed tokens, growing the buffers if they are full."""
         window = self.window
-        window.nodes = nodes
+        if window.pending:
+            self._wipe()
+        window.nodes, window.pending = nodes, True
         if window.stop > window.capacity:
             self._grow(max(window.stop, window.capacity * 2))
         lengths = window.lengths
@@ -126,6 +129,7 @@ class SlotCache(Cache):
             start = torch.tensor(window.lengths)[:, None]
             self._move(start + padded, start + torch.arange(widest))
         window.lengths[:] = [length + len(nodes) for length, nodes in zip(window.lengths, moved, strict=True)]
+        window.pending = False
 
     def _move(self, source: Int[Tensor, "batch moved"], goal: Int[Tensor, "batch moved"]) -> None:
         for layer in self.layers:
@@ -147,6 +151,14 @@ class SlotCache(Cache):
                 index = torch.tensor(rows, dtype=torch.long, device=layer.keys.device)
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
         self.window.lengths[:] = [self.window.lengths[row] for row in rows]
+
+    def _wipe(self) -> None:
+        """Zero what an abandoned forward wrote: it may have been NaN, and a masked NaN still spoils its row."""
+        for layer in self.layers:
+            for buffer in (layer.keys, layer.values):
+                if buffer is not None:
+                    for row, length in enumerate(self.lengths):
+                        buffer[row, :, length:] = 0
 
     def _grow(self, capacity: int) -> None:
         self.window.capacity = capacity

@@ -1,6 +1,6 @@
 """An unmodified transformers causal LM that scores a batch of token trees in one forward.
 
-    row of the mask = [ prefix: slots 0 .. length-1 | tree: the node's ancestors and itself ]      positions = length + depth
+    row of the mask = [ prefix: slots 0 .. length-1 | tree: the node's ancestors and itself ] position = length + depth
 
 Nothing in the model is patched: the mask is passed as transformers' 4-D `attention_mask`, the cache as
 `past_key_values`. The same class runs a draft model. What a mask cannot express (sliding windows, linear attention,
@@ -9,7 +9,7 @@ Source of the one-forward tree: SpecInfer (Miao et al. 2024, §4.2).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from specdec_ref.core import DraftTree, TargetOutput
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.support import check_supported
-from specdec_ref.trees.masks import ancestor_mask
+from specdec_ref.trees.masks import ancestor_mask, slot_mask
 
 __all__ = ["Target"]
 
@@ -28,6 +28,8 @@ PREFILL_CHUNK = 512  # tokens a prefill forward: bounds the memory of its mask a
 class Target:
     """A causal LM, its slot cache, and which rows are in it. `start` a batch, then `forward` and `commit` in turn."""
 
+    model: Any  # an nn.Module; its attributes are transformers' affair
+
     def __init__(self, model: nn.Module, feature_layers: Sequence[int] = (), *, check: bool = True) -> None:
         """`feature_layers`: which `hidden_states` a forward returns as features.
 
@@ -35,7 +37,7 @@ class Target:
         two tiny forwards that prove it, e.g. for a model that is already known.
         """
         self.model = model
-        self.config: Any = model.config
+        self.config = cast("Any", model).config
         self.feature_layers = tuple(feature_layers)
         self.additive_mask = self.config._attn_implementation == "eager"
         if check:
@@ -45,12 +47,12 @@ class Target:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return cast("torch.device", next(self.model.parameters()).device)
 
     @property
     def dtype(self) -> torch.dtype:
         """What the weights are stored in."""
-        return next(self.model.parameters()).dtype
+        return cast("torch.dtype", next(self.model.parameters()).dtype)
 
     @property
     def vocab_size(self) -> int:
@@ -78,15 +80,16 @@ class Target:
         longest = max(map(len, prompts), default=0)
         if longest == 0:
             return None
-        logits = torch.full((len(prompts), 1, self.vocab_size), float("nan"), device=self.device)
+        logits = torch.full((len(prompts), 1, self.vocab_size), float("nan"), dtype=self.dtype, device=self.device)
         features = []
         for begin in range(0, longest, PREFILL_CHUNK):
             chunk = [list(prompt[begin : begin + PREFILL_CHUNK]) for prompt in prompts]
-            ends = {row: len(part) - 1 for row, part in enumerate(chunk) if part and len(prompts[row]) == begin + len(part)}
+            here = [row for row, part in enumerate(chunk) if part and len(prompts[row]) == begin + len(part)]
+            ends = {row: len(chunk[row]) - 1 for row in here}  # where a prompt's last token stands in this chunk
             output, kept = self._prefill(chunk, sorted(set(ends.values())) or [0])
             for row, end in ends.items():
                 logits[row, 0] = output.logits[row, kept.index(end)]
-            features.append(output.features)
+            features += [output.features] if output.features is not None else []
         return TargetOutput(logits, torch.cat(features, 1) if self.feature_layers else None)
 
     def _prefill(self, chunk: Sequence[Sequence[int]], kept: list[int]) -> tuple[TargetOutput, list[int]]:
@@ -112,6 +115,7 @@ class Target:
             block[row, : len(tree), : len(tree)] = ancestor_mask(tree.parent_list)
         return self._run(tokens, depths, counts, block)
 
+    @torch.inference_mode()
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Row b keeps the nodes `kept[b]` of the last forward; the others are rolled back."""
         self.cache.commit(kept)
@@ -141,20 +145,12 @@ class Target:
         return TargetOutput(output.logits, features)
 
     def _mask(self, block: Bool[Tensor, "batch nodes nodes"], counts: Sequence[int]) -> Tensor:
-        """The 4-D mask, batch x 1 x nodes x slots. A padding node sees itself, since a row of nothing would be NaN."""
-        batch, nodes, _ = block.shape
-        mask = torch.zeros(batch, 1, nodes, self.cache.window.stop, dtype=torch.bool)
-        for row, length in enumerate(self.lengths):
-            mask[row, 0, :, :length] = True
-            mask[row, 0, :, length : length + nodes] = block[row]
-            if counts[row] < nodes:
-                pads = torch.arange(counts[row], nodes)
-                mask[row, 0, pads] = False
-                mask[row, 0, pads, length + pads] = True
-        mask = mask.to(self.device)
+        """The 4-D mask, batch x 1 x nodes x slots: boolean, or additive where the attention code adds it."""
+        mask = slot_mask(block, self.lengths, counts).to(self.device)
         if not self.additive_mask:
             return mask
-        return torch.zeros(mask.shape, dtype=self.dtype, device=mask.device).masked_fill_(~mask, torch.finfo(self.dtype).min)
+        open_ = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device)
+        return open_.masked_fill_(~mask, torch.finfo(self.dtype).min)
 
 
 def last_logits(output: TargetOutput, trees: Sequence[DraftTree]) -> Float[Tensor, "batch vocab"]:

@@ -49,12 +49,11 @@ class TableLM(nn.Module):
         """The transformers call signature, as far as `Target` uses it; `hidden_states` are one-hot contexts' logits."""
         written = torch.stack([input_ids, position_ids], -1)[:, None].double()
         seen, _ = past_key_values.update(written, written, 0)
-        logits = torch.stack(
-            [
-                torch.stack([self._look_up(seen[row, 0][attention_mask[row, 0, node]]) for node in range(input_ids.shape[1])])
-                for row in range(len(input_ids))
-            ]
-        )
+        batch, nodes = input_ids.shape
+        rows = [
+            self._look_up(seen[row, 0][attention_mask[row, 0, node]]) for row in range(batch) for node in range(nodes)
+        ]
+        logits = torch.stack(rows).view(batch, nodes, self.vocab)
         kept = logits[:, logits_to_keep] if isinstance(logits_to_keep, Tensor) else logits
         return SimpleNamespace(logits=kept, hidden_states=(logits, logits))
 
@@ -66,7 +65,7 @@ class TableLM(nn.Module):
 def tiny_llama(
     seed: int = 0, *, vocab: int = 97, layers: int = 3, hidden: int = 64, dtype: torch.dtype = torch.float64,
     attention: str = "sdpa",
-) -> nn.Module:  # fmt: skip
+) -> Any:  # fmt: skip
     """A random Llama of about 100 k weights, wide enough apart in its logits that greedy decoding does not loop."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

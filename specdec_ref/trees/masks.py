@@ -1,6 +1,6 @@
 """The attention mask of a tree: a node sees its ancestors and itself.
 
-    mask[i, j] = 1  iff  j = i or mask[parent(i), j] = 1          (SpecInfer, Miao et al. 2024, §4.2: topology-aware mask)
+    mask[i, j] = 1  iff  j = i or mask[parent(i), j] = 1     (SpecInfer, Miao et al. 2024, §4.2: topology-aware mask)
 
 A chain gives the lower triangle, i.e. ordinary causal attention.
 """
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-__all__ = ["ancestor_mask"]
+__all__ = ["ancestor_mask", "slot_mask"]
 
 
 def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
@@ -23,4 +23,24 @@ def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
     for node, parent in enumerate(parents):
         if parent >= 0:
             mask[node] |= mask[parent]
+    return mask
+
+
+def slot_mask(
+    block: Bool[Tensor, "batch nodes nodes"], lengths: Sequence[int], counts: Sequence[int]
+) -> Bool[Tensor, "batch 1 nodes slots"]:
+    """What new nodes may see of a slot cache: the row's `lengths[b]` committed slots, then its tree, `block[b]`.
+
+    Of row b only the first `counts[b]` nodes are real. A padding node sees itself, since a row of nothing would be NaN.
+    Slots are as many as the longest row needs.
+    """
+    batch, nodes, _ = block.shape
+    mask = torch.zeros(batch, 1, nodes, max(lengths) + nodes, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        mask[row, 0, :, :length] = True
+        mask[row, 0, :, length : length + nodes] = block[row]
+        if counts[row] < nodes:
+            pads = torch.arange(counts[row], nodes)
+            mask[row, 0, pads] = False
+            mask[row, 0, pads, length + pads] = True
     return mask

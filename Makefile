@@ -1,0 +1,63 @@
+# Everything a reader needs is one command. `make` alone says what there is.
+#
+#   PYTHON=python3.12     which Python makes the environment (3.11 or newer)
+#   TORCH_INDEX=<url>     take torch from this package index first, e.g. PyTorch's own for CPU builds (README)
+#   VENV=.venv            where the environment is made
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test lab check clean
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -c constraints.txt
+
+help: ## this list
+	@echo "specdec-ref: speculative decoding, a reference and a course. Targets:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "Minutes are of two CPU cores and a fast network. README.md, \"Installing\", has sizes and how to get a CPU-only torch."
+
+run: $(VENV)/.with-run ## install what the demo needs, fetch the model, watch it go faster: about 3 min, later 1
+	$(BIN)/specdec fetch
+	$(BIN)/specdec demo
+
+test: check ## install the test tools, check style and types, run all tests
+	$(BIN)/specdec fetch
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.with-test ## style, format and types alone (ruff, mypy --strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(VENV)/.with-lab ## install JupyterLab and open the notebooks: about 2 min, later at once
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(if $(wildcard notebooks),notebooks,.)
+
+clean: ## remove the environment and everything built; the fetched model stays in your cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment serves all targets; each adds what it needs, once, and again when these files change.
+$(VENV)/.with-run: EXTRAS = models,cli
+$(VENV)/.with-test: EXTRAS = models,cli,dev
+$(VENV)/.with-lab: EXTRAS = models,cli,notebooks
+$(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
+	@echo "Installing specdec-ref[$(EXTRAS)] into $(VENV), versions pinned in constraints.txt: about a minute"
+	$(INSTALL) --quiet -e ".[$(EXTRAS)]"
+	@touch $@
+
+$(VENV)/.with-torch: $(VENV)/.created constraints.txt
+	@echo "Installing torch: 200 MB for the CPU build, 2.7 GB for the CUDA build that Linux gets by default (README says how to choose)"
+	$(INSTALL) torch $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
+	@touch $@
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." >&2; \
+	  echo "If you have one under another name: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making the environment $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python's venv module does not work; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,1 @@
+"""Speculative decoding, small enough to read and exact enough to trust."""

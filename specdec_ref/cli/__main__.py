@@ -1,0 +1,7 @@
+"""`python -m specdec_ref.cli`: the same as `specdec`."""
+
+import sys
+
+from specdec_ref.cli import main
+
+sys.exit(main())

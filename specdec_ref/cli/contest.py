@@ -1,0 +1,76 @@
+"""What `demo` compares: decoders on one session, each run round by round and timed without prefill."""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specdec_ref.cli.work import failing
+
+if TYPE_CHECKING:
+    from specdec_ref.cli.paint import Painter
+    from specdec_ref.config import DraftBudget
+    from specdec_ref.core import Drafter
+    from specdec_ref.metrics import RunStats
+    from specdec_ref.request import Limits
+    from specdec_ref.session import Session
+    from specdec_ref.trace import Round
+
+__all__ = ["PLAIN", "Contest", "Run", "Task"]
+
+PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt of the demo, and how long its answer may become."""
+
+    kind: str
+    prompt: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One answer: its ids, decoding seconds without prefill, and what the rounds did (None for plain)."""
+
+    tokens: tuple[int, ...]
+    seconds: float
+    stats: "RunStats | None"
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+        return len(self.tokens) / max(self.seconds, 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The session, and the decoders to compare on it: name -> drafter and budget, None for plain."""
+
+    session: "Session"
+    decoders: Mapping[str, "tuple[Drafter, DraftBudget] | None"]
+
+    def rounds(self, name: str, prompt: Sequence[int], limits: "Limits") -> "Generator[Round]":
+        """Decode `prompt` with that decoder, round by round, greedily."""
+        from specdec_ref.trace import plain_rounds, rounds
+
+        chosen = self.decoders[name]
+        if chosen is None:
+            return plain_rounds(self.session.target, prompt, limits=limits)
+        drafter, budget = chosen
+        return rounds(self.session.engine(drafter, budget=budget, limits=limits), prompt)
+
+    def run(self, name: str, prompt: Sequence[int], limits: "Limits", painter: "Painter | None" = None) -> Run:
+        """Decode to the end, painting every round if asked to."""
+        from specdec_ref.metrics import RunStats
+
+        done: list[Round] = []
+        with closing(self.rounds(name, prompt, limits)) as steps:
+            for step in failing(steps):
+                done.append(step)
+                if painter:
+                    painter.show(step)
+        tokens = tuple(token for step in done for token in step.tokens)
+        records = [step.record for step in done if step.record]
+        return Run(tokens, sum(step.seconds for step in done), RunStats.from_records(records) if records else None)

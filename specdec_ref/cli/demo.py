@@ -1,0 +1,184 @@
+"""`specdec demo`: two prompts, every decoder that can run, the guesses coloured as they come, and what it bought."""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
+from specdec_ref.cli.shared import add_model, console, open_session
+from specdec_ref.config import DraftBudget, SpecConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from specdec_ref.core import Drafter
+    from specdec_ref.request import Limits
+    from specdec_ref.session import Session
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "PLAIN", "TASKS", "Run", "Task", "add_arguments", "run"]
+
+HELP = "watch it: two prompts, plain and with every drafter, coloured and measured"
+DESCRIPTION = """\
+An editing task and a question, answered by plain decoding and with every
+drafter there is. Guesses appear in colour as they are accepted or rejected; a
+table says what they bought on this machine, and whether the text stayed the
+same. About a minute on two slow cores.
+"""
+EPILOG = """\
+Speed-up is tokens/s over plain's in the same run, both without prefill. Where
+it is below 1 the guesses cost more than they saved, and the table says so:
+which drafter pays depends on the text.
+"""
+
+
+TASKS = (
+    Task(
+        "editing",
+        "Correct the spelling and repeat the whole text:\n\n"
+        "The old lighthouse stands at the end of the harbour wall. Every evening the keeper climbs the ninety-two "
+        "steps to the lantern room, lights the lamp and watches the ships come home. When the fog is thik, he rings "
+        "the bell.",
+        80,
+    ),
+    Task("chat", "Why is the sky blue?", 48),
+)
+
+DEPTHS = {"ngram": 6, "layer-skip": 2}  # a guess that costs nothing may be long; one that costs forwards may not
+ABOUT = {
+    PLAIN: "one forward of the target a token",
+    "ngram": "copies what followed the same words before",
+    "layer-skip": "guesses with some of the target's own layers",
+    "draft": "guesses with a smaller model",
+}
+SHOW_SECONDS = 28.0  # what the answers may take; shorter ones are asked for where this would not do
+PASSES, MEASURE_UNTIL = 3, 42.0  # measure at most so often, and only while a pass should end before this many seconds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_model(parser)
+    group = parser.add_argument_group("demo")
+    group.add_argument("--draft-model", metavar="MODEL", help="also run the drafter `draft`, with this model")
+    group.add_argument("--depth", type=int, metavar="N", help="gamma (default: 6 ngram, 2 layer-skip, 4 others)")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens an answer (default: 80 and 48)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, show every decoder once, measure again while time allows, sum up."""
+    from specdec_ref.cli.paint import legend
+    from specdec_ref.cli.summary import print_summary
+    from specdec_ref.request import Limits
+
+    started = time.perf_counter()
+    DraftBudget(4 if args.depth is None else args.depth)  # refuse bad numbers before a model is loaded
+    Limits(128 if args.max_new_tokens is None else args.max_new_tokens)
+    out = console()
+    session = open_session(SpecConfig(target=args.target, dtype=args.dtype, device=args.device))
+    contest = Contest(session, _decoders(session, args, out))
+    work = _prepare(contest, args.max_new_tokens, out)
+    out.print()
+    out.print(legend())
+    runs: dict[tuple[Task, str], list[Run]] = {}
+    for task, (prompt, limits) in work.items():
+        _introduce(task, len(prompt), out)
+        for name in contest.decoders:
+            runs[task, name] = [_show(contest, name, prompt, limits, out)]
+    _measure_again(contest, work, runs, started, out)
+    print_summary(contest, work, runs, out)
+    return 0
+
+
+def _decoders(
+    session: "Session", args: argparse.Namespace, out: "Console"
+) -> "dict[str, tuple[Drafter, DraftBudget] | None]":
+    """Plain and every drafter that this model and these arguments allow; for the others a line that says why not."""
+    from rich.markup import escape
+
+    from specdec_ref.drafters import DRAFTERS, build_drafter
+    from specdec_ref.models.hub import ModelError
+
+    found: dict[str, tuple[Drafter, DraftBudget] | None] = {PLAIN: None}
+    for name in DRAFTERS:
+        if name == "draft" and args.draft_model is None:
+            out.print("[bold]draft[/] is left out: it needs a second, smaller model, --draft-model MODEL")
+            continue
+        budget = DraftBudget(DEPTHS.get(name, 4) if args.depth is None else args.depth)
+        try:
+            found[name] = (build_drafter(name, session.target, args.draft_model if name == "draft" else None), budget)
+        except (ValueError, ModelError) as error:
+            if name == "draft":  # it was asked for
+                raise
+            out.print(f"[bold]{name}[/] is left out: {escape(str(error))}")
+    return found
+
+
+def _prepare(contest: Contest, max_new_tokens: int | None, out: "Console") -> "dict[Task, tuple[list[int], Limits]]":
+    """Prompts and limits. A slow or busy machine gets shorter answers rather than its user a long wait."""
+    session = contest.session
+    raw = not session.tokenizer.chat_template  # a base model goes on from the text as it is
+    lengths = {task: max_new_tokens or task.max_new_tokens for task in TASKS}
+    work = {task: (session.encode(task.prompt, raw=raw), session.limits(lengths[task])) for task in TASKS}
+    expected = sum(_warm_up(contest, *item) for item in work.values())
+    if expected <= SHOW_SECONDS or max_new_tokens is not None:
+        return work
+    share = SHOW_SECONDS / expected
+    out.print(f"this machine is slow or busy: answers are cut to {share:.0%} of their length", style="dim")
+    return {task: (prompt, session.limits(max(16, int(share * lengths[task])))) for task, (prompt, _) in work.items()}
+
+
+def _warm_up(contest: Contest, prompt: Sequence[int], limits: "Limits") -> float:
+    """Four rounds of each decoder, since the first use of a shape is slow; the seconds that whole answers may take."""
+    expected = 0.0
+    for name in contest.decoders:
+        with closing(contest.rounds(name, prompt, limits)) as steps:
+            done = list(islice(steps, 4))[1:]  # plain's first token costs nothing
+        expected += limits.max_new_tokens * min((step.seconds / len(step.tokens) for step in done), default=0.0)
+    return expected
+
+
+def _introduce(task: Task, length: int, out: "Console") -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    out.print()
+    out.rule(f"[bold]{task.kind}[/]", align="left", style="dim")
+    out.print(Padding(Text(task.prompt, style="italic"), (0, 2)))
+    out.print(f"  ({length} tokens with the model's chat template)", style="dim")
+
+
+def _show(contest: Contest, name: str, prompt: Sequence[int], limits: "Limits", out: "Console") -> Run:
+    """One decoder's answer, coloured as it comes, and a line of numbers."""
+    from specdec_ref.cli.paint import Painter
+
+    chosen = contest.decoders[name]
+    gamma = f", gamma {chosen[1].depth}" if chosen else ""
+    out.print(f"\n[bold]{name}[/]  [dim]{ABOUT.get(name, '')}{gamma}[/]")
+    painter = Painter(out, contest.session.decode)
+    try:
+        done = contest.run(name, prompt, limits, painter)
+    finally:
+        painter.end()
+    numbers = f"{len(done.tokens)} tokens in {done.seconds:.1f} s, {done.speed:.1f} tokens/s"
+    if done.stats:
+        numbers += f", tau {done.stats.tau:.2f}, alpha {done.stats.alpha:.2f}"
+    out.print(f"  {numbers}", style="dim")
+    return done
+
+
+def _measure_again(
+    contest: Contest, work: "Mapping[Task, tuple[list[int], Limits]]", runs: dict[tuple[Task, str], list[Run]],
+    started: float, out: "Console",
+) -> None:  # fmt: skip
+    """Silent passes over everything, interleaved, so that a busy moment of the machine meets all decoders alike."""
+    last = sum(run[0].seconds for run in runs.values())
+    for _ in range(1, PASSES):
+        begin = time.perf_counter()
+        if begin - started + 1.3 * last > MEASURE_UNTIL:
+            return
+        with out.status("measuring once more, without the show"):
+            for task, name in runs:
+                runs[task, name].append(contest.run(name, *work[task]))
+        last = time.perf_counter() - begin

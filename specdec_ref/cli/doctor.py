@@ -1,0 +1,226 @@
+"""`specdec doctor`: what this machine has, what is missing and how to get it, and what checking k tokens costs here."""
+
+import argparse
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from specdec_ref.cli.shared import add_model, console, version
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "Check", "add_arguments", "run"]
+
+HELP = "what this machine can do, what is missing, and its measured verify curve"
+DESCRIPTION = """\
+Versions, processor, number format and why, the model cache, the measured price
+of checking k tokens at once, what is missing and how to get it, and a block to
+paste into a report. Ten to twenty seconds; nothing is downloaded or changed.
+"""
+EPILOG = """\
+Exit code 1 if something that `specdec generate` needs is missing.
+"""
+
+_EXTRAS = {
+    "models": "to run real models",
+    "cli": "for this command",
+    "kernels": "for Triton kernels, on Linux",
+    "notebooks": "for the course's notebooks",
+    "dev": "for the tests",
+}
+_NEEDED = ("models", "cli")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that is there or not, and how to get it. `needed`: `specdec generate` does not run without it."""
+
+    what: str
+    ok: bool
+    how: str = ""
+    needed: bool = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_model(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--no-measure", action="store_true", help="leave out the verify curve")
+    group.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect, then print."""
+    from specdec_ref.models.hub import pick_device, pick_dtype
+
+    pick_dtype(args.dtype, pick_device(args.device))  # refuses unknown names first
+    facts = _facts(args)
+    checks = [*_packages(), _gpu(), _model(args.target)]
+    curve: dict[int, float] = {}
+    if not args.no_measure and checks[-1].ok:
+        curve, failed = _measure(args)
+        checks += failed
+    if args.json:
+        rows = [{"k": k, "seconds": round(t, 6), "v": round(t / curve[1], 4)} for k, t in curve.items()]
+        print(json.dumps({"facts": facts, "verify_curve": rows, "checks": [asdict(check) for check in checks]}))
+    else:
+        _print(facts, curve, checks, console())
+    return int(any(check.needed and not check.ok for check in checks))
+
+
+def _facts(args: argparse.Namespace) -> dict[str, str]:
+    from specdec_ref.cli.machine import cpu_features, cpu_name, machine_line, memory_gb
+    from specdec_ref.models.hub import cache_dir, describe_dtype, pick_device
+
+    device, memory = pick_device(args.device), memory_gb()
+    found = {name: _version_of(name) for name in ("torch", "transformers", "triton")}
+    return {
+        "specdec-ref": version(),
+        "python": f"{platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}",
+        **found,
+        "processor": f"{cpu_name()} ({', '.join(cpu_features())})",
+        "runs on": f"{device}: {machine_line(device)}",
+        "memory": "unknown" if memory is None else f"{memory:.0f} GB",
+        "dtype": describe_dtype(args.dtype, device),
+        "target": args.target,
+        "model cache": str(cache_dir()),
+    }
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _packages() -> list[Check]:
+    """One check for each extra, read from the installed package's own metadata."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(line) for line in metadata.requires("specdec-ref") or []]
+    except metadata.PackageNotFoundError:
+        how = "in the source tree: pip install -e '.[models,cli]'"
+        return [Check("specdec-ref, installed as a package", False, how, needed=False)]
+    checks = []
+    for extra, purpose in _EXTRAS.items():
+        rows = [row for row in wanted if row.marker and row.marker.evaluate({"extra": extra})]
+        missing = [f"{row.name}{row.specifier}" for row in rows if not _satisfied(row.name, row.specifier)]
+        what = f"{extra}, {purpose}: {', '.join(missing or [row.name for row in rows])}"
+        checks.append(Check(what, not missing, f"pip install 'specdec-ref[{extra}]'", needed=extra in _NEEDED))
+    return checks
+
+
+def _satisfied(name: str, specifier: Any) -> bool:
+    try:
+        return bool(specifier.contains(metadata.version(name), prereleases=True))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _gpu() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return Check(f"GPU: {torch.cuda.get_device_name()}", True, needed=False)
+    how = "not needed; larger models and compiled Triton kernels want one, and a PyTorch built for it"
+    return Check("GPU that PyTorch can use", False, how, needed=False)
+
+
+def _model(name: str) -> Check:
+    """The embedded model's copy in the cache, by size; other models show when they are loaded."""
+    from specdec_ref.models.hub import SOURCES, check_embedded
+
+    if name not in SOURCES:
+        return Check(f"target {name}: not the embedded model, loaded on use", True)
+    damage = check_embedded(name)
+    if damage is None:
+        return Check(f"embedded model {name}: in the cache, and whole (specdec fetch --verify looks closer)", True)
+    return Check(f"embedded model {name}: {damage}", False, "specdec fetch")
+
+
+def _measure(args: argparse.Namespace) -> tuple[dict[int, float], list[Check]]:
+    """The verify curve; or, where the model cannot be loaded, a check that says why."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from specdec_ref.cli.curve import measure_verify_curve
+    from specdec_ref.models.hub import ModelError
+    from specdec_ref.session import Session
+
+    passes = 9
+    columns = (TextColumn("specdec: {task.description}"), BarColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task("loading the model, then measuring v(k)", total=passes + 2)
+        try:
+            session = Session.open(args.target, dtype=args.dtype, device=args.device)
+        except (ModelError, ValueError) as error:
+            return {}, [Check(f"target {args.target} can be loaded", False, str(error))]
+        bar.advance(task)
+        return measure_verify_curve(session.target, passes=passes, tick=lambda: bar.advance(task)), []
+
+
+def _print(facts: dict[str, str], curve: dict[int, float], checks: list[Check], out: "Console") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(Text(name, style="bold"), Text(value))
+    out.print(grid)
+    if curve:
+        out.print(_chart(curve))
+    out.rule("[bold]what is there[/]", align="left", style="dim")
+    for check in checks:
+        out.print(_line(check))
+    out.rule("[bold]to paste into a report[/]", align="left", style="dim")
+    out.print(Text(_block(facts, curve, checks)), soft_wrap=True)
+
+
+def _chart(curve: dict[int, float]) -> "RenderableType":
+    """A bar for every k: how many plain steps it costs to check k tokens at once."""
+    from rich.console import Group
+    from rich.rule import Rule
+    from rich.table import Table
+    from rich.text import Text
+
+    from specdec_ref.palette import PALETTE
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("k", "ms", "v(k)", "us a token"):
+        table.add_column(column, justify="right")
+    table.add_column("each block is a quarter of a plain step")
+    for k, seconds in curve.items():
+        v = seconds / curve[1]
+        bar = Text("█" * round(4 * v), PALETTE["target"])
+        table.add_row(str(k), f"{1e3 * seconds:.1f}", f"{v:.2f}", f"{1e6 * seconds / k:.0f}", bar)
+    words = Text(
+        "v(k): checking k tokens in one forward, in plain steps. A free draft of gamma tokens pays once a round yields "
+        f"more than v(gamma + 1) tokens: for gamma 4, once tau > {curve[5] / curve[1]:.2f}.",
+        style="dim",
+    )
+    return Group(Rule("[bold]verify curve[/]", align="left", style="dim"), table, words)
+
+
+def _line(check: Check) -> "RenderableType":
+    from rich.text import Text
+
+    from specdec_ref.palette import PALETTE
+
+    mark = Text("[OK]      " if check.ok else "[MISSING] ", f"bold {PALETTE['accepted' if check.ok else 'rejected']}")
+    optional = "" if check.ok or check.needed else " (optional)"
+    how = "" if check.ok else f"\n          -> {check.how}"
+    return Text.assemble(mark, f"{check.what}{optional}", (how, "dim"))
+
+
+def _block(facts: dict[str, str], curve: dict[int, float], checks: list[Check]) -> str:
+    """Plain text, for a bug report."""
+    lines = [f"{name}: {value}" for name, value in facts.items()]
+    if curve:
+        lines.append("v(k): " + " ".join(f"{k}:{seconds / curve[1]:.2f}" for k, seconds in curve.items()))
+        lines.append(f"one step: {1e3 * curve[1]:.1f} ms")
+    lines += [f"missing: {check.what}" for check in checks if not check.ok]
+    return "\n".join(["```", *lines, "```"])

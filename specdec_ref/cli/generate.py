@@ -1,0 +1,225 @@
+"""`specdec generate`: answer one prompt, streamed, or a file of them, a JSON object each."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from specdec_ref.cli.prompts import Job, read_jobs
+from specdec_ref.cli.shared import (
+    UsageError,
+    add_drafting,
+    add_model,
+    add_sampling,
+    check_names,
+    config_from,
+    console,
+    engine_for,
+    open_session,
+    plural,
+    say,
+)
+from specdec_ref.cli.work import Work, failing
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from rich.progress import Progress
+
+    from specdec_ref.config import SpecConfig
+    from specdec_ref.metrics import StepRecord
+    from specdec_ref.request import Generation, Limits
+    from specdec_ref.session import Session
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
+
+HELP = "answer a prompt, or a file of them"
+DESCRIPTION = """\
+Answer a prompt with speculative decoding. The text goes to stdout as it is
+made, everything else to stderr. A prompt is put into the model's chat template
+as a user's message; --raw goes on from the text as it is.
+"""
+EPILOG = """\
+--json writes one object a line, in the file's order, as soon as it is done:
+  id, drafter           of the prompt; what guessed
+  tokens, text          new ids, EOS included; their text, without special
+                        tokens and cut before a stop text
+  seconds               decoding, without prefill; rounds are shared in a batch
+  prefill_seconds       reading the prompt
+  rounds                forwards of the target
+  tau, alpha            tokens a round; accepted / tested guesses
+  accepted_per_position rounds that accepted guess 1, guess 2, ...
+  finish_reason         eos, stop or length
+and every other key of the prompt's line.
+
+examples:
+  $ specdec generate "Name three colours."
+  $ specdec generate --raw --max-new-tokens 40 < notes.txt
+  $ specdec generate --temperature 0.8 --seed 7 "Tell me a story."
+  $ specdec generate --prompts-file prompts.jsonl --json > out.jsonl
+      with a line such as {"id": "a", "prompt": "Name three colours."} a prompt
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.usage = "%(prog)s [options] [prompt]"
+    group = parser.add_argument_group("prompt and output")
+    group.add_argument("prompt", nargs="?", help="the prompt; - or nothing reads standard input")
+    group.add_argument("--prompts-file", metavar="FILE", help='JSONL, {"id", "prompt"} a line; one load for all')
+    group.add_argument("--raw", action="store_true", help="no chat template: go on from the text as it is")
+    group.add_argument("--json", action="store_true", help="one JSON object a prompt on stdout, nothing else")
+    group.add_argument(
+        "--batch-size", type=int, default=1, metavar="N",
+        help="prompts decoded together (default 1); changes no token but by rounding",
+    )  # fmt: skip
+    add_model(parser)
+    add_drafting(parser)
+    add_sampling(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything that needs no model, load it, decode."""
+    from specdec_ref.request import Limits
+
+    jobs, config = read_jobs(args), config_from(args)
+    check_names(config)
+    Limits(args.max_new_tokens, stop=tuple(args.stop), decode=str)  # refuses bad numbers and empty stop texts now
+    if args.batch_size < 1:
+        raise UsageError(f"--batch-size must be >= 1, got {args.batch_size}")
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):  # stdout is for results alone, whatever a library may print
+        session = open_session(config)
+        limits = session.limits(args.max_new_tokens, args.stop, ignore_eos=args.ignore_eos)
+        engine = engine_for(session, config, limits)
+        prompts = [_encode(session, job, limits, raw=args.raw) for job in jobs]
+        _announce(session, config)
+        work = Work(session, config, engine, limits, args.seed)
+        if len(jobs) == 1 and not args.json and args.prompts_file is None:
+            return _stream(work, prompts[0], out)
+        return _decode_all(work, jobs, prompts, args.batch_size, out, as_json=args.json)
+
+
+def _encode(session: "Session", job: Job, limits: "Limits", *, raw: bool) -> list[int]:
+    """Token ids; every prompt is checked before the first is decoded. Raises UsageError that names the prompt."""
+    from specdec_ref.request import check_prompts
+
+    try:
+        tokens = session.encode(job.prompt, raw=raw)
+        check_prompts([tokens], session.target, limits)
+    except ValueError as error:
+        raise UsageError(f"{job.where}: {str(error).removeprefix('prompt 0 ')}") from error
+    return tokens
+
+
+def _announce(session: "Session", config: "SpecConfig") -> None:
+    dtype = str(session.target.dtype).removeprefix("torch.")
+    say(f"{config.target} in {dtype} on {session.target.device}, drafter {config.drafter}")
+    if config.drafter != "none":
+        say(config.budget.describe())
+
+
+def _stream(work: Work, prompt: Sequence[int], out: "TextIO") -> int:
+    """Text to stdout as it becomes certain; what it took to stderr."""
+    from specdec_ref.text import TextStream
+
+    text = TextStream(work.session.decode, work.limits.stop)
+    done = []
+    try:
+        with closing(work.rounds(prompt)) as stream:
+            for step in failing(stream):
+                done.append(step)
+                out.write("".join(map(text.feed, step.tokens)))
+                out.flush()
+        out.write(text.flush())
+    finally:
+        out.write("\n")
+        out.flush()
+    count, seconds = sum(len(step.tokens) for step in done), sum(step.seconds for step in done)
+    say(f"{plural(count, 'token')} in {seconds:.2f} s without prefill, {count / max(seconds, 1e-9):.1f} tokens/s")
+    _say_stats(work, [step.record for step in done if step.record])
+    return 0
+
+
+def _say_stats(work: Work, records: "Sequence[StepRecord]") -> None:
+    """The run's acceptance figures, and a setting that had no effect."""
+    from specdec_ref.metrics import RunStats
+
+    if records:
+        say(RunStats.from_records(records).log_line())
+    if work.config.budget.topk > 1 and all(record.drafted == record.depth for record in records):
+        say(f"every draft was a chain: --topk {work.config.budget.topk} had no effect on {work.config.drafter}")
+
+
+def _decode_all(
+    work: Work, jobs: Sequence[Job], prompts: Sequence[Sequence[int]], size: int, out: "TextIO", *, as_json: bool
+) -> int:
+    """All prompts, in batches. Results are written in the file's order, and flushed, as soon as that allows."""
+    started, written, tokens = time.perf_counter(), 0, 0
+    records: list[StepRecord] = []
+    with _progress(out) as bar:
+        task = bar.add_task("decoding", total=len(jobs), speed="")
+        try:
+            for index, result in failing(work.in_order(prompts, size)):
+                _write(work, jobs[index], result, out, as_json=as_json)
+                written, tokens = written + 1, tokens + len(result.tokens)
+                records += result.records
+                bar.update(task, advance=1, speed=f"{tokens / (time.perf_counter() - started):.1f} tokens/s")
+        except KeyboardInterrupt:
+            say(f"interrupted: {written} of {plural(len(jobs), 'result')} written", style="")
+            return 130
+    seconds = time.perf_counter() - started
+    speed = f"{tokens / seconds:.1f} tokens/s"
+    say(f"{plural(written, 'prompt')}, {plural(tokens, 'token')} in {seconds:.2f} s with prefill, {speed}")
+    _say_stats(work, records)
+    return 0
+
+
+def _result(work: Work, job: Job, result: "Generation") -> dict[str, Any]:
+    """The object that --json prints. Plain decoding has one round a token, the prefill's included, and no drafts."""
+    from specdec_ref.text import cut_at_stop
+
+    plain, stats = work.engine is None, result.stats
+    row = {
+        "id": job.id,
+        "drafter": work.config.drafter,
+        "tokens": result.tokens,
+        "text": cut_at_stop(work.session.decode(result.tokens), work.limits.stop),
+        "seconds": round(result.seconds, 6),
+        "prefill_seconds": round(result.prefill_seconds, 6),
+        "rounds": len(result.tokens) if plain else stats.rounds,
+        "tau": 1.0 if plain else stats.tau,
+        "alpha": stats.alpha,
+        "accepted_per_position": list(stats.accepted_per_position),
+        "finish_reason": result.finish_reason,
+    }
+    return row | job.kept
+
+
+def _write(work: Work, job: Job, result: "Generation", out: "TextIO", *, as_json: bool) -> None:
+    row = _result(work, job, result)
+    out.write(f"{json.dumps(row)}\n" if as_json else f"== {job.id} ==\n{row['text']}\n\n")
+    out.flush()
+
+
+def _progress(out: "TextIO") -> "Progress":
+    """A bar on stderr; none where results scroll by on the same terminal, or where nobody looks."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    screen = console(stderr=True)
+    columns = (
+        TextColumn("specdec: {task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    hidden = out.isatty() or not screen.is_terminal
+    return Progress(*columns, console=screen, transient=True, redirect_stdout=False, disable=hidden)

@@ -1,0 +1,201 @@
+"""What the commands have in common: arguments, checks before anything heavy, errors, the console."""
+
+import argparse
+import re
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
+from specdec_ref.request import Limits
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from specdec_ref.engine import SpecEngine
+    from specdec_ref.session import Session
+
+__all__ = [
+    "Parser", "UsageError", "add_drafting", "add_model", "add_sampling", "check_names", "config_from", "console",
+    "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
+]  # fmt: skip
+
+
+class UsageError(ValueError):
+    """Something the user typed or handed in is wrong; the message says what and what to do."""
+
+
+class _Help(argparse.Action):
+    """-h: the parser's help text, its headings and flags picked out in colour on a terminal."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from rich.text import Text
+
+        text = Text(parser.format_help())
+        text.highlight_regex(r"(?m)^\S[^\n]*:$", "bold")
+        text.highlight_regex(r"(?m)^usage:", "bold")
+        text.highlight_regex(r"(?<![\w-])--?[a-zA-Z][\w-]*", "cyan")
+        text.highlight_regex(r"(?m)^ +\$ [^\n]*", "bold")
+        console().print(text, soft_wrap=True, end="")
+        raise SystemExit(0)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line that are raised like any other bad input."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, add_help=False, allow_abbrev=False, formatter_class=_formatter, **settings)
+        self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this text and exit")
+        self.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)  # main looks for it by itself
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=80)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """--target, --dtype, --device."""
+    default = SpecConfig()
+    group = parser.add_argument_group("model", "The target is the model whose text is wanted.")
+    group.add_argument(
+        "--target", default=default.target, metavar="MODEL",
+        help=f"{default.target} (the embedded one, default), a local folder, or a Hugging Face id, org/name",
+    )  # fmt: skip
+    group.add_argument(
+        "--dtype", default=default.dtype, metavar="TYPE",
+        help="auto (bfloat16 where the processor multiplies it natively, else float32), float32, bfloat16, float16, "
+        "float64",
+    )  # fmt: skip
+    group.add_argument(
+        "--device", default=default.device, metavar="NAME", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
+    )
+
+
+def add_drafting(parser: argparse.ArgumentParser) -> None:
+    """--drafter, --verifier and the budget."""
+    default, budget = SpecConfig(), DraftBudget()
+    group = parser.add_argument_group(
+        "drafting",
+        "Each round a drafter guesses up to gamma tokens, and one forward of the target\n"
+        f"checks them all. The default budget, in three spellings:\n{spellings(budget)}",
+    )
+    group.add_argument(
+        "--drafter", default=default.drafter, metavar="NAME",
+        help="ngram (default): prompt lookup, copies what followed the same words earlier in the text, for nothing; "
+        "layer-skip: the target with layers left out; draft: a smaller model, --draft-model; "
+        "none: plain decoding, one forward a token",
+    )  # fmt: skip
+    group.add_argument("--draft-model", metavar="MODEL", help="a folder or id, with the target's vocabulary")
+    group.add_argument(
+        "--verifier", default=default.verifier, metavar="NAME",
+        help="auto (default): the one of these two that fits; greedy: keeps guesses that are the target's first "
+        "choice, for temperature 0; rejection: keeps guess x with probability min(1, p(x)/q(x)), and so the "
+        "target's own law, at any temperature",
+    )  # fmt: skip
+    for flag, kind, value, text in (
+        ("--depth", int, budget.depth, f"gamma, the longest branch (default {budget.depth}); 0: no guesses"),
+        ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
+        ("--nodes", int, budget.nodes, "cap on the tree, its root included (default: depth + 1, a chain)"),
+        ("--min-confidence", float, budget.min_confidence, "a draft model stops after a guess less likely than this"),
+    ):
+        group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "Q", help=text)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Temperature and the rest, and when to end."""
+    group = parser.add_argument_group(
+        "sampling", "Temperature 0 takes the likeliest token (greedy). Above it, tokens are drawn\nfrom the law p."
+    )
+    default = SamplingParams()
+    for flag, kind, value, text in (
+        ("--temperature", float, default.temperature, "flattens p above 1, sharpens it below (default 0)"),
+        ("--top-k", int, default.top_k, "keep the N likeliest tokens (default 0: off)"),
+        ("--top-p", float, default.top_p, "keep the likeliest tokens up to this mass (default 1: off)"),
+        ("--min-p", float, default.min_p, "drop tokens less likely than this share of the likeliest (default 0: off)"),
+        ("--seed", int, 0, "prompt i (from 0) draws with seed + i, whatever its batch (default 0)"),
+        ("--max-new-tokens", int, Limits().max_new_tokens, f"default {Limits().max_new_tokens}"),
+    ):
+        group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "X", help=text)
+    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
+    group.add_argument("--ignore-eos", action="store_true", help="go on after the model's end-of-text token")
+
+
+def config_from(args: argparse.Namespace) -> SpecConfig:
+    """The set-up that the arguments spell. Raises ValueError for numbers out of range."""
+    return SpecConfig(
+        target=args.target, drafter=args.drafter, draft_model=args.draft_model, verifier=args.verifier,
+        budget=DraftBudget(args.depth, args.topk, args.nodes, args.min_confidence),
+        sampling=SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p),
+        dtype=args.dtype, device=args.device,
+    )  # fmt: skip
+
+
+def check_names(config: SpecConfig) -> None:
+    """Refuse unknown names before a model is loaded. Raises UsageError or ValueError."""
+    from specdec_ref.drafters import DRAFTERS
+    from specdec_ref.verifiers import choose_verifier
+
+    if config.drafter not in ("none", *DRAFTERS):
+        raise UsageError(f"unknown drafter {config.drafter!r}; choose from none, {', '.join(DRAFTERS)}")
+    if config.drafter == "draft" and config.draft_model is None:
+        raise UsageError("--drafter draft needs --draft-model: a folder or Hugging Face id of a smaller model")
+    if config.drafter != "draft" and config.draft_model is not None:
+        raise UsageError(f"--draft-model is for --drafter draft, not for {config.drafter!r}: drop one of the two")
+    choose_verifier(config.verifier, config.sampling)
+
+
+def open_session(config: SpecConfig) -> "Session":
+    """The target and its tokenizer."""
+    from specdec_ref.session import Session
+
+    say(f"loading {config.target}")
+    return Session.open(config.target, dtype=config.dtype, device=config.device)
+
+
+def engine_for(session: "Session", config: SpecConfig, limits: Limits) -> "SpecEngine | None":
+    """The engine of this set-up; None for plain decoding."""
+    if config.drafter == "none":
+        return None
+    return session.engine(
+        config.drafter, draft_model=config.draft_model, budget=config.budget, sampling=config.sampling,
+        verifier=config.verifier, limits=limits,
+    )  # fmt: skip
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """rich's console on stdout or stderr, as they are now."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr if stderr else sys.stdout, highlight=False)
+
+
+def say(message: str, *, style: str = "dim") -> None:
+    """One line for people, on stderr."""
+    console(stderr=True).print(f"specdec: {message}", style=style, markup=False, soft_wrap=True)
+
+
+def one_line(message: object) -> str:
+    """An error's text on a single line."""
+    return re.sub(r"\s+", " ", str(message)).strip()
+
+
+def plural(count: int, noun: str, ending: str = "s") -> str:
+    """1 prompt, 2 prompts."""
+    return f"{count} {noun}{'' if count == 1 else ending}"
+
+
+def spellings(budget: DraftBudget) -> str:
+    """The three spellings of a budget, a line each."""
+    return "  " + budget.describe().replace(" = ", "\n  = ")
+
+
+def version() -> str:
+    """The installed version, or that this is a source tree."""
+    try:
+        return metadata.version("specdec-ref")
+    except metadata.PackageNotFoundError:
+        return "(source tree, not installed)"

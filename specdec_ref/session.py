@@ -1,0 +1,99 @@
+"""A model ready to be asked: target, tokenizer, and what lies between text and token ids. The first cell of a notebook.
+
+    lab = Session.open()                                    the embedded model, fetched on first use
+    prompt = lab.encode("Name three colours.")              its chat template, then token ids
+    fast = lab.engine("ngram").generate([prompt])[0]        speculative
+    slow = lab.plain([prompt])[0]                           one forward a token: the yardstick
+    print(lab.decode(fast.tokens), fast.stats.tau, slow.seconds / fast.seconds)
+
+Every engine of a session shares its target, and a target has one cache: finish one batch before starting another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specdec_ref.baseline import plain_generate
+from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.core import Drafter, Verifier
+from specdec_ref.drafters import build_drafter
+from specdec_ref.engine import SpecEngine
+from specdec_ref.models.hub import EMBEDDED, load
+from specdec_ref.models.target import Target
+from specdec_ref.request import Generation, Limits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Session"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A loaded target and its tokenizer. `name` is what it was asked for by, `eos` the ids that end an answer."""
+
+    name: str
+    target: Target
+    tokenizer: "PreTrainedTokenizerBase"
+    eos: frozenset[int]
+
+    @classmethod
+    def open(cls, name: str = EMBEDDED, *, dtype: str = "auto", device: str = "auto") -> "Session":
+        """Load a model by name: the embedded one, a folder, or a Hugging Face id.
+
+        Raises ModelError if it cannot be had, ValueError for a bad dtype or device, or a model that runs no trees.
+        """
+        model, tokenizer = load(name, dtype=dtype, device=device)
+        generation_config: Any = getattr(model, "generation_config", None)
+        ends = [tokenizer.eos_token_id, getattr(generation_config, "eos_token_id", None)]
+        flat = [end for entry in ends for end in (entry if isinstance(entry, list) else [entry])]
+        return cls(name, Target(model), tokenizer, frozenset(int(end) for end in flat if end is not None))
+
+    def encode(self, text: str, *, raw: bool = False) -> list[int]:
+        """Token ids of a user's message under the chat template, or of the text as it is (`raw`).
+
+        Raises ValueError for an empty or broken text, or if there is no chat template.
+        """
+        if not text:
+            raise ValueError("the prompt is empty: write something for the model to go on from")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ValueError("the prompt holds half a character (a lone surrogate or bytes that are not UTF-8)")
+        if raw:
+            return [int(token) for token in self.tokenizer.encode(text)]
+        if not self.tokenizer.chat_template:
+            raise ValueError(
+                f"model {self.name!r} has no chat template, so it is probably a base model: pass --raw (in Python "
+                "raw=True) to let it go on from the text as it is"
+            )
+        turns: Any = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
+        )
+        return list(turns["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of these ids, without special tokens."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def limits(self, max_new_tokens: int = 128, stop: Sequence[str] = (), *, ignore_eos: bool = False) -> Limits:
+        """When an answer ends. Raises ValueError as `Limits` does."""
+        return Limits(max_new_tokens, frozenset() if ignore_eos else self.eos, tuple(stop), self.decode)
+
+    def engine(
+        self, drafter: str | Drafter = "ngram", *, draft_model: str | None = None, budget: DraftBudget = DraftBudget(),
+        sampling: SamplingParams = SamplingParams(), verifier: str | Verifier = "auto", limits: Limits | None = None,
+    ) -> SpecEngine:  # fmt: skip
+        """A speculative engine. `drafter` and `verifier` are names or objects of your own.
+
+        Raises ValueError for an unknown name or a draft model that does not fit.
+        """
+        guess = build_drafter(drafter, self.target, draft_model) if isinstance(drafter, str) else drafter
+        limits = self.limits() if limits is None else limits
+        return SpecEngine(self.target, guess, budget=budget, sampling=sampling, verifier=verifier, limits=limits)
+
+    def plain(
+        self, prompts: Sequence[Sequence[int]], *, sampling: SamplingParams = SamplingParams(),
+        limits: Limits | None = None, seeds: Sequence[int] | None = None,
+    ) -> list[Generation]:  # fmt: skip
+        """The same without speculation: one forward a token."""
+        limits = self.limits() if limits is None else limits
+        return plain_generate(self.target, prompts, limits=limits, sampling=sampling, seeds=seeds)

@@ -1,0 +1,49 @@
+"""Token ids to text while they stream: no half characters, and nothing of a stop string."""
+
+from collections.abc import Callable, Sequence
+
+__all__ = ["TextStream", "cut_at_stop"]
+
+
+class TextStream:
+    """Token ids in, text out as soon as it is certain: no half characters, nothing that may become a stop string."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
+        self.decode, self.stop = decode, tuple(stop)
+        self._context: list[int] = []  # tokens just shown: some tokenizers need a left neighbour to place a space
+        self._pending: list[int] = []  # tokens whose last character is not complete
+        self._held = ""  # text that may be the beginning of a stop string
+        self._done = False
+
+    def feed(self, token: int) -> str:
+        """The text that this token makes certain; often its own, sometimes none or more."""
+        self._pending.append(token)
+        text = self.decode(self._context + self._pending)
+        if text.endswith("\ufffd") and len(self._pending) < 4:  # a character has at most 4 bytes, so at most 4 tokens
+            return ""
+        new = text[len(self.decode(self._context)) :]
+        self._context, self._pending = self._pending, []
+        return self._release(self._held + new)
+
+    def flush(self) -> str:
+        """What was still held back: call it at the end."""
+        rest = self.decode(self._context + self._pending)[len(self.decode(self._context)) :]
+        text = cut_at_stop(self._held + rest, self.stop)
+        self._context, self._pending, self._held = [], [], ""
+        return "" if self._done else text
+
+    def _release(self, text: str) -> str:
+        if self._done:
+            return ""
+        before = cut_at_stop(text, self.stop)
+        if before != text:
+            self._done, self._held = True, ""
+            return before
+        keep = max((n for stop in self.stop for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first stop string in it."""
+    return text[: min((at for at in (text.find(s) for s in stop) if at >= 0), default=len(text))]

@@ -1,0 +1,68 @@
+"""What every test shares: checked tensor shapes, the models, and which tests need what.
+
+With beartype installed, every call into the package checks its jaxtyping shapes while the tests run: a wrong axis is an
+error where it enters, not a wrong number later. Without it the same tests run unchecked.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+if find_spec("beartype"):  # before anything of the package is imported
+    from jaxtyping import install_import_hook
+
+    install_import_hook("specdec_ref", "beartype.beartype")
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from specdec_ref.models.target import Target
+    from specdec_ref.session import Session
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Fixtures imply markers, so that `-m "not model"` leaves out what needs a download without a mark on each test."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, marker in (("embedded", "model"), ("gpu", "gpu")):
+            if fixture in fixtures:
+                item.add_marker(marker)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> "nn.Module":
+    """A random Llama in float64; no test changes it."""
+    from specdec_ref.models.toy import tiny_llama
+
+    return tiny_llama()
+
+
+@pytest.fixture
+def tiny(tiny_weights: "nn.Module") -> "Target":
+    """The random Llama as a target of the test's own: the weights are shared, the cache is not."""
+    from specdec_ref.models.target import Target
+
+    return Target(tiny_weights, check=False)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> "Session":
+    """The embedded chat model on the CPU in float32, its tokenizer and chat template, loaded once a run."""
+    from specdec_ref.models.hub import ModelError
+    from specdec_ref.session import Session
+
+    try:
+        return Session.open(dtype="float32", device="cpu")
+    except ModelError as error:
+        pytest.skip(f"the embedded model cannot be had, run `specdec fetch`: {error}")
+
+
+@pytest.fixture(scope="session")
+def gpu() -> torch.device:
+    """A CUDA device."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device: torch.cuda.is_available() is false")
+    return torch.device("cuda")

@@ -1,0 +1,111 @@
+"""Device and number format follow from the hardware, from a name, or from the environment; never from a timing."""
+
+import pytest
+import torch
+
+from specdec_ref.models.device import describe_dtype, pick_device, pick_dtype
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPECDEC_DTYPE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+
+
+def has(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
+    """Let the CPU have these features and no other."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True), raising=False)
+    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("float32", torch.float32),
+        ("fp32", torch.float32),
+        ("float64", torch.float64),
+        ("bfloat16", torch.bfloat16),
+        ("BF16", torch.bfloat16),
+        ("float16", torch.float16),
+        ("torch.float32", torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_names_of_dtypes(name: str | torch.dtype, dtype: torch.dtype) -> None:
+    assert pick_dtype(name, "cpu") == dtype
+
+
+@pytest.mark.parametrize("name", ["int8", "float", "", torch.int64])
+def test_other_names_are_refused(name: str | torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="use auto, float64"):
+        pick_dtype(name, "cpu")
+    monkeypatch.setenv("SPECDEC_DTYPE", "int8")
+    with pytest.raises(ValueError, match="SPECDEC_DTYPE 'int8'"):
+        pick_dtype("auto", "cpu")
+
+
+@pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16", "bf16", "sve_bf16"])
+def test_cpu_with_native_bfloat16(feature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch, feature, "avx2")
+    assert pick_dtype("auto", "cpu") == torch.bfloat16
+    assert describe_dtype("auto", "cpu") == f"bfloat16, because this CPU multiplies bfloat16 natively ({feature})."
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert pick_dtype("auto", "cpu") == torch.float32
+
+
+def test_cpu_without_native_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch, "avx2", "avx512_f")
+    assert pick_dtype("auto", "cpu") == torch.float32
+    assert describe_dtype("auto", "cpu").startswith("float32, because this CPU has no native bfloat16")
+
+
+def test_torch_without_get_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert pick_dtype("auto", "cpu") == torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert pick_dtype("auto", "cpu") == torch.bfloat16
+
+
+def test_environment_beats_hardware_and_a_name_beats_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch, "amx_bf16")
+    monkeypatch.setenv("SPECDEC_DTYPE", "fp32")
+    assert pick_dtype("auto", "cpu") == torch.float32
+    assert describe_dtype("auto", "cpu") == "float32, because SPECDEC_DTYPE says so."
+    assert pick_dtype("float64", "cpu") == torch.float64
+    assert describe_dtype("float64", "cpu") == "float64, because it was asked for."
+
+
+def test_choice_is_the_same_every_time() -> None:
+    assert len({pick_dtype() for _ in range(20)}) == 1
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("auto") == torch.device("cpu")
+    assert pick_device(torch.device("cpu")) == torch.device("cpu")
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match="not available"):
+            pick_device(name)
+    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+        pick_device("gpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="not available"):
+        pick_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cpu")  # on request only
+    assert pick_device("mps").type == "mps"
+    assert pick_dtype("auto", "mps") == torch.float32
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_cuda(native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert pick_device("auto") == torch.device("cuda")
+    assert pick_dtype("auto") == dtype
+    with pytest.raises(ValueError, match="not available"):
+        pick_device("cuda:1")

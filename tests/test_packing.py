@@ -1,0 +1,52 @@
+"""Packed linear layers compute what `nn.Linear` computes, stay tied, and are shared by a layer-skip copy."""
+
+import pytest
+import torch
+from torch import nn
+
+from specdec_ref.drafters.layer_skip import shallow_copy
+from specdec_ref.models.packing import ROWS, PackedLinear, can_pack, pack_linears
+from specdec_ref.models.toy import tiny_llama
+
+pytestmark = pytest.mark.skipif(
+    not can_pack(nn.Linear(2, 2)), reason="this torch has no oneDNN: there is nothing to pack with"
+)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, ROWS.start - 1, ROWS.start, 7, ROWS.stop - 1, ROWS.stop])
+def test_a_packed_linear_computes_what_linear_computes(rows: int, bias: bool) -> None:
+    """float32, so equal up to the order of a sum of 96 products."""
+    torch.manual_seed(0)
+    linear = nn.Linear(96, 160, bias=bias).requires_grad_(False)
+    x = torch.randn(1, rows, 96)
+    torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-4, atol=1e-5)
+
+
+def test_packing_a_model_keeps_its_logits_weights_and_ties() -> None:
+    """State dict, tied weights and logits survive."""
+    model = tiny_llama(0, dtype=torch.float32)
+    ids = torch.arange(8)[None]
+    want, keys = model(input_ids=ids).logits, set(model.state_dict())
+    weight = model.lm_head.weight
+    assert pack_linears(model) == 3 * 7 + 1
+    assert set(model.state_dict()) == keys
+    assert model.lm_head.weight is weight
+    torch.testing.assert_close(model(input_ids=ids).logits, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_shallow_copy_shares_packed_weights() -> None:
+    """Layer-skip must not pack, or copy, anything again."""
+    model = tiny_llama(0, dtype=torch.float32)
+    pack_linears(model)
+    copy = shallow_copy(model, [0, 2])
+    assert copy.lm_head.packed is model.lm_head.packed
+    assert copy.model.layers[1].mlp.up_proj.packed is model.model.layers[2].mlp.up_proj.packed
+
+
+def test_only_float32_can_be_packed() -> None:
+    """Elsewhere torch already does well, or packing was not measured to help."""
+    model = tiny_llama(0, dtype=torch.float64)
+    assert not can_pack(model)
+    with pytest.raises(ValueError, match="float32"):
+        pack_linears(model)
