@@ -1,0 +1,209 @@
+"""EAGLE drafting: a one-layer head continues the target's own features (EAGLE, arXiv 2401.15077, section 3.1; EAGLE-3).
+
+The head reads pairs (feature_i, token_{i+1}) at position i and keeps a KV cache of its own, slot = position = i. Where
+the target's features end it goes on with its own output, so after each verification those guesses are thrown away and
+the accepted tokens are read again, now with the target's features:
+
+    text     t0 t1 t2 .. tL-2 root      verified pairs (f0,t1) .. (f_{L-2}, root); the last output is the first law
+    draft                     d1 d2     pairs (g, d1), (g', d2) ...: own outputs g, dropped at the next commit
+    commit   accepted tokens a and the correction c: new verified pairs (f_root, a1), (f_a1, a2) .. (f_last, c)
+
+T = 0: argmax, law "point". T > 0: sampled from the warped law over the draft vocabulary, law "iid". Lossless under a
+verifier for that law, whatever the head has learnt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.drafters.eagle_head import EagleHead
+from specdec_ref.models.kv_cache import SlotCache
+from specdec_ref.sampling import warp
+from specdec_ref.trees.masks import ancestor_mask, slot_mask
+
+__all__ = ["EagleDrafter", "default_layers"]
+
+PREFILL_CHUNK = 512  # pairs a forward while reading a prompt: bounds the memory of its mask
+
+
+def default_layers(version: int, layers: int) -> tuple[int, ...]:
+    """Which `hidden_states` of a target with so many layers a head reads: the published heads' choice.
+
+    EAGLE-1: the last one, after the final norm. EAGLE-3: what layers 2, n/2 and n-3 get as input, that is the outputs
+    of layers 1, n/2 - 1 and n - 4.
+    """
+    return (2, layers // 2, layers - 3) if version == 3 else (layers,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Verified pairs that the head has not read for good: features and the tokens that came after them."""
+
+    features: Float[Tensor, "pairs features"]
+    tokens: list[int]
+
+
+class EagleDrafter:
+    """A `Drafter` around an EAGLE head; chains."""
+
+    def __init__(self, head: EagleHead, feature_layers: Sequence[int]) -> None:
+        """`feature_layers`: those the head was trained on, see `default_layers`. ValueError: a wrong number."""
+        wanted = 3 if head.version == 3 else 1
+        if len(feature_layers) != wanted:
+            raise ValueError(f"an EAGLE-{head.version} head reads {wanted} layer(s), got {list(feature_layers)}")
+        self.head = head.eval()
+        self.feature_layers = tuple(feature_layers)
+        self.cache = SlotCache(1, 0, 0)
+        self._rows: list[int] = []  # request ids, in the order of the cache's rows
+        self._verified: list[int] = []  # pairs a row that stay in the cache whatever is accepted
+        self._unread: list[
+            _Pairs | None
+        ] = []  # what a row has to read next; None: a prompt of one token, no feature yet
+        self._last: list[int] = []  # last committed token of each row
+
+    @torch.inference_mode()
+    def start(
+        self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
+        features: Sequence[Float[Tensor, "_ features"]] | None,
+    ) -> None:  # fmt: skip
+        """Read the prompts' pairs but for each last one. Raises RuntimeError while an earlier batch is open."""
+        if self._rows:
+            raise RuntimeError(f"requests {self._rows} are still open: finish them before starting others")
+        self.cache = SlotCache(1, len(rows), max(map(len, prompts)) + 64)
+        self._rows, self._last = list(rows), [prompt[-1] for prompt in prompts]
+        self._unread, pairs = [None] * len(rows), [len(prompt) - 1 for prompt in prompts]
+        for begin in range(0, max(pairs), PREFILL_CHUNK) if features is not None else ():
+            ends = [max(begin, min(begin + PREFILL_CHUNK, count - 1)) for count in pairs]
+            chunk = [
+                _Pairs(row[begin:end], list(prompt[begin + 1 : end + 1]))
+                for row, prompt, end in zip(features or (), prompts, ends, strict=True)
+            ]
+            self._read(chunk)
+        if features is not None:
+            self._unread = [
+                _Pairs(row[count - 1 : count], [prompt[-1]]) if count else None
+                for row, prompt, count in zip(features, prompts, pairs, strict=True)
+            ]
+        self._verified = list(self.cache.lengths)
+
+    @torch.inference_mode()
+    def propose(
+        self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
+    ) -> list[DraftTree]:
+        """A chain a row. A draft below `min_confidence` stays, and is the row's last."""
+        if list(rows) != self._rows:
+            raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
+        chains: list[list[int]] = [[token] for token in self._last]
+        laws: list[list[Tensor]] = [[] for _ in rows]
+        growing = [i for i, unread in enumerate(self._unread) if unread is not None]
+        self.cache.truncate(self._verified)  # a no-op, unless an earlier draft was abandoned half-way
+        if not growing or not budget.chain_depth:
+            return [_tree(chain, [], sampling, None) for chain in chains]
+        g = self._read(self._unread)
+        for depth in range(budget.chain_depth):
+            growing = self._grow(g, growing, chains, laws, budget, sampling, rngs)
+            if not growing or depth + 1 == budget.chain_depth:
+                break
+            g = self._step(g, [chain[-1] for chain in chains])
+        return [_tree(chain, law, sampling, self.head.q_vocab) for chain, law in zip(chains, laws, strict=True)]
+
+    def _grow(
+        self, g: Float[Tensor, "batch hidden"], growing: Sequence[int], chains: list[list[int]],
+        laws: list[list[Tensor]], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness],
+    ) -> list[int]:  # fmt: skip
+        """Append a token to each growing chain; returns the rows that go on."""
+        logits = self.head.logits(g[list(growing)])
+        q = warp(logits, sampling)  # raises if the head gave NaN
+        # A greedy draft is certain by its law; what it thinks itself at T = 1 says whether to go on.
+        sure = logits.float().softmax(-1) if sampling.greedy and budget.min_confidence > 0 else q
+        going = []
+        for k, i in enumerate(growing):
+            column = int(q[k].argmax()) if sampling.greedy else rngs[i].draw(q[k])
+            chains[i].append(column if self.head.q_vocab is None else int(self.head.q_vocab[column]))
+            laws[i].append(q[k])
+            if float(sure[k, column]) >= budget.min_confidence:
+                going.append(i)
+        return going
+
+    def _read(self, pairs: Sequence[_Pairs | None]) -> Float[Tensor, "batch hidden"]:
+        """Append verified pairs to the cache; g after each row's last one (rubbish for a row without)."""
+        counts = [0 if row is None else len(row.tokens) for row in pairs]
+        width, weight = max(1, *counts), self.head.fc.weight
+        size = next(row.features.shape[-1] for row in pairs if row is not None)
+        features = torch.zeros(len(pairs), width, size, dtype=weight.dtype, device=weight.device)
+        tokens = torch.zeros(len(pairs), width, dtype=torch.long)
+        for i, row in enumerate(pairs):
+            if row is not None:
+                features[i, : counts[i]] = row.features
+                tokens[i, : counts[i]] = torch.tensor(row.tokens)
+        g = self._forward(self.head.fuse(features), tokens, counts)
+        return g[torch.arange(len(pairs)), torch.tensor([max(0, count - 1) for count in counts])]
+
+    def _step(self, g: Float[Tensor, "batch hidden"], tokens: Sequence[int]) -> Float[Tensor, "batch hidden"]:
+        """One draft token deeper: the head's own g is the feature."""
+        return self._forward(g[:, None], torch.tensor(tokens)[:, None], [1] * len(tokens))[:, 0]
+
+    def _forward(
+        self, g: Float[Tensor, "batch nodes hidden"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int]
+    ) -> Float[Tensor, "batch nodes hidden"]:
+        """The head over new nodes, row b's first `counts[b]` of them real; they stay in the cache."""
+        batch, nodes, _ = g.shape
+        self.cache.prepare(nodes, g.device)
+        positions = torch.tensor(self.cache.lengths)[:, None] + torch.arange(nodes)
+        new = self.head.project(g, tokens.to(g.device), positions.to(g.device))
+        keys, values = self.cache.update(new.k, new.v, 0)
+        attended = F.scaled_dot_product_attention(
+            new.q, keys, values, attn_mask=self._mask(batch, nodes, counts).to(g.device), enable_gqa=True
+        )
+        self.cache.commit([range(count) for count in counts])
+        return self.head.finish(new.residual, attended)
+
+    def _mask(self, batch: int, nodes: int, counts: Sequence[int]) -> Bool[Tensor, "batch 1 nodes slots"]:
+        causal = ancestor_mask(range(-1, nodes - 1)).expand(batch, -1, -1)
+        return slot_mask(causal, self.cache.lengths, counts)
+
+    @torch.inference_mode()
+    def commit(
+        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        features: Sequence[Float[Tensor, "_ features"]] | None,
+    ) -> None:  # fmt: skip
+        """Forget what was read with the head's own features; what was accepted is read next, with the target's."""
+        if features is None:
+            raise ValueError(f"this drafter needs the target's features of layers {list(self.feature_layers)}")
+        for i, (tree, result, new) in enumerate(zip(trees, results, features, strict=True)):
+            fresh = _Pairs(new, [*(tree.token_list[node] for node in result.path), result.next_token])
+            unread = self._unread[i]
+            if unread is not None and self.cache.lengths[i] == self._verified[i]:
+                fresh = _joined(unread, fresh)  # nothing was drafted, so nothing was read
+            elif unread is not None:
+                self._verified[i] += len(unread.tokens)
+            self._unread[i] = fresh
+            self._last[i] = result.next_token
+        self.cache.truncate(self._verified)
+
+    @torch.inference_mode()
+    def finish(self, rows: Sequence[int]) -> None:
+        """Drop these rows from the batch."""
+        kept = [i for i, row in enumerate(self._rows) if row not in set(rows)]
+        if len(kept) < len(self._rows):
+            self.cache.select(kept)
+        self._rows, self._last = [self._rows[i] for i in kept], [self._last[i] for i in kept]
+        self._verified, self._unread = [self._verified[i] for i in kept], [self._unread[i] for i in kept]
+
+
+def _joined(old: _Pairs, new: _Pairs) -> _Pairs:
+    return _Pairs(torch.cat([old.features, new.features]), old.tokens + new.tokens)
+
+
+def _tree(chain: Sequence[int], law: Sequence[Tensor], sampling: SamplingParams, q_vocab: Tensor | None) -> DraftTree:
+    """The chain as a tree; when sampled, with its q rows and an empty one for the leaf, which has no children."""
+    tokens, parents = torch.tensor(chain), torch.arange(-1, len(chain) - 1)
+    if not law or sampling.greedy:
+        return DraftTree(tokens, parents)
+    return DraftTree(tokens, parents, "iid", torch.stack([*law, torch.zeros_like(law[0])]), q_vocab)

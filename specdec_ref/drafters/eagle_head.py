@@ -1,0 +1,185 @@
+"""EAGLE heads, the networks only: one decoder layer that guesses the next token from the target's hidden states.
+
+Pair i is (g_i, token_{i+1}): a feature, and the token that was sampled from it, which the feature alone cannot know.
+
+    EAGLE-1/2   x = fc [embed(token); g]       layer(x) = next g, in the space of the target's last hidden state
+                law = target's lm_head(next g)                                           arXiv 2401.15077, section 3.1
+    EAGLE-3     g = fc [three target layers]   layer reads [norm embed(token); norm g], residual g; next g is its output
+                law = lm_head(norm(next g)) over a reduced vocabulary                    arXiv 2503.01840, section 3
+
+Drafting feeds the next g back where the target's features end. A head computes `project`, then attention by whoever
+calls it (cached when drafting, training-time test when training), then `finish`: the two cannot drift apart.
+Parameter names are those of the published checkpoints. Lossless in use: a head only guesses.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import (
+    LlamaMLP,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+    apply_rotary_pos_emb,
+)
+
+__all__ = ["EagleHead", "Projected", "Version", "head_config", "new_head"]
+
+Version = Literal[1, 3]
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """What attention needs of each node, rotary positions applied, and the residual that passes it by."""
+
+    residual: Float[Tensor, "batch nodes hidden"]
+    q: Float[Tensor, "batch heads nodes head_dim"]
+    k: Float[Tensor, "batch key_heads nodes head_dim"]
+    v: Float[Tensor, "batch key_heads nodes head_dim"]
+
+
+class _Attention(nn.Module):
+    """The four projections; EAGLE-3's read two vectors side by side (`width` = 2 hidden)."""
+
+    def __init__(self, config: LlamaConfig, width: int) -> None:
+        super().__init__()
+        hidden, bias = config.hidden_size, config.attention_bias
+        self.q_proj = nn.Linear(width, config.num_attention_heads * config.head_dim, bias=bias)
+        self.k_proj = nn.Linear(width, config.num_key_value_heads * config.head_dim, bias=bias)
+        self.v_proj = nn.Linear(width, config.num_key_value_heads * config.head_dim, bias=bias)
+        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, hidden, bias=False)
+
+
+class _Layer(nn.Module):
+    """A Llama layer but for what comes before its attention: EAGLE-1 has no norm there, EAGLE-3 one for each input."""
+
+    def __init__(self, config: LlamaConfig, version: Version) -> None:
+        super().__init__()
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        if version == 3:
+            self.hidden_norm = LlamaRMSNorm(hidden, eps)
+            self.input_layernorm = LlamaRMSNorm(hidden, eps)
+        self.self_attn = _Attention(config, hidden * 2 if version == 3 else hidden)
+        self.post_attention_layernorm = LlamaRMSNorm(hidden, eps)
+        self.mlp = LlamaMLP(config)
+
+
+class EagleHead(nn.Module):
+    """The network of one head. `embed_tokens` and, for EAGLE-1, `lm_head` are the target's and are never trained.
+
+    `q_vocab` holds the target ids of the draft vocabulary, None if it is the whole vocabulary.
+    """
+
+    q_vocab: Tensor | None
+
+    def __init__(
+        self, config: LlamaConfig, version: Version, *, q_vocab: Tensor | None = None, bias: bool = False
+    ) -> None:
+        """`config`: the head's own, as in its config.json. `bias`: whether `fc` has one (heads for Vicuna do)."""
+        super().__init__()
+        hidden = config.hidden_size
+        self.config, self.version = config, version
+        self.embed_tokens = nn.Embedding(config.vocab_size, hidden)
+        self.fc = nn.Linear(hidden * (3 if version == 3 else 2), hidden, bias=bias)
+        layer = _Layer(config, version)
+        if version == 3:
+            self.midlayer = layer
+            self.norm = LlamaRMSNorm(hidden, config.rms_norm_eps)
+        else:
+            self.layers = nn.ModuleList([layer])
+        self.lm_head = nn.Linear(hidden, config.vocab_size if q_vocab is None else len(q_vocab), bias=False)
+        self.register_buffer("q_vocab", q_vocab, persistent=False)
+        self.rotary = LlamaRotaryEmbedding(config)
+
+    @property
+    def layer(self) -> Any:
+        """The decoder layer, whatever its published name."""
+        return self.midlayer if self.version == 3 else self.layers[0]
+
+    def fuse(self, features: Float[Tensor, "batch nodes features"]) -> Float[Tensor, "batch nodes hidden"]:
+        """g of the target's features: `fc` for EAGLE-3; EAGLE-1 reads them as they are."""
+        fused: Tensor = self.fc(features) if self.version == 3 else features
+        return fused
+
+    def project(
+        self,
+        g: Float[Tensor, "batch nodes hidden"],
+        tokens: Int[Tensor, "batch nodes"],
+        positions: Int[Tensor, "batch nodes"],
+    ) -> Projected:
+        """The pairs (g, token); `positions` are those of the features, one less than the tokens'."""
+        layer, embedded = self.layer, self.embed_tokens(tokens)
+        if self.version == 3:
+            residual, x = g, torch.cat([layer.input_layernorm(embedded), layer.hidden_norm(g)], -1)
+        else:
+            residual = x = self.fc(torch.cat([embedded, g], -1))
+        shape = (*x.shape[:-1], -1, self.config.head_dim)
+        q, k, v = (
+            linear(x).view(shape).transpose(1, 2)
+            for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
+        )
+        q, k = apply_rotary_pos_emb(q, k, *self.rotary(x, positions))
+        return Projected(residual, q, k, v)
+
+    def finish(
+        self, residual: Float[Tensor, "batch nodes hidden"], attended: Float[Tensor, "batch heads nodes head_dim"]
+    ) -> Float[Tensor, "batch nodes hidden"]:
+        """The next g: attention's output, residual and MLP. No norm: this is what is fed back."""
+        layer = self.layer
+        x = residual + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
+        after: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
+        return after
+
+    def logits(self, g: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows draft_vocab"]:
+        """Scores of the draft vocabulary for the token after the pair that gave `g`."""
+        scores: Tensor = self.lm_head(self.prepare_logits(g))
+        return scores
+
+    def prepare_logits(self, g: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+        """What `lm_head` reads: EAGLE-3 has a final norm of its own, EAGLE-1 does without."""
+        return self.norm(g) if self.version == 3 else g
+
+
+def head_config(target: Any, draft_vocab: int | None = None) -> LlamaConfig:
+    """The config of a head for this target: one Llama layer of the target's sizes."""
+    copied = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
+              "rms_norm_eps", "max_position_embeddings", "rope_parameters")  # fmt: skip
+    config = LlamaConfig(
+        **{name: getattr(target, name) for name in copied},
+        head_dim=getattr(target, "head_dim", None) or target.hidden_size // target.num_attention_heads,
+        num_hidden_layers=1, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    config.draft_vocab_size = draft_vocab or target.vocab_size
+    return config
+
+
+@torch.no_grad()
+def new_head(target: nn.Module, version: Version, q_vocab: Int[Tensor, " draft_vocab"] | None = None) -> EagleHead:
+    """An untrained head for a Llama-like target, warm-started from its last layer; float32.
+
+    The layer starts as the target's last one reading the last feature, and the token a little: far better than chance
+    before the first step. Embeddings and LM head are the target's (rows of `q_vocab`), frozen.
+    """
+    model: Any = target
+    config = head_config(model.config, None if q_vocab is None else len(q_vocab))
+    head = EagleHead(config, version, q_vocab=q_vocab).float()
+    hidden, last, layer = config.hidden_size, model.base_model.layers[-1], head.layer
+    head.embed_tokens.weight.copy_(model.get_input_embeddings().weight)
+    lm_head = model.get_output_embeddings().weight
+    head.lm_head.weight.copy_(lm_head if q_vocab is None else lm_head[q_vocab])
+    for frozen in (head.embed_tokens, head.lm_head):
+        frozen.requires_grad_(False)
+    layer.mlp.load_state_dict(last.mlp.state_dict())
+    layer.post_attention_layernorm.load_state_dict(last.post_attention_layernorm.state_dict())
+    layer.self_attn.o_proj.load_state_dict(last.self_attn.o_proj.state_dict())
+    for name in ("q_proj", "k_proj", "v_proj"):
+        weight = getattr(layer.self_attn, name).weight.mul_(0.1)
+        weight[:, -hidden:] = getattr(last.self_attn, name).weight
+    head.fc.weight.mul_(0.1)[:, -hidden:] += torch.eye(hidden)
+    if version == 3:
+        layer.hidden_norm.load_state_dict(last.input_layernorm.state_dict())
+        head.norm.load_state_dict(model.base_model.norm.state_dict())
+    return head

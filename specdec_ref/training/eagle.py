@@ -1,0 +1,265 @@
+"""Training an EAGLE head on cached features: training-time test, a frozen LM head, exact resume.
+
+    loss = sum over steps j of 0.8^j * mean over response tokens of loss_j           (EAGLE-3's training code)
+
+Positions whose answer lies outside the draft vocabulary are left out: the head cannot say it. The unrolling deepens
+as training goes on (`curriculum`), since step 0 costs least and all later steps build on it. Everything that happens is
+a function of (config, blocks on disk): a run that was stopped and resumed ends with the same weights, bit for bit.
+"""
+
+import json
+import math
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+from zlib import crc32
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from specdec_ref.drafters.eagle_head import EagleHead, new_head
+from specdec_ref.training.agreement import HeldOut, measure, prepare
+from specdec_ref.training.checkpoint import Progress, assign, load_state, save
+from specdec_ref.training.features import Block, Example, open_features
+from specdec_ref.training.losses import feature_loss, law_loss, target_law
+from specdec_ref.training.unroll import Batch, pack, unroll
+
+__all__ = ["TrainConfig", "draft_vocabulary", "train"]
+
+_HELD_OUT_ONE_IN = 40  # conversations
+_DECAY = 0.8  # weight of a step relative to the one before
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How to train. `tokens` is the budget in response tokens, over as many passes as it takes.
+
+    `curriculum`: (share of the budget, unrolled steps) in rising order, the first at 0. The learning rate rises
+    linearly over `warmup` tokens, stays, and falls along a cosine over the last `fall` of the budget.
+    """
+
+    version: Literal[1, 3] = 3
+    tokens: int = 4_000_000
+    batch_tokens: int = 1024
+    curriculum: tuple[tuple[float, int], ...] = ((0.0, 1), (0.2, 2), (0.4, 3), (0.6, 4))
+    loss: str = "cross_entropy"
+    feature_weight: float = 0.0  # EAGLE-1's feature regression; its paper has 1.0, with 0.1 for the law
+    law_weight: float = 1.0
+    rate: float = 1e-3
+    warmup: int = 50_000
+    fall: float = 1.0
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+    held_out: int = 96  # conversations
+    measure_steps: int = 4
+    measure_every: int = 100_000  # tokens
+    save_every: float = 240.0  # seconds
+
+    def __post_init__(self) -> None:
+        starts = [start for start, _ in self.curriculum]
+        if not starts or starts[0] != 0.0 or any(a >= b for a, b in pairwise(starts)):
+            raise ValueError(f"the curriculum must begin at 0.0 and rise, got {self.curriculum}")
+        if self.tokens < 1 or self.batch_tokens < 1 or not 0.0 <= self.fall <= 1.0:
+            raise ValueError("tokens and batch_tokens must be positive, fall a share from 0 to 1")
+
+    def depth(self, tokens: int) -> int:
+        """Unrolled steps after so many tokens."""
+        return [steps for start, steps in self.curriculum if tokens >= start * self.tokens][-1]
+
+    def learning_rate(self, tokens: int) -> float:
+        """The rate after so many tokens."""
+        rise = min(1.0, (tokens + self.batch_tokens) / max(1, self.warmup))
+        left = (self.tokens - tokens) / max(1.0, self.fall * self.tokens)
+        return self.rate * rise * (0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, left))))
+
+
+def draft_vocabulary(texts: Iterable[Sequence[int]], size: int, vocab: int) -> Int[Tensor, " draft_vocab"]:
+    """The `size` most frequent tokens of these texts, sorted by id; unseen ones from id 0 fill it up."""
+    counts: Counter[int] = Counter()
+    for text in texts:
+        counts.update(text)
+    ranked = sorted(range(vocab), key=lambda token: (-counts[token], token))
+    return torch.tensor(sorted(ranked[:size]))
+
+
+def train(
+    config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path,
+    q_vocab: Int[Tensor, " draft_vocab"] | None = None,
+) -> EagleHead:  # fmt: skip
+    """Train to the end of the budget, or until SIGTERM or SIGINT; resumes from `folder` if it holds a checkpoint.
+
+    `features`: folders of `extract_features`; they may grow, a new pass sees what has come. Writes checkpoints and
+    `log.jsonl` to `folder` and returns the head. Raises FileNotFoundError if there are no features.
+    """
+    run = _Run(config, target, features, folder, q_vocab)
+    bar = tqdm(total=config.tokens, initial=run.progress.tokens, unit="tok", unit_scale=True, desc="train",
+               mininterval=0.5 if sys.stderr.isatty() else 60.0)  # fmt: skip
+    with _until_stopped() as stopped, bar:
+        while run.progress.tokens < config.tokens and not stopped:
+            for examples in run.batches():
+                before = run.progress.tokens
+                losses = run.step(pack(examples))
+                bar.update(run.progress.tokens - before)
+                bar.set_postfix(loss=f"{losses[0]:.3f}", steps=len(losses), refresh=False)
+                if stopped or run.progress.tokens >= config.tokens:
+                    break
+            else:
+                run.end_pass()
+        run.save()
+    return run.head
+
+
+@contextmanager
+def _until_stopped() -> Iterator[list[int]]:
+    """A list that is no longer empty once SIGTERM or SIGINT has come: the step under way is finished first."""
+    caught: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda received, _: caught.append(received)) for number in numbers]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+class _Run:
+    """One training run in memory."""
+
+    def __init__(
+        self, config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path, q_vocab: Tensor | None
+    ) -> None:
+        self.config, self.features, self.folder = config, features, folder
+        state = load_state(folder)
+        if state is not None and "d2t" in state["tensors"]:
+            q_vocab = state["tensors"]["d2t"] + torch.arange(len(state["tensors"]["d2t"]))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.head = new_head(target, config.version, q_vocab)
+        trained = [p for p in self.head.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+        self.progress = Progress()
+        if state is not None:
+            assign(self.head, state["tensors"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        self.known = torch.ones(target.config.vocab_size, dtype=torch.bool)  # type: ignore[union-attr, arg-type]
+        if q_vocab is not None:
+            self.known.zero_()[q_vocab] = True
+        self.lm_head = target.get_output_embeddings().weight.float()  # type: ignore[operator]
+        self.held_out: list[HeldOut] = []
+        self.losses: list[list[float]] = []
+        self.clock, self.saved, self.counted = time.monotonic(), time.monotonic(), self.progress.tokens
+
+    def batches(self) -> Iterator[list[Example]]:
+        """The rest of this pass: all blocks' examples but the held-out ones, shuffled, cut to the batch size."""
+        progress, blocks = self.progress, open_features(self.features)
+        if not progress.blocks:
+            progress.blocks = [_name(block) for block in blocks]
+        found = {_name(block): block for block in blocks}
+        missing = [name for name in progress.blocks if name not in found]
+        if missing:
+            raise FileNotFoundError(f"this run was stopped within a pass over {missing[0]}, which is gone: start anew")
+        examples = [e for name in progress.blocks for e in found[name].examples()]
+        if not self.held_out:
+            aside = [e for e in examples if _held_out(e)] or examples[:1]
+            chosen = Random(self.config.seed).sample(aside, min(len(aside), self.config.held_out))
+            self.held_out = prepare(chosen, self.lm_head)
+            self.report()
+        order = [e for e in examples if not _held_out(e)]
+        Random(f"{self.config.seed}:{progress.passes}").shuffle(order)
+        yield from list(_cut(order, self.config.batch_tokens))[progress.batch :]
+
+    def step(self, batch: Batch) -> list[float]:
+        """One update. Returns the losses by unrolled step, in nats a token."""
+        config, progress, head = self.config, self.progress, self.head
+        law = target_law(batch.final, head.lm_head.weight)
+        losses, total = [], torch.zeros(())
+        for step, g in enumerate(unroll(head, batch, config.depth(progress.tokens))):
+            rows = (batch.guessed(step) & self.known[batch.answers(step)]).nonzero()[:, 0]
+            loss = law_loss(head.prepare_logits(g[rows]), head.lm_head.weight, law, rows + step, config.loss)
+            whole = config.law_weight * loss
+            if config.feature_weight:
+                whole = whole + config.feature_weight * feature_loss(g[rows], batch.final[rows + step])
+            total = total + _DECAY**step * whole / max(1, len(rows))
+            losses.append(float(loss.detach()) / max(1, len(rows)))
+        self.optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(head.parameters(), config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(progress.tokens)
+        self.optimizer.step()
+        before = progress.tokens
+        progress.steps, progress.batch, progress.tokens = (
+            progress.steps + 1,
+            progress.batch + 1,
+            before + len(batch.query),
+        )
+        self.losses.append(losses)
+        if before // config.measure_every != progress.tokens // config.measure_every:
+            self.report()
+        if time.monotonic() - self.saved > config.save_every:
+            self.save()
+        return losses
+
+    def end_pass(self) -> None:
+        """All blocks of the pass are done; the next one begins with those that are there by then."""
+        self.progress.passes, self.progress.batch, self.progress.blocks = self.progress.passes + 1, 0, []
+
+    def report(self) -> None:
+        """One line of the log: losses since the last one, agreement with the target on the held-out conversations."""
+        found, progress = measure(self.head, self.held_out, self.config.measure_steps), self.progress
+        now = time.monotonic()
+        line: dict[str, Any] = {
+            "tokens": progress.tokens, "steps": progress.steps, "pass": progress.passes, "blocks": len(progress.blocks),
+            "depth": self.config.depth(progress.tokens), "rate": self.config.learning_rate(progress.tokens),
+            "loss": _means(self.losses), "single": found.single, "chain": found.chain, "tau": found.tau,
+            "tokens_per_second": (progress.tokens - self.counted) / (now - self.clock),
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log.jsonl").open("a", encoding="utf8") as log:
+            log.write(json.dumps(line) + "\n")
+        self.losses, self.clock, self.counted = [], time.monotonic(), progress.tokens
+
+    def save(self) -> None:
+        """A checkpoint."""
+        save(self.folder, self.head, self.optimizer, self.progress)
+        self.saved = time.monotonic()
+
+
+def _name(block: Block) -> str:
+    return f"{block.folder.name}/{block.name}"
+
+
+def _held_out(example: Example) -> bool:
+    """By dialogue, so that no turn of a held-out conversation is trained on; by prompt where the number is unknown."""
+    key = str(example.number) if example.number >= 0 else str(example.tokens[: example.prompt].tolist())
+    return crc32(key.encode()) % _HELD_OUT_ONE_IN == 0
+
+
+def _cut(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
+    """Consecutive examples until they hold `tokens` response tokens."""
+    batch: list[Example] = []
+    for example in examples:
+        batch.append(example)
+        if sum(e.response for e in batch) >= tokens:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _means(losses: Sequence[Sequence[float]]) -> list[float]:
+    """Mean by step, over the updates that went that deep."""
+    deepest = max(map(len, losses), default=0)
+    return [sum(one[j] for one in losses if len(one) > j) / sum(len(one) > j for one in losses) for j in range(deepest)]

@@ -1,0 +1,137 @@
+"""Decoding many texts side by side with a preallocated KV cache; a finished row is refilled while the others go on.
+
+The transformers model runs unmodified. Two things are its own: a cache that writes each row at its own slot, and an
+attention function (registered with transformers) in which each row reads only its own length. Measured with the
+135M target in float32 on one 2.8 GHz AVX-512 core, 96 rows: a batched attention padded to the longest row takes
+1.7 times as long as this loop at ragged lengths of 60 to 500 slots, and keys and values stored in bfloat16 save
+another third, because reading them is what binds. A forward written by hand was no faster (516 ms against 513 ms).
+Lossless up to the rounding of keys and values to `cache_dtype`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+__all__ = ["RowDecoder"]
+
+
+class _RowCache:
+    """What transformers calls as `past_key_values`: `update` writes the new keys and values, and returns the rows'."""
+
+    is_sliding = (False,)
+
+    def __init__(self, config: Any, rows: int, slots: int, dtype: torch.dtype) -> None:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, slots, head_dim)
+        self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+        self.rows = torch.zeros(0, 1, dtype=torch.long)  # this forward's rows ...
+        self.places = torch.zeros(0, 1, dtype=torch.long)  # ... and the slots, rows x tokens, its tokens go to
+
+    def update(
+        self,
+        key: Float[Tensor, "batch kv_heads nodes head_dim"],
+        value: Float[Tensor, "batch kv_heads nodes head_dim"],
+        layer: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Float[Tensor, "rows kv_heads slots head_dim"], Float[Tensor, "rows kv_heads slots head_dim"]]:
+        """Write what is new; return the whole layer, every row and slot of it."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.rows, :, self.places] = key.transpose(1, 2).to(keys.dtype)
+        values[self.rows, :, self.places] = value.transpose(1, 2).to(values.dtype)
+        return keys, values
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Never asked for a position: positions are always passed."""
+        return 0
+
+
+def _attend_by_row(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads nodes head_dim"],
+    key: Float[Tensor, "rows kv_heads slots head_dim"],
+    value: Float[Tensor, "rows kv_heads slots head_dim"],
+    mask: Bool[Tensor, "1 1 nodes length"] | None,
+    **options: Any,
+) -> tuple[Float[Tensor, "batch nodes heads head_dim"], None]:
+    """Attention of each batch entry over the first slots of its own row; `spans` holds their (row, length)."""
+    batch, heads, tokens, head_dim = query.shape
+    if tokens == 1:  # query heads that share a key head become its queries: each key is read once
+        query = query.reshape(batch, key.shape[1], heads // key.shape[1], head_dim)
+    queries, keys, values = query.to(key.dtype).split(1), key.split(1), value.split(1)
+    read = [
+        F.scaled_dot_product_attention(
+            queries[i], keys[row][:, :, :length], values[row][:, :, :length], attn_mask=mask, scale=options["scaling"],
+            enable_gqa=tokens > 1,
+        )
+        for i, (row, length) in enumerate(options["spans"])
+    ]  # fmt: skip
+    joined = torch.cat(read).to(query.dtype)
+    return (joined.reshape(batch, 1, heads, head_dim) if tokens == 1 else joined.transpose(1, 2)), None
+
+
+class RowDecoder:
+    """`rows` texts of at most `slots` tokens. The caller keeps count of each row's length.
+
+    A row's last token is not in the cache yet: `step` writes it and returns the logits of the next one.
+    """
+
+    def __init__(self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype = torch.bfloat16) -> None:
+        """`model`: a transformers causal LM with full attention, on the CPU. Its attention implementation is changed.
+
+        Raises ValueError if the model cannot be run this way.
+        """
+        self.model: Any = model.eval()
+        config: Any = self.model.config
+        if set(getattr(config, "layer_types", None) or ()) - {"full_attention", "attention"}:
+            raise ValueError(f"{config.model_type} has layers other than full attention: use a model that has none")
+        AttentionInterface.register("specdec_rows", _attend_by_row)
+        config._attn_implementation = "specdec_rows"
+        self.slots = slots
+        self.cache = _RowCache(config, rows, slots, cache_dtype)
+
+    @torch.inference_mode()
+    def share_prefix(self, tokens: Sequence[int]) -> None:
+        """Write the same first tokens into every row: what all prompts begin with need not be computed again."""
+        self.fill(0, 0, tokens)
+        for stored in (self.cache.keys, self.cache.values):
+            stored[:, :, :, : len(tokens)] = stored[:, :1, :, : len(tokens)]
+
+    @torch.inference_mode()
+    def fill(self, row: int, start: int, tokens: Sequence[int]) -> None:
+        """Write `tokens` to the slots from `start` on (prefill). Raises ValueError if they do not fit."""
+        if start + len(tokens) > self.slots:
+            raise ValueError(f"{start + len(tokens)} tokens do not fit into {self.slots} slots: raise slots")
+        if not tokens:
+            return
+        places = torch.arange(start, start + len(tokens))[None]
+        seen = torch.arange(start + len(tokens))
+        self._forward([row], [tokens], places, mask=(seen <= places[0, :, None])[None, None])
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[int], tokens: Sequence[int], places: Sequence[int]) -> Float[Tensor, "rows vocab"]:
+        """One token a row, written at its place. Returns the logits after it, float32."""
+        hidden = self._forward(rows, [[token] for token in tokens], torch.tensor(places)[:, None], mask=None)
+        logits: Tensor = self.model.get_output_embeddings()(hidden[:, -1])
+        return logits.float()
+
+    def _forward(
+        self,
+        rows: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        places: Int[Tensor, "batch nodes"],
+        mask: Bool[Tensor, "1 1 nodes length"] | None,
+    ) -> Float[Tensor, "batch nodes hidden"]:
+        self.cache.rows, self.cache.places = torch.tensor(rows)[:, None], places
+        spans = [(row, int(last) + 1) for row, last in zip(rows, places[:, -1], strict=True)]
+        output = self.model.base_model(
+            input_ids=torch.tensor(tokens), attention_mask=mask, position_ids=places, past_key_values=self.cache,
+            use_cache=True, spans=spans,
+        )  # fmt: skip
+        hidden: Float[Tensor, "batch nodes hidden"] = output.last_hidden_state
+        return hidden

@@ -1,0 +1,104 @@
+"""Training-time test: a head is trained on its own output, as many steps deep as it will draft (EAGLE-3, section 3.2).
+
+Step 0 reads the target's features. Step j reads, at every column i at once, the g that step j-1 put out there, with the
+text's own token i+1+j: the situation of a draft whose first j tokens were accepted. Its query sees what it would see
+when drafting from column i:
+
+    step 0's keys of columns 0 .. i   |   its own keys of steps 1 .. j at column i only (a diagonal each)
+
+Texts are packed end to end, so linear layers run over one long axis and nothing is padded; attention goes text by text.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from specdec_ref.drafters.eagle_head import EagleHead
+from specdec_ref.training.features import Example
+
+__all__ = ["Batch", "pack", "unroll"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Packed texts. `pairs` are all (feature_i, token_{i+1}); `queries` those whose guess is a response token."""
+
+    tokens: Int[Tensor, " tokens"]
+    fused: Float[Tensor, "pairs features"]
+    final: Float[Tensor, "queries hidden"]
+    pair_token: Int[Tensor, " pairs"]  # index into `tokens` of a pair's token: token_{i+1}
+    position: Int[Tensor, " pairs"]  # i, within its text
+    query: Int[Tensor, " queries"]  # index into `pairs`
+    left: Int[Tensor, " queries"]  # response tokens from a query's guess on, itself counted: >= 1
+    spans: tuple[tuple[slice, slice], ...]  # each text's pairs and queries
+
+    def step_tokens(self, step: int) -> Int[Tensor, " queries"]:
+        """token_{i+1+step} of every query; past the end of a text it repeats the last one, which no loss reads."""
+        ahead = torch.minimum(torch.full_like(self.left, step), self.left)
+        return self.tokens[self.pair_token[self.query] + ahead]
+
+    def guessed(self, step: int) -> Bool[Tensor, " queries"]:
+        """Queries whose guess at this step is still a response token; their target's row is their own + step."""
+        return self.left > step
+
+    def answers(self, step: int) -> Int[Tensor, " queries"]:
+        """The token each query guesses at this step, where `guessed`."""
+        return self.step_tokens(step + 1)
+
+
+def pack(examples: Sequence[Example], dtype: torch.dtype = torch.float32) -> Batch:
+    """Put conversations end to end."""
+    pair_token, position, query, left, spans = [], [], [], [], []
+    token = pair = row = 0
+    for example in examples:
+        pairs, response = len(example.fused), example.response
+        pair_token.append(torch.arange(token + 1, token + 1 + pairs))
+        position.append(torch.arange(pairs))
+        query.append(torch.arange(pair + pairs - response, pair + pairs))
+        left.append(torch.arange(response, 0, -1))
+        spans.append((slice(pair, pair + pairs), slice(row, row + response)))
+        token, pair, row = token + len(example.tokens), pair + pairs, row + response
+    return Batch(
+        torch.cat([e.tokens for e in examples]), torch.cat([e.fused for e in examples]).to(dtype),
+        torch.cat([e.final for e in examples]).to(dtype), torch.cat(pair_token), torch.cat(position), torch.cat(query),
+        torch.cat(left), tuple(spans),
+    )  # fmt: skip
+
+
+def unroll(head: EagleHead, batch: Batch, steps: int) -> Iterator[Float[Tensor, "queries hidden"]]:
+    """g after each step: row r of step j is the guess of the token after `step_tokens(j)[r]`."""
+    first = head.project(head.fuse(batch.fused[None]), batch.tokens[batch.pair_token][None], batch.position[None])
+    keys, values = [first.k], [first.v]
+    residual, q = first.residual[:, batch.query], first.q[:, :, batch.query]
+    for step in range(1, steps + 1):
+        g = head.finish(residual, _attend(q, keys, values, batch.spans))
+        yield g[0]
+        if step < steps:
+            here = head.project(g, batch.step_tokens(step)[None], batch.position[batch.query][None] + step)
+            keys.append(here.k)
+            values.append(here.v)
+            residual, q = here.residual, here.q
+
+
+def _attend(
+    q: Float[Tensor, "1 heads queries head_dim"],
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    spans: Sequence[tuple[slice, slice]],
+) -> Float[Tensor, "1 heads queries head_dim"]:
+    """Attention text by text. `keys[0]`: of all pairs; `keys[j]`: of step j's queries, each seen by its own column."""
+    parts = []
+    for pairs, queries in spans:
+        k, v = (
+            torch.cat([kept[0][:, :, pairs], *(later[:, :, queries] for later in kept[1:])], 2)
+            for kept in (keys, values)
+        )
+        wide, tall = pairs.stop - pairs.start, queries.stop - queries.start
+        causal = torch.ones(tall, wide, dtype=torch.bool).tril_(wide - tall)  # the text's last `tall` pairs ask
+        mask = torch.cat([causal, *[torch.eye(tall, dtype=torch.bool)] * (len(keys) - 1)], 1)
+        parts.append(F.scaled_dot_product_attention(q[:, :, queries], k, v, attn_mask=mask, enable_gqa=True))
+    return torch.cat(parts, 2)
