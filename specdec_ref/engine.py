@@ -50,7 +50,6 @@ class SpecEngine:
         self.budget, self.sampling, self.limits = budget, sampling, limits
         self.verifier = choose_verifier(verifier, sampling) if isinstance(verifier, str) else verifier
         self.randomness = randomness
-        self.target.feature_layers = drafter.feature_layers
         self.requests: list[Request] = []  # those still running, in the order of the cache's rows
         self.last_round: list[
             tuple[DraftTree, VerifyResult]
@@ -67,6 +66,7 @@ class SpecEngine:
         numbered = enumerate(zip(prompts, seeds, strict=True))
         requests = [Request(row, list(prompt), seed, self.limits) for row, (prompt, seed) in numbered]
         started = time.perf_counter()
+        self.target.feature_layers = self.drafter.feature_layers  # here: engines may share a target
         room = max(map(len, prompts)) + self.limits.max_new_tokens + self.budget.max_nodes
         output = self.target.start([prompt[:-1] for prompt in prompts], capacity=room)
         counts = [len(prompt) - 1 for prompt in prompts]
@@ -79,6 +79,8 @@ class SpecEngine:
     @torch.inference_mode()
     def step(self) -> list[StepRecord]:
         """One round for every running request. A failed round changes no request: what was raised can be handled."""
+        if not self.requests:
+            return []
         requests, rows = self.requests, [request.row for request in self.requests]
         clock = [time.perf_counter()]
         rngs = [self.randomness(r.seed, len(r.tokens), "draft") for r in requests]
@@ -105,15 +107,16 @@ class SpecEngine:
         return records
 
     def stream(self, prompt: Sequence[int], seed: int = 0) -> Iterator[list[int]]:
-        """Yield each round's new tokens. Closing the generator early frees the request."""
+        """Yield each round's new tokens. Closing it early frees the request; starting another batch ends it."""
         (request,) = self.start([prompt], [seed])
         try:
-            while self.requests:
+            while request in self.requests:
                 before = len(request.tokens)
                 self.step()
                 yield request.tokens[before:]
         finally:
-            self.close()
+            if request in self.requests:
+                self.close()
 
     def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> list[Generation]:
         """Decode a batch to the end. The engine is free again afterwards, even if this was interrupted."""

@@ -30,7 +30,7 @@ class Limits:
             raise ValueError("stop strings must not be empty, and need `decode` to turn token ids into text")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # an entity: two requests with the same text are two requests
 class Request:
     """A row of the batch. `tokens` starts as the prompt and grows; it is the only copy of the committed text."""
 

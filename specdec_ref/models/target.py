@@ -130,6 +130,8 @@ class Target:
     ) -> TargetOutput:
         self.cache.prepare(tokens.shape[1], self.device)
         positions = depths + torch.tensor(self.lengths)[:, None]
+        if self.max_positions is not None:  # only a draft can stand beyond them: texts that would are refused
+            positions = positions.clamp(max=self.max_positions - 1)
         output = self.model(
             input_ids=tokens.to(self.device),
             attention_mask=self._mask(block, counts),
