@@ -17,7 +17,7 @@ from specdec_ref.core import DraftTree
 if TYPE_CHECKING:
     from specdec_ref.models.target import Target
 
-__all__ = ["Parting", "first_difference", "parting"]
+__all__ = ["Parting", "parting"]
 
 _MARGIN = 4.0
 
@@ -35,13 +35,6 @@ class Parting:
     def explained(self) -> bool:
         """True if rounding is reason enough."""
         return self.gap <= _MARGIN * self.noise
-
-
-def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """Index of the first token that differs, or None if the texts are equal."""
-    if list(one) == list(other):
-        return None
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 @torch.inference_mode()
