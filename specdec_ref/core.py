@@ -74,6 +74,14 @@ class DraftTree:
         """Indices of the node's children, in the order in which they were drawn."""
         return [child for child, parent in enumerate(self.parent_list) if parent == node]
 
+    def path(self, node: int) -> tuple[int, ...]:
+        """The nodes from the root's child down to `node`; () for the root itself."""
+        nodes: list[int] = []
+        while node > 0:
+            nodes.append(node)
+            node = self.parent_list[node]
+        return tuple(reversed(nodes))
+
     def draft_law(self, node: int, vocab: int) -> Float[Tensor, " vocab"]:
         """q over the whole vocabulary for the children of `node`: zero outside `q_vocab`."""
         if self.q is None:

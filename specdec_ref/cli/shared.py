@@ -92,9 +92,10 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--draft-model", metavar="MODEL", help="a folder or id, with the target's vocabulary")
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
-        help="auto (default): the one of these two that fits; greedy: keeps guesses that are the target's first "
-        "choice, for temperature 0; rejection: keeps guess x with probability min(1, p(x)/q(x)), and so the "
-        "target's own law, at any temperature",
+        help="auto (default): the one of these that fits, and keeps the target's law; greedy: keeps guesses that "
+        "are the target's first choice, for temperature 0; rejection: keeps guess x of a chain with probability "
+        "min(1, p(x)/q(x)); target_only: trees, keeps the child that a draw from p would have been; multi_round: "
+        "trees of drawn children, each tested against the q it came from",
     )  # fmt: skip
     for flag, kind, value, text in (
         ("--depth", int, budget.depth, f"gamma, the longest branch (default {budget.depth}); 0: no guesses"),

@@ -1,1 +1,1 @@
-"""Shapes of draft trees: masks today; links, static, dynamic and optimal trees with the chapter on trees."""
+"""Shapes of draft trees: masks, links, and how trees are chosen and grown."""

@@ -12,21 +12,32 @@ from torch import Tensor
 from specdec_ref.config import SamplingParams
 from specdec_ref.core import DraftTree, Randomness, Verifier, VerifyResult
 from specdec_ref.sampling import warp
+from specdec_ref.verifiers.auto import AutoVerifier
 from specdec_ref.verifiers.greedy import GreedyVerifier
+from specdec_ref.verifiers.multi_round import MultiRoundVerifier
 from specdec_ref.verifiers.rejection import RejectionVerifier
+from specdec_ref.verifiers.target_only import TargetOnlyVerifier
 
-__all__ = ["VERIFIERS", "GreedyVerifier", "RejectionVerifier", "choose_verifier", "verify_batch"]
+__all__ = [
+    "VERIFIERS", "AutoVerifier", "GreedyVerifier", "MultiRoundVerifier", "RejectionVerifier", "TargetOnlyVerifier",
+    "choose_verifier", "verify_batch",
+]  # fmt: skip
 
-VERIFIERS: dict[str, Callable[[], Verifier]] = {"greedy": GreedyVerifier, "rejection": RejectionVerifier}
+VERIFIERS: dict[str, Callable[[], Verifier]] = {
+    "greedy": GreedyVerifier,
+    "rejection": RejectionVerifier,
+    "target_only": TargetOnlyVerifier,
+    "multi_round": MultiRoundVerifier,
+}
 
 
 def choose_verifier(name: str, sampling: SamplingParams) -> Verifier:
-    """The verifier of that name; "auto" is greedy at T = 0 and rejection sampling above.
+    """The verifier of that name; "auto" is greedy at T = 0, and above it the one that fits each tree.
 
     Raises ValueError for an unknown name, or for the greedy verifier at T > 0 (it would not keep the law).
     """
     if name == "auto":
-        name = "greedy" if sampling.greedy else "rejection"
+        return GreedyVerifier() if sampling.greedy else AutoVerifier()
     if name not in VERIFIERS:
         raise ValueError(f"unknown verifier {name!r}; choose from auto, {', '.join(VERIFIERS)}")
     verifier = VERIFIERS[name]()
@@ -53,7 +64,7 @@ def verify_batch(
         raise ValueError(f"unknown verification backend {backend!r}; choose 'torch'")
     results = []
     for tree, row, rng in zip(trees, logits, rngs, strict=True):
-        if tree.law not in verifier.lossless_for:
+        if len(tree) > 1 and tree.law not in verifier.lossless_for:  # a root alone is a plain step: nothing to assume
             raise ValueError(
                 f"{type(verifier).__name__} is not lossless for drafts drawn {tree.law!r}; it supports "
                 f"{', '.join(sorted(verifier.lossless_for)) or 'none'}"

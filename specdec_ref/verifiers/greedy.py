@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.trees.links import distinct_children
 
 __all__ = ["GreedyVerifier"]
 
@@ -20,16 +21,12 @@ class GreedyVerifier:
 
     lossless_for = frozenset({"point", "iid", "without_replacement"})
     greedy_only = True
-    chains_only = False
 
     def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
         """Walk from the root. `rng` is not used."""
-        best = p.argmax(-1).tolist()
-        path: list[int] = []
-        node = 0
+        best, children, node = p.argmax(-1).tolist(), distinct_children(tree), 0
         while True:
-            match = next((child for child in tree.children(node) if tree.token_list[child] == best[node]), None)
+            match = next((child for child in children[node] if tree.token_list[child] == best[node]), None)
             if match is None:
-                return VerifyResult(tuple(path), best[node])
-            path.append(match)
+                return VerifyResult(tree.path(node), best[node])
             node = match

@@ -23,8 +23,6 @@ class RejectionVerifier:
     """Chains only. A chain drawn without replacement is a chain of independent draws: each node has one child."""
 
     lossless_for = frozenset({"point", "iid", "without_replacement"})
-    greedy_only = False
-    chains_only = True
 
     def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
         """Raises ValueError if a node has two children."""
