@@ -118,6 +118,21 @@ def test_loss_and_gradient_by_autograd(loss: str) -> None:
     torch.testing.assert_close(found, 2.0 * expected)
 
 
+def test_a_bfloat16_loss_points_the_same_way() -> None:
+    """The products' rounding, 2^-8 of each term, leaves loss and direction: what `bfloat16` training relies on."""
+    torch.manual_seed(3)
+    hidden, weight = torch.randn(300, 64, requires_grad=True), torch.randn(500, 64) / 8
+    law, rows = target_law(torch.randn(400, 64), weight), torch.randint(400, (300,))
+    gradients = []
+    for frozen in (weight, weight.bfloat16()):
+        loss = law_loss(hidden, frozen, law, rows)
+        gradients.append((float(loss.detach()), torch.autograd.grad(loss, hidden)[0]))
+    (exact, slope), (rounded, rough) = gradients
+    assert rough.dtype == torch.float32
+    assert 0 < abs(rounded - exact) < 1e-3 * exact
+    assert torch.cosine_similarity(slope.view(1, -1), rough.view(1, -1)).item() > 0.999
+
+
 def config(version: Literal[1, 3], **changes: object) -> TrainConfig:
     settings: dict[str, object] = {
         "tokens": 12_000, "batch_tokens": 200, "rate": 3e-3, "warmup": 800, "held_out": 6, "measure_every": 6_000,

@@ -69,9 +69,9 @@ class _LawLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, law: Tensor, rows: Tensor, loss: str) -> Tensor:
         total, slope = hidden.new_zeros(()), torch.empty_like(hidden)
         for part, index, out in zip(hidden.split(CHUNK), rows.split(CHUNK), slope.split(CHUNK), strict=True):
-            value, dz = LOSSES[loss](part @ weight.T, law[index])
+            value, dz = LOSSES[loss]((part.to(weight.dtype) @ weight.T).to(part.dtype), law[index])
             total += value
-            torch.mm(dz, weight, out=out)
+            out.copy_(dz.to(weight.dtype) @ weight)
         ctx.save_for_backward(slope)
         return total
 
@@ -90,7 +90,7 @@ def law_loss(
 ) -> Float[Tensor, ""]:
     """Sum over nodes of the loss between softmax(weight @ hidden) and `law[rows]`. No gradient goes to `weight`.
 
-    Raises KeyError for an unknown loss.
+    Both matrix products run in the dtype of `weight`; softmax and loss in that of `hidden`. Raises KeyError for an unknown loss.
     """
     total: Tensor = _LawLoss.apply(hidden, weight, law, rows, loss)  # type: ignore[no-untyped-call]
     return total
