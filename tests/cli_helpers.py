@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from eagle_heads import random_head
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from specdec_ref.cli import main
 from specdec_ref.models.toy import tiny_llama
+from specdec_ref.training.checkpoint import trained_tensors
 
 ROOT = Path(__file__).parent.parent
 SPECIAL = ["<unk>", "<end>", "<over>", "<user>", "<bot>"]
@@ -40,8 +43,12 @@ def save_model(folder: Path, *, template: str | None = TEMPLATE, **changes: Any)
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny chat model; no test changes it."""
-    return save_model(tmp_path_factory.mktemp("models") / "tiny")
+    """The tiny chat model, a random EAGLE head in its folder "eagle"; no test changes them."""
+    tiny = save_model(tmp_path_factory.mktemp("models") / "tiny")
+    (tiny / "eagle").mkdir()
+    head = random_head(AutoModelForCausalLM.from_pretrained(tiny), draft_vocab=60)
+    save_file(trained_tensors(head), tiny / "eagle/head.safetensors", metadata={"version": "3"})
+    return tiny
 
 
 class Specdec:

@@ -21,7 +21,7 @@ LEVELS = (
     {"core", "config", "palette", "text"},
     {"sampling", "randomness", "trees", "kernels"},
     {"models", "verifiers", "cost_model"},
-    {"drafters", "adaptive", "metrics", "request", "baseline", "identity"},
+    {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
     {"engine", "session", "training"},
     {"laws", "bench", "choose", "exporters", "plots", "trace", "grading"},
     {"cli", "widgets"},

@@ -27,7 +27,8 @@ PROMPTS = ["The keeper", "Why is the sky blue?", "Name three colours: red, green
 
 def drafting(name: str, folder: Path) -> list[str]:
     """The arguments that choose this drafter."""
-    return ["--drafter", name, *(["--draft-model", str(folder)] if name == "draft" else [])]
+    models = {"draft": folder, "eagle": folder / "eagle"}
+    return ["--drafter", name, *(["--draft-model", str(models[name])] if name in models else [])]
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ ABOUT = {
     "ngram": "copies what followed the same words before",
     "layer-skip": "guesses with some of the target's own layers",
     "draft": "guesses with a smaller model",
+    "eagle": "guesses from the target's own features",
 }
 SHOW_SECONDS = 28.0  # what the answers may take; shorter ones are asked for where this would not do
 PASSES, MEASURE_UNTIL = 3, 42.0  # measure at most so often, and only while a pass should end before this many seconds

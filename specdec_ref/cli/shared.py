@@ -86,10 +86,12 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drafter", default=default.drafter, metavar="NAME",
         help="ngram (default): prompt lookup, copies what followed the same words earlier in the text, for nothing; "
-        "layer-skip: the target with layers left out; draft: a smaller model, --draft-model; "
+        "layer-skip: the target with layers left out; draft: a smaller model, --draft-model; eagle: a trained head "
+        "that reads the target's own features, the one shipped for this target or --draft-model's; "
         "none: plain decoding, one forward a token",
     )  # fmt: skip
-    group.add_argument("--draft-model", metavar="MODEL", help="a folder or id, with the target's vocabulary")
+    group.add_argument("--draft-model", metavar="MODEL", help="for draft: a folder or id, with the target's vocabulary; for eagle: "
+                       "a head's folder or file")
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
         help="auto (default): the one of these that fits, and keeps the target's law; greedy: keeps guesses that "
@@ -144,8 +146,8 @@ def check_names(config: SpecConfig) -> None:
         raise UsageError(f"unknown drafter {config.drafter!r}; choose from none, {', '.join(DRAFTERS)}")
     if config.drafter == "draft" and config.draft_model is None:
         raise UsageError("--drafter draft needs --draft-model: a folder or Hugging Face id of a smaller model")
-    if config.drafter != "draft" and config.draft_model is not None:
-        raise UsageError(f"--draft-model is for --drafter draft, not for {config.drafter!r}: drop one of the two")
+    if config.drafter not in ("draft", "eagle") and config.draft_model is not None:
+        raise UsageError(f"--draft-model is for --drafter draft or eagle, not {config.drafter!r}: drop one of the two")
     choose_verifier(config.verifier, config.sampling)
 
 

@@ -29,10 +29,17 @@ def _draft_model(target: Target, draft_model: str | None) -> Drafter:
     return DraftModelDrafter(Target(model), target.vocab_size)
 
 
+def _eagle(target: Target, draft_model: str | None) -> Drafter:
+    from specdec_ref.weights import load_eagle
+
+    return load_eagle(target, draft_model)
+
+
 DRAFTERS: dict[str, Callable[[Target, str | None], Drafter]] = {
     "ngram": _ngram,
     "layer-skip": _layer_skip,
     "draft": _draft_model,
+    "eagle": _eagle,
 }
 
 

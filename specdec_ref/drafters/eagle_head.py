@@ -26,9 +26,20 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
 )
 
-__all__ = ["EagleHead", "Projected", "Version", "head_config", "new_head"]
+__all__ = ["EagleHead", "Projected", "Variant", "Version", "head_config", "new_head"]
 
 Version = Literal[1, 3]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What published heads differ in, named as in their config.json. The defaults are EAGLE-3's paper."""
+
+    bias: bool = False  # `fc` has one: EAGLE-1 heads for Vicuna and Llama-2
+    norm_before_residual: bool = False  # the residual is g after `hidden_norm`, not before
+    norm_before_fc: bool = False  # the three features are normed together, by `input_norm` ...
+    fc_norm: bool = False  # ... or each by a norm of its own
+    norm_output: bool = False  # what is fed back is g after `norm`, not before
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +87,27 @@ class EagleHead(nn.Module):
     q_vocab: Tensor | None
 
     def __init__(
-        self, config: LlamaConfig, version: Version, *, q_vocab: Tensor | None = None, bias: bool = False
+        self, config: LlamaConfig, version: Version, *, q_vocab: Tensor | None = None, variant: Variant = Variant()
     ) -> None:
-        """`config`: the head's own, as in its config.json. `bias`: whether `fc` has one (heads for Vicuna do)."""
+        """`config`: the head's own, as in its config.json. Raises ValueError for a variant that EAGLE-1 has not."""
         super().__init__()
-        hidden = config.hidden_size
-        self.config, self.version = config, version
+        if version == 1 and variant not in (Variant(), Variant(bias=True)):
+            raise ValueError(f"EAGLE-1 heads have no norms to vary, got {variant}")
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        wide = getattr(config, "target_hidden_size", None) or hidden
+        self.config, self.version, self.variant = config, version, variant
         self.embed_tokens = nn.Embedding(config.vocab_size, hidden)
-        self.fc = nn.Linear(hidden * (3 if version == 3 else 2), hidden, bias=bias)
+        self.fc = nn.Linear(3 * wide if version == 3 else 2 * hidden, hidden, bias=variant.bias)
         layer = _Layer(config, version)
         if version == 3:
             self.midlayer = layer
-            self.norm = LlamaRMSNorm(hidden, config.rms_norm_eps)
+            self.norm = LlamaRMSNorm(hidden, eps)
         else:
             self.layers = nn.ModuleList([layer])
+        if variant.norm_before_fc:
+            self.input_norm = LlamaRMSNorm(3 * wide, eps)
+        if variant.fc_norm:
+            self.fc_norm = nn.ModuleList([LlamaRMSNorm(wide, eps) for _ in range(3)])
         self.lm_head = nn.Linear(hidden, config.vocab_size if q_vocab is None else len(q_vocab), bias=False)
         self.register_buffer("q_vocab", q_vocab, persistent=False)
         self.rotary = LlamaRotaryEmbedding(config)
@@ -101,7 +119,14 @@ class EagleHead(nn.Module):
 
     def fuse(self, features: Float[Tensor, "batch nodes features"]) -> Float[Tensor, "batch nodes hidden"]:
         """g of the target's features: `fc` for EAGLE-3; EAGLE-1 reads them as they are."""
-        fused: Tensor = self.fc(features) if self.version == 3 else features
+        if self.version == 1:
+            return features
+        if self.variant.norm_before_fc:
+            features = self.input_norm(features)
+        if self.variant.fc_norm:
+            parts = zip(self.fc_norm, features.chunk(3, -1), strict=True)
+            features = torch.cat([norm(part) for norm, part in parts], -1)
+        fused: Tensor = self.fc(features)
         return fused
 
     def project(
@@ -113,7 +138,9 @@ class EagleHead(nn.Module):
         """The pairs (g, token); `positions` are those of the features, one less than the tokens'."""
         layer, embedded = self.layer, self.embed_tokens(tokens)
         if self.version == 3:
-            residual, x = g, torch.cat([layer.input_layernorm(embedded), layer.hidden_norm(g)], -1)
+            normed = layer.hidden_norm(g)
+            residual = normed if self.variant.norm_before_residual else g
+            x = torch.cat([layer.input_layernorm(embedded), normed], -1)
         else:
             residual = x = self.fc(torch.cat([embedded, g], -1))
         shape = (*x.shape[:-1], -1, self.config.head_dim)
@@ -127,11 +154,11 @@ class EagleHead(nn.Module):
     def finish(
         self, residual: Float[Tensor, "batch nodes hidden"], attended: Float[Tensor, "batch heads nodes head_dim"]
     ) -> Float[Tensor, "batch nodes hidden"]:
-        """The next g: attention's output, residual and MLP. No norm: this is what is fed back."""
+        """The next g, which is fed back: attention's output, residual and MLP, and as a rule no norm."""
         layer = self.layer
         x = residual + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
         after: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
-        return after
+        return self.norm(after) if self.variant.norm_output else after
 
     def logits(self, g: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows draft_vocab"]:
         """Scores of the draft vocabulary for the token after the pair that gave `g`."""
@@ -140,7 +167,7 @@ class EagleHead(nn.Module):
 
     def prepare_logits(self, g: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
         """What `lm_head` reads: EAGLE-3 has a final norm of its own, EAGLE-1 does without."""
-        return self.norm(g) if self.version == 3 else g
+        return self.norm(g) if self.version == 3 and not self.variant.norm_output else g
 
 
 def head_config(target: Any, draft_vocab: int | None = None) -> LlamaConfig:

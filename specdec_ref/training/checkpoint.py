@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from specdec_ref.drafters.eagle_head import EagleHead, Version, new_head
+from specdec_ref.drafters.eagle_head import EagleHead
+from specdec_ref.weights.files import read_head
+from specdec_ref.weights.heads import build_head
 
 __all__ = ["Progress", "load_head", "load_state", "save", "trained_tensors"]
 
@@ -61,13 +63,7 @@ def load_head(file: Path, target: nn.Module, dtype: torch.dtype | None = None) -
 
     `dtype`: the target's, if None. Raises ValueError that names any tensor that is missing, extra or mis-shaped.
     """
-    tensors = load_file(file)
-    version: Version = 3 if "norm.weight" in tensors else 1
-    offsets = tensors.pop("d2t", None)
-    q_vocab = None if offsets is None else offsets + torch.arange(len(offsets))
-    head = new_head(target, version, q_vocab)
-    assign(head, tensors)
-    return head.to(dtype or next(target.parameters()).dtype).requires_grad_(False)
+    return build_head(read_head(file), target, dtype).head
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ from specdec_ref.training.checkpoint import Progress, assign, load_state, save
 from specdec_ref.training.features import Block, Example, open_features
 from specdec_ref.training.losses import feature_loss, law_loss, target_law
 from specdec_ref.training.unroll import Batch, pack, unroll
+from specdec_ref.weights.heads import q_vocab_of
 
 __all__ = ["TrainConfig", "draft_vocabulary", "train"]
 
@@ -142,7 +143,7 @@ class _Run:
         self.config, self.features, self.folder = config, features, folder
         state = load_state(folder)
         if state is not None and "d2t" in state["tensors"]:
-            q_vocab = state["tensors"]["d2t"] + torch.arange(len(state["tensors"]["d2t"]))
+            q_vocab = q_vocab_of(state["tensors"]["d2t"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.head = new_head(target, config.version, q_vocab)

@@ -1,0 +1,127 @@
+"""How many tokens a round brings: drafters on the held-out prompts, task by task. Counts, so no clock is needed.
+
+    tau  mean tokens a target forward, the bonus included        position i: share of rounds whose draft i was accepted
+
+    python -m specdec_ref.bench.acceptance --drafter eagle --drafter draft=FOLDER --split test --temperature 0 1
+
+A drafter is a name, or name=folder-or-file for one that is trained. One JSON object a line on stdout, a row for each
+drafter, temperature, split and task and one for their mean (each task counts alike); a table on stderr.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from specdec_ref.bench.workloads import HELD_OUT, TASKS, load_prompts
+from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.core import Drafter
+from specdec_ref.drafters import build_drafter
+from specdec_ref.metrics import RunStats, StepRecord
+from specdec_ref.models.target import Target
+from specdec_ref.session import Session
+
+__all__ = ["main", "measure_acceptance", "named_drafter", "table"]
+
+
+def measure_acceptance(
+    session: Session, drafter: Drafter, prompts: Sequence[str], *, budget: DraftBudget = DraftBudget(),
+    sampling: SamplingParams = SamplingParams(), tokens: int = 128, batch: int = 8,
+) -> RunStats:  # fmt: skip
+    """Decode the prompts, `batch` at a time, to their end or to `tokens` new tokens; prompt i draws with seed i."""
+    engine = session.engine(drafter, budget=budget, sampling=sampling, limits=session.limits(tokens))
+    encoded = sorted(((session.encode(text), seed) for seed, text in enumerate(prompts)), key=lambda item: len(item[0]))
+    records: list[StepRecord] = []
+    for first in range(0, len(encoded), batch):
+        group = encoded[first : first + batch]
+        for done in engine.generate([ids for ids, _ in group], seeds=[seed for _, seed in group]):
+            records += done.records
+    return RunStats.from_records(records)
+
+
+def named_drafter(spelled: str, target: Target) -> Drafter:
+    """`name` or `name=folder-or-file`."""
+    name, _, source = spelled.partition("=")
+    return build_drafter(name, target, source or None)
+
+
+def row_of(stats: RunStats) -> dict[str, Any]:
+    """The figures of one task."""
+    positions = [round(count / max(1, stats.rounds), 4) for count in stats.accepted_per_position]
+    return {"rounds": stats.rounds, "tokens": stats.tokens, "tau": round(stats.tau, 4), "alpha": round(stats.alpha, 4),
+            "per_position": positions}  # fmt: skip
+
+
+def mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Every task counts alike."""
+    columns = zip(*(row["per_position"] for row in rows), strict=True)
+    means = {key: round(sum(row[key] for row in rows) / len(rows), 4) for key in ("tau", "alpha")}
+    return {"task": "mean", **means, "per_position": [round(sum(column) / len(rows), 4) for column in columns],
+            "tau_worst": min(row["tau"] for row in rows)}  # fmt: skip
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as aligned text."""
+    lines = [f"{'drafter':<24} {'T':>4} {'split':<5} {'task':<12} {'tau':>5}  {'alpha':>5}  by position"]
+    for row in rows:
+        positions = " ".join(f"{share:.2f}" for share in row["per_position"])
+        lines.append(f"{row['drafter'][-24:]:<24} {row['temperature']:>4g} {row['split']:<5} {row['task']:<12} "
+                     f"{row['tau']:>5.2f}  {row['alpha']:>5.2f}  {positions}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _rows(session: Session, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    work = [(d, t, s, task) for d in args.drafter for t in args.temperature for s in args.split for task in args.task]
+    drafters = {spelled: named_drafter(spelled, session.target) for spelled in args.drafter}
+    done: list[dict[str, Any]] = []
+    for spelled, temperature, split, task in tqdm(work, desc="acceptance", mininterval=0.5):
+        prompts = [p.prompt for p in load_prompts([task], split, file=HELD_OUT)][: args.prompts]
+        stats = measure_acceptance(
+            session, drafters[spelled], prompts, budget=DraftBudget(args.depth),
+            sampling=SamplingParams(temperature), tokens=args.tokens, batch=args.batch,
+        )  # fmt: skip
+        setting = {"drafter": spelled, "temperature": temperature, "split": split, "depth": args.depth}
+        done.append({**setting, "task": task, "prompts": len(prompts), **row_of(stats)})
+        yield done[-1]
+        if task == args.task[-1]:
+            yield {**setting, **mean_of(done[-len(args.task) :])}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command of the module docstring."""
+    parser = argparse.ArgumentParser(prog="python -m specdec_ref.bench.acceptance", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--target", default="smollm2-135m", help="model name, folder or Hugging Face id")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float64")
+    parser.add_argument("--drafter", action="append", required=True, metavar="NAME[=PATH]", help="repeatable")
+    parser.add_argument("--depth", type=int, default=4, help="draft length gamma (default 4)")
+    parser.add_argument("--temperature", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--split", nargs="+", choices=["dev", "test"], default=["test"])
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--prompts", type=int, default=None, help="only the first N prompts a task")
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens a prompt (default 128)")
+    parser.add_argument("--batch", type=int, default=8, help="prompts side by side (default 8); changes no law")
+    args = parser.parse_args(argv)
+    session = Session.open(args.target, dtype=args.dtype)
+    about = {
+        "target": args.target,
+        "dtype": str(session.target.dtype),
+        "torch": torch.__version__,
+        "tokens": args.tokens,
+    }
+    sys.stdout.write(json.dumps(about) + "\n")
+    rows = []
+    for row in _rows(session, args):
+        rows.append(row)
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+    sys.stderr.write("\n" + table(rows) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""From files to a head, strictly: a missing, unexpected or mis-shaped tensor is an error that names it.
+
+The engines skip what they do not know, so there a misspelt name is silent, and drafts are merely never accepted. Here
+every layout is brought to the names of `eagle_head.py` first, then all names and shapes have to be exactly its own:
+
+    EAGLE repository   layers.0.* (EAGLE-1/2), midlayer.* (EAGLE-3)            norm.weight, lm_head.weight, d2t, t2d
+    SGLang             the same, perhaps behind "model."; aux_norm_low/mid/high = fc_norm.0/1/2
+    speculators        EAGLE-3 as layers.0.*, the layer's config one level down, and verifier_* that are not the head's
+    ours               what was trained and d2t alone: embeddings and LM head are sliced from the target
+
+`d2t` holds offsets: target id = draft id + d2t[draft id]. `t2d` marks the target ids that have a draft id.
+Layer ids mean different things: vLLM and speculators count as transformers' `hidden_states` does (id = input of that
+layer), and so do we; under SGLang's `eagle_config` an id names a layer's output, which is the next one's input: + 1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from specdec_ref.drafters.eagle import default_layers
+from specdec_ref.drafters.eagle_head import EagleHead, Variant, Version, head_config
+from specdec_ref.weights.files import HeadFiles
+
+__all__ = ["LoadedHead", "build_head", "expected_shapes", "q_vocab_of"]
+
+_LEGACY = {"aux_norm_low": "fc_norm.0", "aux_norm_mid": "fc_norm.1", "aux_norm_high": "fc_norm.2"}
+_VERIFIER = ("verifier_lm_head.", "verifier_norm.")  # speculators may keep the target's own beside the head
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedHead:
+    """A head and the layers of the target it was trained on, as indices into `hidden_states`."""
+
+    head: EagleHead
+    layers: tuple[int, ...]
+
+
+def build_head(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = None) -> LoadedHead:
+    """The head in these files, for this target; `dtype`: the target's, if None. Works on the meta device as well.
+
+    Raises ValueError that names the tensor or the setting that does not fit.
+    """
+    model: Any = target
+    if files.config is None:
+        version: Version = 3 if files.metadata["version"] == "3" else 1
+        tensors, config, variant = dict(files.tensors), head_config(model.config), Variant()
+        layers = tuple(int(layer) for layer in files.metadata.get("layers", "").split(",") if layer)
+    else:
+        version, tensors = _canonical(files)
+        config, variant = _head_settings(files.config, version, "fc.bias" in tensors)
+        layers = _layers(files.config)
+    q_vocab = _draft_vocabulary(files, tensors, config)
+    tensors = _with_the_target_s(tensors, model, version, q_vocab, own=files.config is None)
+    with torch.device("meta"):  # no memory yet: every parameter is replaced by a tensor from the file
+        head = EagleHead(config, version, variant=variant, q_vocab=q_vocab)
+    _check(f"{files.source}", tensors, expected_shapes(head))
+    kind = dtype or model.dtype
+    head.load_state_dict({name: tensor.to(kind) for name, tensor in tensors.items()}, assign=True)
+    head.q_vocab = q_vocab
+    head.rotary = LlamaRotaryEmbedding(config)  # its frequencies are computed, not stored
+    head.requires_grad_(False).eval()
+    place = model.get_input_embeddings().weight.device
+    return LoadedHead(head.to(place), layers or default_layers(version, model.config.num_hidden_layers))
+
+
+def expected_shapes(head: EagleHead) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that the head consists of."""
+    return {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+
+
+def q_vocab_of(d2t: Int[Tensor, " draft_vocab"]) -> Int[Tensor, " draft_vocab"]:
+    """Target ids of the draft vocabulary, from the offsets that a checkpoint holds."""
+    return d2t.long() + torch.arange(len(d2t), device=d2t.device)
+
+
+def _canonical(files: HeadFiles) -> tuple[Version, dict[str, Tensor]]:
+    """Our names, whichever layout it is; and which EAGLE."""
+    tensors = {name: tensor for name, tensor in files.tensors.items() if not name.startswith(_VERIFIER)}
+    prefixed = [name for name in tensors if name.startswith("model.")]
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix("model.") if prefixed else name
+        for old, new in _LEGACY.items():
+            plain = plain.replace(old, new)
+        if plain in renamed:
+            raise ValueError(f"{files.source}: {plain} is there twice, once as {name}")
+        renamed[plain] = tensor
+    told = (files.config or {}).get("speculators_model_type") == "eagle3"
+    if not told and not any(name.startswith("midlayer.") or "hidden_norm" in name for name in renamed):
+        return 1, renamed
+    return 3, {name.replace("layers.0.", "midlayer."): tensor for name, tensor in renamed.items()}
+
+
+def _head_settings(config: Mapping[str, Any], version: Version, has_bias: bool) -> tuple[LlamaConfig, Variant]:
+    """The config of the one layer, and the variant, from a published config.json.
+
+    `has_bias`: there is an fc.bias. SGLang's EAGLE-1 class always has one, whatever its config says.
+    """
+    inner = dict(config.get("transformer_layer_config") or config)
+    if inner.get("model_type", "llama") != "llama":
+        raise ValueError(f"the head's layer is of type {inner['model_type']!r}: only Llama's is implemented")
+    if int(inner.get("num_hidden_layers", 1)) != 1:
+        raise ValueError(f"the head has {inner['num_hidden_layers']} layers: EAGLE heads have one")
+    inner["attention_bias"] = bool(inner.get("attention_bias", False) or inner.get("qkv_bias", False))
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # not the head's affair
+        inner[name] = None
+    heads, hidden = int(inner["num_attention_heads"]), int(inner["hidden_size"])
+    inner["head_dim"] = inner.get("head_dim") or hidden // heads
+    settings = LlamaConfig(**{k: v for k, v in inner.items() if k not in ("architectures", "model_type")})
+    settings.draft_vocab_size = config.get("draft_vocab_size") or settings.vocab_size
+    settings.target_hidden_size = config.get("target_hidden_size")
+    nested = config.get("eagle_config") or {}
+    flags = {f.name: bool(nested.get(f.name, config.get(f.name, False))) for f in dataclass_fields(Variant)}
+    if version == 1:
+        flags = {"bias": flags["bias"] or ("LlamaForCausalLMEagle" in config.get("architectures", ()) and has_bias)}
+    return settings, Variant(**flags)
+
+
+def _layers(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The layers that a config names, as indices into `hidden_states`; () if it names none."""
+    name = "eagle_aux_hidden_state_layer_ids"
+    if nested := (config.get("eagle_config") or {}).get(name):
+        return tuple(int(layer) + 1 for layer in nested)
+    return tuple(int(layer) for layer in config.get(name) or ())
+
+
+def _draft_vocabulary(files: HeadFiles, tensors: dict[str, Tensor], config: LlamaConfig) -> Tensor | None:
+    """q_vocab from d2t, which it takes out of `tensors` together with t2d; None if the vocabulary is whole."""
+    d2t, t2d = tensors.pop("d2t", None), tensors.pop("t2d", None)
+    size, vocab = (config.vocab_size if d2t is None else len(d2t)), config.vocab_size
+    if files.config is not None and size != config.draft_vocab_size:
+        raise ValueError(
+            f"{files.source}: d2t {'is missing' if d2t is None else f'has {size} entries'}, but config.json says "
+            f"draft_vocab_size {config.draft_vocab_size} of {vocab}"
+        )
+    config.draft_vocab_size = size
+    if d2t is None:
+        return None
+    if d2t.is_meta:
+        return torch.zeros(size, dtype=torch.long, device="meta")
+    q_vocab = q_vocab_of(d2t)
+    if int(q_vocab.min()) < 0 or int(q_vocab.max()) >= vocab or len(q_vocab.unique()) < size:
+        raise ValueError(
+            f"{files.source}: d2t does not lead to {size} different tokens below {vocab}; are they offsets?"
+        )
+    if t2d is not None and not torch.equal(t2d.bool().nonzero()[:, 0], q_vocab.sort().values):
+        raise ValueError(f"{files.source}: t2d and d2t name different tokens")
+    return None if size == vocab and bool((d2t == 0).all()) else q_vocab
+
+
+def _with_the_target_s(
+    tensors: dict[str, Tensor], model: Any, version: Version, q_vocab: Tensor | None, *, own: bool
+) -> dict[str, Tensor]:
+    """The target's embeddings, and its LM head where the layout leaves that to the target, added."""
+    embeddings, lm_head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    full = {"embed_tokens.weight": embeddings, **tensors}
+    if own or version == 1:
+        full.pop("lm_head.weight", None)
+        full["lm_head.weight"] = lm_head if q_vocab is None else lm_head[q_vocab]
+    return full
+
+
+def _check(source: str, given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    if missing or extra:
+        parts = [f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unexpected", extra)) if names]
+        raise ValueError(f"{source} is no head for this target: {'; '.join(parts)}")
+    for name, shape in wanted.items():
+        if tuple(given[name].shape) != shape:
+            raise ValueError(f"{source}: {name} has shape {tuple(given[name].shape)}, the head needs {shape}")
