@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from drafting import FunctionDrafter, chain
+from planted import Broken
 from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
@@ -23,7 +24,7 @@ from specdec_ref.models.target import Target
 from specdec_ref.models.toy import TableLM
 from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.request import Limits
-from specdec_ref.sampling import residual, warp
+from specdec_ref.sampling import warp
 from specdec_ref.verifiers import RejectionVerifier
 
 PROMPT = [0, 1, 2, 0, 1]
@@ -169,30 +170,6 @@ def test_the_enumerated_law_is_what_seeds_produce() -> None:
 
 
 # --- planted bugs: each must turn the oracle red ----------------------------------------------------------------------
-
-
-class Broken:
-    """A rejection verifier with one mistake, for chains of any law."""
-
-    lossless_for = RejectionVerifier.lossless_for
-
-    def __init__(self, bug: str) -> None:
-        self.bug = bug
-
-    def __call__(self, tree: DraftTree, p: Tensor, rng: Randomness) -> VerifyResult:
-        bound = 1.0  # one coin for all: having passed r, it is known to be below r when the next draft meets it
-        for parent in range(len(tree) - 1):
-            token, q = tree.token_list[parent + 1], tree.draft_law(parent, p.shape[-1])
-            ratio = float(p[parent, token]) / float(q[token])
-            accepted = rng.accept(ratio / bound)
-            bound = min(bound, ratio) if self.bug == "one coin for all" else 1.0
-            if not accepted:
-                rest = p[parent] if self.bug == "no residual" else residual(p[parent], q)
-                return VerifyResult(tuple(range(1, parent + 1)), rng.draw(rest))
-        last = p[len(tree) - 1]
-        if self.bug == "no bonus":  # every draft passed: the last accepted one is handed out again as the extra token
-            return VerifyResult(tuple(range(1, len(tree) - 1)), tree.token_list[-1])
-        return VerifyResult(tuple(range(1, len(tree))), rng.draw(last))
 
 
 def distance(
