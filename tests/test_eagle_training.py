@@ -69,7 +69,7 @@ def test_an_unrolled_step_is_the_draft_step(model: nn.Module, features: Path, ve
     double = tiny_model(spread=0.15, num_hidden_layers=6)
     head = random_head(double, version, draft_vocab=None)
     examples = list(open_features([features])[0].examples())[:3]
-    steps = [g.detach() for g in unroll(head, pack(examples, torch.float64), STEPS)]
+    steps = [g.detach() for _, g in unroll(head, pack(examples, torch.float64), STEPS)]
     row = 0
     for example in examples:
         text, response = example.tokens.tolist(), example.response
@@ -84,6 +84,21 @@ def test_an_unrolled_step_is_the_draft_step(model: nn.Module, features: Path, ve
                 if step < len(follow):
                     g = drafter._step(g, [follow[step]])
         row += response
+
+
+@torch.inference_mode()
+def test_a_column_left_out_changes_no_other(model: nn.Module, features: Path, version: Literal[1, 3]) -> None:
+    head = random_head(tiny_model(spread=0.15, num_hidden_layers=6), version, draft_vocab=None)
+    batch = pack(list(open_features([features])[0].examples())[:3], torch.float64)
+    everything = [g for _, g in unroll(head, batch, STEPS)]
+    coins = torch.Generator().manual_seed(2)
+    seen = len(batch.query) + 1
+    for step, (rows, g) in enumerate(
+        unroll(head, batch, STEPS, lambda _, r: torch.rand(len(r), generator=coins) < 0.6)
+    ):
+        torch.testing.assert_close(g, everything[step][rows], rtol=0, atol=1e-12)
+        assert 3 < len(rows) < seen
+        seen = len(rows)
 
 
 def test_features_on_disk_are_the_engine_s(model: nn.Module, features: Path, version: Literal[1, 3]) -> None:
@@ -112,9 +127,10 @@ def test_loss_and_gradient_by_autograd(loss: str) -> None:
         "acceptance": -torch.minimum(p, q).sum(-1).log().sum(),
     }[loss]
     (expected,) = torch.autograd.grad(written_out, hidden)
-    fused = law_loss(hidden, weight, law, rows, loss)
+    fused, guess = law_loss(hidden, weight, law, rows, loss)
     (found,) = torch.autograd.grad(2.0 * fused, hidden)
     torch.testing.assert_close(fused, written_out)
+    assert torch.equal(guess, q.argmax(-1))
     torch.testing.assert_close(found, 2.0 * expected)
 
 
@@ -125,7 +141,7 @@ def test_a_bfloat16_loss_points_the_same_way() -> None:
     law, rows = target_law(torch.randn(400, 64), weight), torch.randint(400, (300,))
     gradients = []
     for frozen in (weight, weight.bfloat16()):
-        loss = law_loss(hidden, frozen, law, rows)
+        loss, _ = law_loss(hidden, frozen, law, rows)
         gradients.append((float(loss.detach()), torch.autograd.grad(loss, hidden)[0]))
     (exact, slope), (rounded, rough) = gradients
     assert rough.dtype == torch.float32

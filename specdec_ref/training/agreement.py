@@ -60,7 +60,7 @@ def measure(head: EagleHead, held_out: Sequence[HeldOut], steps: int) -> Agreeme
     for part in held_out:
         rows = torch.arange(len(part.choice))
         alive = torch.ones(len(rows), dtype=torch.bool)
-        for step, g in enumerate(unroll(head, part.batch, steps)):
+        for step, (_, g) in enumerate(unroll(head, part.batch, steps)):
             guess = torch.cat([head.logits(piece).argmax(-1) for piece in g.split(256)])
             guess = guess if head.q_vocab is None else head.q_vocab[guess]
             exists = part.batch.guessed(step)

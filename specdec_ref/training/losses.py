@@ -66,17 +66,23 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 
 class _LawLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, law: Tensor, rows: Tensor, loss: str) -> Tensor:
-        total, slope = hidden.new_zeros(()), torch.empty_like(hidden)
-        for part, index, out in zip(hidden.split(CHUNK), rows.split(CHUNK), slope.split(CHUNK), strict=True):
-            value, dz = LOSSES[loss]((part.to(weight.dtype) @ weight.T).to(part.dtype), law[index])
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, law: Tensor, rows: Tensor, loss: str
+    ) -> tuple[Tensor, Tensor]:
+        total, slope, guess = hidden.new_zeros(()), torch.empty_like(hidden), torch.empty_like(rows)
+        pieces = (tensor.split(CHUNK) for tensor in (hidden, rows, slope, guess))
+        for part, index, out, best in zip(*pieces, strict=True):
+            z = (part.to(weight.dtype) @ weight.T).to(part.dtype)
+            torch.argmax(z, -1, out=best)
+            value, dz = LOSSES[loss](z, law[index])
             total += value
             out.copy_(dz.to(weight.dtype) @ weight)
         ctx.save_for_backward(slope)
-        return total
+        ctx.mark_non_differentiable(guess)
+        return total, guess
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         return slope * grad, None, None, None, None
 
@@ -87,13 +93,14 @@ def law_loss(
     law: Float[Tensor, "rows draft_vocab"],
     rows: Int[Tensor, " nodes"],
     loss: str = "cross_entropy",
-) -> Float[Tensor, ""]:
-    """Sum over nodes of the loss between softmax(weight @ hidden) and `law[rows]`. No gradient goes to `weight`.
+) -> tuple[Float[Tensor, ""], Int[Tensor, " nodes"]]:
+    """(loss, guess): sum over nodes of the loss of softmax(weight @ hidden) against `law[rows]`; each node's argmax.
 
-    Both matrix products run in the dtype of `weight`; softmax and loss in that of `hidden`. Raises KeyError for an unknown loss.
+    No gradient goes to `weight`. Both matrix products run in its dtype, softmax and loss in that of `hidden`.
+    Raises KeyError for an unknown loss.
     """
-    total: Tensor = _LawLoss.apply(hidden, weight, law, rows, loss)  # type: ignore[no-untyped-call]
-    return total
+    result: tuple[Tensor, Tensor] = _LawLoss.apply(hidden, weight, law, rows, loss)  # type: ignore[no-untyped-call]
+    return result
 
 
 def feature_loss(g: Float[Tensor, "nodes hidden"], final: Float[Tensor, "nodes hidden"]) -> Float[Tensor, ""]:

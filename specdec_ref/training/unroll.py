@@ -6,10 +6,11 @@ when drafting from column i:
 
     step 0's keys of columns 0 .. i   |   its own keys of steps 1 .. j at column i only (a diagonal each)
 
+A column may be left out of further steps (`stay`): a draft whose first token was rejected never gets a second one.
 Texts are packed end to end, so linear layers run over one long axis and nothing is padded; attention goes text by text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from specdec_ref.drafters.eagle_head import EagleHead
+from specdec_ref.drafters.eagle_head import EagleHead, Projected
 from specdec_ref.training.features import Example
 
 __all__ = ["Batch", "pack", "unroll"]
@@ -69,36 +70,44 @@ def pack(examples: Sequence[Example], dtype: torch.dtype = torch.float32) -> Bat
     )  # fmt: skip
 
 
-def unroll(head: EagleHead, batch: Batch, steps: int) -> Iterator[Float[Tensor, "queries hidden"]]:
-    """g after each step: row r of step j is the guess of the token after `step_tokens(j)[r]`."""
+def unroll(
+    head: EagleHead, batch: Batch, steps: int, stay: Callable[[int, Tensor], Tensor] | None = None
+) -> Iterator[tuple[Int[Tensor, " rows"], Float[Tensor, "rows hidden"]]]:
+    """(rows, g) after each step: g[r] is the guess of the token after `step_tokens(step)[rows[r]]`; rows are queries.
+
+    `stay(step, rows)`, asked before each further step: a mask of the rows that go on to it. None: all do.
+    """
     first = head.project(head.fuse(batch.fused[None]), batch.tokens[batch.pair_token][None], batch.position[None])
-    keys, values = [first.k], [first.v]
+    rows, later = torch.arange(len(batch.query)), list[tuple[Tensor, Tensor]]()
     residual, q = first.residual[:, batch.query], first.q[:, :, batch.query]
     for step in range(1, steps + 1):
-        g = head.finish(residual, _attend(q, keys, values, batch.spans))
-        yield g[0]
+        g = head.finish(residual, _attend(q, first, later, batch, rows))
+        yield rows, g[0]
         if step < steps:
-            here = head.project(g, batch.step_tokens(step)[None], batch.position[batch.query][None] + step)
-            keys.append(here.k)
-            values.append(here.v)
+            if stay is not None:
+                kept = stay(step, rows).nonzero()[:, 0]
+                rows, g = rows[kept], g[:, kept]
+                later = [(k[:, :, kept], v[:, :, kept]) for k, v in later]
+            here = head.project(g, batch.step_tokens(step)[None, rows], batch.position[batch.query[rows]][None] + step)
+            later.append((here.k, here.v))
             residual, q = here.residual, here.q
 
 
 def _attend(
-    q: Float[Tensor, "1 heads queries head_dim"],
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    spans: Sequence[tuple[slice, slice]],
-) -> Float[Tensor, "1 heads queries head_dim"]:
-    """Attention text by text. `keys[0]`: of all pairs; `keys[j]`: of step j's queries, each seen by its own column."""
-    parts = []
-    for pairs, queries in spans:
-        k, v = (
-            torch.cat([kept[0][:, :, pairs], *(later[:, :, queries] for later in kept[1:])], 2)
-            for kept in (keys, values)
-        )
-        wide, tall = pairs.stop - pairs.start, queries.stop - queries.start
-        causal = torch.ones(tall, wide, dtype=torch.bool).tril_(wide - tall)  # the text's last `tall` pairs ask
-        mask = torch.cat([causal, *[torch.eye(tall, dtype=torch.bool)] * (len(keys) - 1)], 1)
-        parts.append(F.scaled_dot_product_attention(q[:, :, queries], k, v, attn_mask=mask, enable_gqa=True))
+    q: Float[Tensor, "1 heads rows head_dim"], first: Projected, later: Sequence[tuple[Tensor, Tensor]], batch: Batch,
+    rows: Int[Tensor, " rows"],
+) -> Float[Tensor, "1 heads rows head_dim"]:  # fmt: skip
+    """Attention text by text: to step 0's keys of the text's pairs so far, and to the row's own of later steps."""
+    parts: list[Tensor] = []
+    starts = torch.tensor([queries.start for _, queries in batch.spans] + [len(batch.query)])
+    bounds = torch.searchsorted(rows, starts).tolist()
+    for (pairs, _), begin, end in zip(batch.spans, bounds, bounds[1:], strict=False):
+        if begin == end:
+            continue
+        own = [(k[:, :, begin:end], v[:, :, begin:end]) for k, v in later]
+        k, v = (torch.cat(part, 2) for part in zip((first.k[:, :, pairs], first.v[:, :, pairs]), *own, strict=True))
+        asked = batch.query[rows[begin:end]] - pairs.start
+        causal = torch.arange(pairs.stop - pairs.start) <= asked[:, None]
+        mask = torch.cat([causal, *[torch.eye(end - begin, dtype=torch.bool)] * len(later)], 1)
+        parts.append(F.scaled_dot_product_attention(q[:, :, begin:end], k, v, attn_mask=mask, enable_gqa=True))
     return torch.cat(parts, 2)
