@@ -14,7 +14,7 @@ from planted import Broken
 from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
-from specdec_ref.core import Drafter, DraftTree, Randomness, Verifier, VerifyResult
+from specdec_ref.core import Drafter, DraftTree, Draw, Randomness, Verifier, VerifyResult
 from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.drafters.ngram import NgramDrafter
 from specdec_ref.engine import SpecEngine
@@ -25,7 +25,7 @@ from specdec_ref.models.toy import TableLM
 from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.request import Limits
 from specdec_ref.sampling import warp
-from specdec_ref.verifiers import RejectionVerifier
+from specdec_ref.verifiers import VERIFIERS, RejectionVerifier
 
 PROMPT = [0, 1, 2, 0, 1]
 PLAIN = SamplingParams(1.0)
@@ -66,8 +66,11 @@ def fixed_guess(text: list[int], budget: DraftBudget, sampling: SamplingParams, 
     return chain([text[-1], *((sum(text[-2:]) + i) % 3 for i in range(budget.chain_depth))])
 
 
-def sampled(law: Callable[[list[int]], Tensor], q_vocab: Tensor | None = None) -> FunctionDrafter:
-    """A chain drawn token by token from `law(text)` (over `q_vocab`'s tokens, if given): law "iid"."""
+def sampled(law: Callable[[list[int]], Tensor], q_vocab: Tensor | None = None, drawn: Draw = "iid") -> FunctionDrafter:
+    """A chain drawn token by token from `law(text)` (over `q_vocab`'s tokens, if given).
+
+    One draw is "iid" and "without_replacement" alike, so the tree may say either.
+    """
 
     def propose(text: list[int], budget: DraftBudget, sampling: SamplingParams, rng: Randomness) -> DraftTree:
         grown, rows = list(text), []
@@ -79,9 +82,22 @@ def sampled(law: Callable[[list[int]], Tensor], q_vocab: Tensor | None = None) -
         if not rows:
             return chain(tokens.tolist())
         q = torch.stack([*rows, torch.zeros_like(rows[0])])
-        return DraftTree(tokens, torch.arange(-1, len(tokens) - 1), "iid", q, q_vocab)
+        return DraftTree(tokens, torch.arange(-1, len(tokens) - 1), drawn, q, q_vocab)
 
     return FunctionDrafter(propose)
+
+
+@pytest.mark.parametrize(
+    ("name", "law"), [(name, law) for name, make in VERIFIERS.items() for law in sorted(make().lossless_for)]
+)
+def test_every_law_that_a_verifier_claims_is_kept_on_chains(name: str, law: Draw) -> None:
+    """What a verifier says of itself is what is tested, so none can be added without its proof."""
+    table, verifier = TableLM(3, seed=5), VERIFIERS[name]()
+    drafter = FunctionDrafter(fixed_guess)
+    if law != "point":
+        drafter = sampled(lambda text: warp(table.logits(tuple(text)), TRUNCATED), drawn=law)
+    sampling = SamplingParams(0.0) if getattr(verifier, "greedy_only", False) else TRUNCATED
+    assert lawful(drafter, sampling, 2, verifier) <= 1e-12
 
 
 @pytest.mark.parametrize(
