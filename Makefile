@@ -5,7 +5,7 @@
 #   VENV=.venv            where the environment is made
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test lab check clean
+.PHONY: help run test lab notebooks check clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,7 @@ INSTALL := $(PIP) install -c constraints.txt
 
 help: ## this list
 	@echo "specdec-ref: speculative decoding, a reference and a course. Targets:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "Minutes are of two CPU cores and a fast network. README.md, \"Installing\", has sizes and how to get a CPU-only torch."
 
 run: $(VENV)/.with-run ## install what the demo needs, fetch the model, watch it go faster: about 3 min, later 1
@@ -32,8 +32,13 @@ check: $(VENV)/.with-test ## style, format and types alone (ruff, mypy --strict)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lab: $(VENV)/.with-lab ## install JupyterLab and open the notebooks: about 2 min, later at once
-	$(BIN)/jupyter lab --ServerApp.root_dir=$(if $(wildcard notebooks),notebooks,.)
+lab: $(VENV)/.with-lab ## install JupyterLab and open chapter 00: about 2 min, later at once
+	$(BIN)/specdec fetch
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+notebooks: $(VENV)/.with-test ## run all chapters and store their outputs: about a minute each on an idle machine
+	$(BIN)/specdec fetch
+	$(BIN)/python tools/run_notebooks.py
 
 clean: ## remove the environment and everything built; the fetched model stays in your cache
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -41,7 +46,7 @@ clean: ## remove the environment and everything built; the fetched model stays i
 
 # One environment serves all targets; each adds what it needs, once, and again when these files change.
 $(VENV)/.with-run: EXTRAS = models,cli
-$(VENV)/.with-test: EXTRAS = models,cli,dev
+$(VENV)/.with-test: EXTRAS = models,cli,notebooks,dev
 $(VENV)/.with-lab: EXTRAS = models,cli,notebooks
 $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
 	@echo "Installing specdec-ref[$(EXTRAS)] into $(VENV), versions pinned in constraints.txt: about a minute"

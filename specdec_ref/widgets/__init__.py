@@ -1,0 +1,27 @@
+"""Explorers for the notebooks: move a slider, watch numbers and a picture change. The only place with ipywidgets.
+
+Each module holds pure functions (state in, `View` out) and one thin function that puts sliders in front of them. Only
+HTML and Image are used, never `interact` or `Output`: so the state is testable, storable, and compared by nbval.
+"""
+
+from specdec_ref.widgets.base import Explorer, Knob, View, show
+from specdec_ref.widgets.overlap import overlap_explorer, overlap_view
+from specdec_ref.widgets.painted import LEGEND, live, painted
+from specdec_ref.widgets.roofline import roofline_explorer, roofline_view
+from specdec_ref.widgets.stepper import step_view, trace_stepper
+
+__all__ = [
+    "LEGEND",
+    "Explorer",
+    "Knob",
+    "View",
+    "live",
+    "overlap_explorer",
+    "overlap_view",
+    "painted",
+    "roofline_explorer",
+    "roofline_view",
+    "show",
+    "step_view",
+    "trace_stepper",
+]

@@ -1,0 +1,97 @@
+"""What all explorers share: knobs with a unit and a meaning, a view, and the wiring between them.
+
+A knob is a slider whose value is either the slider's own number or the power of two of it (`log2`): sizes and speeds
+span several orders of magnitude. Sliders are reached with Tab and moved with the arrow keys.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import ipywidgets as ipw
+
+from specdec_ref.plots import Number, Picture
+
+__all__ = ["Explorer", "Knob", "View", "show"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an explorer shows at one setting: a few numbers as HTML, and a picture."""
+
+    html: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A slider. `unit` follows the number; `meaning` says what it is. `log2`: low, high, value are exponents."""
+
+    name: str
+    meaning: str
+    low: Number
+    high: Number
+    value: Number
+    step: Number = 1.0
+    unit: str = ""
+    log2: bool = False
+
+    def read(self, position: Number) -> float:
+        """The quantity at this position of the slider."""
+        return 2.0**position if self.log2 else float(position)
+
+    def words(self, position: Number) -> str:
+        """The quantity as text, with its unit."""
+        value = self.read(position)
+        number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        return f"{number} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Explorer:
+    """The assembled widget: `root` is what a notebook displays, the rest is for tests."""
+
+    root: ipw.VBox
+    sliders: tuple[ipw.FloatSlider, ...]
+    numbers: ipw.HTML
+    picture: ipw.Image
+    first: View
+
+    @classmethod
+    def build(cls, knobs: Sequence[Knob], view: Callable[..., View], *, busy: bool = False) -> "Explorer":
+        """Wire `knobs` to `view`, which takes their quantities in order. `busy`: redraw once a slider is let go."""
+        sliders = tuple(_slider(knob, busy) for knob in knobs)
+        labels = [ipw.HTML() for _ in knobs]
+        numbers, image = (
+            ipw.HTML(),
+            ipw.Image(format="png", layout=ipw.Layout(max_width="100%", align_self="flex-start")),
+        )
+
+        def redraw(change: object = None) -> View:
+            now = view(*(knob.read(slider.value) for knob, slider in zip(knobs, sliders, strict=True)))
+            for knob, slider, label in zip(knobs, sliders, labels, strict=True):
+                label.value = f"<b>{knob.words(slider.value)}</b> &nbsp; <span style='color:#666'>{knob.meaning}</span>"
+            numbers.value, image.value = now.html, now.picture.png
+            image.tooltip = now.picture.alt
+            return now
+
+        first = redraw()
+        for slider in sliders:
+            slider.observe(redraw, "value")
+        rows = [ipw.HBox([slider, label]) for slider, label in zip(sliders, labels, strict=True)]
+        return cls(ipw.VBox([*rows, numbers, image]), sliders, numbers, image, first)
+
+
+def _slider(knob: Knob, busy: bool) -> ipw.FloatSlider:
+    return ipw.FloatSlider(
+        value=knob.value, min=knob.low, max=knob.high, step=knob.step, description=knob.name, readout=False,
+        continuous_update=not busy, style={"description_width": "9.5em"}, layout=ipw.Layout(width="24em"),
+    )  # fmt: skip
+
+
+def show(explorer: Explorer) -> None:
+    """Show the widget and a still of its default state below: GitHub, PDF and untrusted notebooks draw no widgets."""
+    from IPython.display import HTML, display
+
+    words = "<small>How it starts; the sliders above need a running kernel.</small>"
+    still = HTML(words + explorer.first.html)  # type: ignore[no-untyped-call]
+    display(explorer.root, still, explorer.first.picture)  # type: ignore[no-untyped-call]
