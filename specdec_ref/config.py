@@ -81,6 +81,7 @@ class SpecConfig:
     drafter: str = "ngram"
     draft_model: str | None = None
     verifier: str = "auto"
+    lossy: bool = False
     budget: DraftBudget = DraftBudget()
     sampling: SamplingParams = SamplingParams()
     dtype: str = "auto"

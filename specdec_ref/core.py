@@ -106,11 +106,13 @@ class VerifyResult:
     """What stays of a tree, and the target's own token after it.
 
     `path`: accepted nodes from the root's child on, the root left out. `next_token` is called the bonus token if the
-    path ends at a leaf and the correction otherwise.
+    path ends at a leaf and the correction otherwise. `distortion`, of lossy verifiers alone: summed over the tokens,
+    how far the law by which each was chosen is from p, in total variation.
     """
 
     path: tuple[int, ...]
     next_token: int
+    distortion: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,15 +40,18 @@ class SpecEngine:
         sampling: SamplingParams = SamplingParams(),
         verifier: Verifier | str = "auto",
         limits: Limits = Limits(),
+        lossy: bool = False,
         randomness: Callable[[int, int, Purpose], Randomness] = KeyedRandomness,
     ) -> None:
         """`limits`: when a request ends. `randomness(seed, position, purpose)` makes every source of chance.
 
-        Raises ValueError for an unknown verifier, or one that is not exact at this temperature.
+        `lossy`: allow a verifier that changes the law of the text.
+
+        Raises ValueError for an unknown verifier, one that is not exact at this temperature, or a lossy one unasked.
         """
         self.target, self.drafter = target, drafter
         self.budget, self.sampling, self.limits = budget, sampling, limits
-        self.verifier = choose_verifier(verifier, sampling) if isinstance(verifier, str) else verifier
+        self.verifier = choose_verifier(verifier, sampling, lossy=lossy)
         self.randomness = randomness
         self.requests: list[Request] = []  # those still running, in the order of the cache's rows
         self.last_round: list[
@@ -184,5 +187,6 @@ def _record(
     rejected = emitted > accepted and bool(tree.children(last))
     return StepRecord(
         request=request.row, drafted=len(tree) - 1, tested=accepted + rejected, accepted=accepted, emitted=emitted,
-        depth=max(tree.depths), propose_s=spent[0], forward_s=spent[1], verify_s=spent[2], step_s=sum(spent),
+        depth=max(tree.depths), distortion=result.distortion,
+        propose_s=spent[0], forward_s=spent[1], verify_s=spent[2], step_s=sum(spent),
     )  # fmt: skip

@@ -27,6 +27,7 @@ class StepRecord:
     accepted: int  # drafts emitted
     emitted: int  # tokens emitted: accepted + 1, or fewer where EOS, a stop string or the budget cut the round short
     depth: int  # length of the longest branch proposed
+    distortion: float = 0.0  # of a lossy verifier: total variation from p, summed over the tokens; 0 when lossless
     propose_s: float = 0.0
     forward_s: float = 0.0
     verify_s: float = 0.0
@@ -44,6 +45,7 @@ class RunStats:
     accepted: int = 0
     accepted_per_position: tuple[int, ...] = ()
     histogram: dict[int, int] = field(default_factory=dict)  # accepted drafts in a round -> rounds
+    distortion: float = 0.0  # summed; an upper bound on how far the law of the whole text is from the target's
 
     @classmethod
     def from_records(cls, records: Iterable[StepRecord]) -> "RunStats":
@@ -57,6 +59,7 @@ class RunStats:
             accepted=sum(r.accepted for r in rows),
             accepted_per_position=per_position(rows),
             histogram=dict(sorted(Counter(r.accepted for r in rows).items())),
+            distortion=sum(r.distortion for r in rows),
         )
 
     @property
@@ -82,6 +85,7 @@ class RunStats:
             f"tau {self.tau:.2f} [SGLang accept len, vLLM mean acceptance length], "
             f"alpha {self.alpha:.2f}, accepted/drafted {self.accepted}/{self.drafted} = {self.acceptance_rate:.2f} "
             f"[SGLang accept rate, vLLM draft acceptance rate], per position [{positions}]"
+            + (f", LOSSY: {self.distortion / self.tokens:.3f} total variation a token" if self.distortion else "")
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -81,14 +81,17 @@ class Session:
     def engine(
         self, drafter: str | Drafter = "ngram", *, draft_model: str | None = None, budget: DraftBudget = DraftBudget(),
         sampling: SamplingParams = SamplingParams(), verifier: str | Verifier = "auto", limits: Limits | None = None,
+        lossy: bool = False,
     ) -> SpecEngine:  # fmt: skip
-        """A speculative engine. `drafter` and `verifier` are names or objects of your own.
+        """A speculative engine. `drafter` and `verifier` are names or objects of your own; `lossy` as in `SpecEngine`.
 
-        Raises ValueError for an unknown name or a draft model that does not fit.
+        Raises ValueError for an unknown name, a draft model that does not fit, or a lossy verifier unasked.
         """
         guess = build_drafter(drafter, self.target, draft_model) if isinstance(drafter, str) else drafter
         limits = self.limits() if limits is None else limits
-        return SpecEngine(self.target, guess, budget=budget, sampling=sampling, verifier=verifier, limits=limits)
+        return SpecEngine(
+            self.target, guess, budget=budget, sampling=sampling, verifier=verifier, limits=limits, lossy=lossy
+        )
 
     def plain(
         self, prompts: Sequence[Sequence[int]], *, sampling: SamplingParams = SamplingParams(),

@@ -90,15 +90,20 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
         "that reads the target's own features, the one shipped for this target or --draft-model's; "
         "none: plain decoding, one forward a token",
     )  # fmt: skip
-    group.add_argument("--draft-model", metavar="MODEL", help="for draft: a folder or id, with the target's vocabulary; for eagle: "
-                       "a head's folder or file")
+    group.add_argument(
+        "--draft-model", metavar="MODEL",
+        help="draft: a folder or id, with the target's vocabulary; eagle: a head's folder or file",
+    )  # fmt: skip
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
         help="auto (default): the one of these that fits, and keeps the target's law; greedy: keeps guesses that "
         "are the target's first choice, for temperature 0; rejection: keeps guess x of a chain with probability "
         "min(1, p(x)/q(x)); target_only: trees, keeps the child that a draw from p would have been; multi_round: "
-        "trees of drawn children, each tested against the q it came from",
+        "trees of drawn children, each tested against the q it came from; block: chains, judged as a whole, accepts "
+        "more than rejection; with --lossy also typical: keeps what p finds plausible, and threshold: keeps what p "
+        "gives at least 1/2",
     )  # fmt: skip
+    group.add_argument("--lossy", action="store_true", help="allow a verifier that changes the law of the text")
     for flag, kind, value, text in (
         ("--depth", int, budget.depth, f"gamma, the longest branch (default {budget.depth}); 0: no guesses"),
         ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
@@ -130,7 +135,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 def config_from(args: argparse.Namespace) -> SpecConfig:
     """The set-up that the arguments spell. Raises ValueError for numbers out of range."""
     return SpecConfig(
-        target=args.target, drafter=args.drafter, draft_model=args.draft_model, verifier=args.verifier,
+        target=args.target, drafter=args.drafter, draft_model=args.draft_model,
+        verifier=args.verifier, lossy=args.lossy,
         budget=DraftBudget(args.depth, args.topk, args.nodes, args.min_confidence),
         sampling=SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p),
         dtype=args.dtype, device=args.device,
@@ -148,7 +154,7 @@ def check_names(config: SpecConfig) -> None:
         raise UsageError("--drafter draft needs --draft-model: a folder or Hugging Face id of a smaller model")
     if config.drafter not in ("draft", "eagle") and config.draft_model is not None:
         raise UsageError(f"--draft-model is for --drafter draft or eagle, not {config.drafter!r}: drop one of the two")
-    choose_verifier(config.verifier, config.sampling)
+    choose_verifier(config.verifier, config.sampling, lossy=config.lossy)
 
 
 def open_session(config: SpecConfig) -> "Session":
@@ -165,7 +171,7 @@ def engine_for(session: "Session", config: SpecConfig, limits: Limits) -> "SpecE
         return None
     return session.engine(
         config.drafter, draft_model=config.draft_model, budget=config.budget, sampling=config.sampling,
-        verifier=config.verifier, limits=limits,
+        verifier=config.verifier, limits=limits, lossy=config.lossy,
     )  # fmt: skip
 
 

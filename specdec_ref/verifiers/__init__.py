@@ -13,14 +13,17 @@ from specdec_ref.config import SamplingParams
 from specdec_ref.core import DraftTree, Randomness, Verifier, VerifyResult
 from specdec_ref.sampling import warp
 from specdec_ref.verifiers.auto import AutoVerifier
+from specdec_ref.verifiers.block import BlockVerifier
 from specdec_ref.verifiers.greedy import GreedyVerifier
 from specdec_ref.verifiers.multi_round import MultiRoundVerifier
 from specdec_ref.verifiers.rejection import RejectionVerifier
 from specdec_ref.verifiers.target_only import TargetOnlyVerifier
+from specdec_ref.verifiers.threshold import ThresholdVerifier
+from specdec_ref.verifiers.typical import TypicalVerifier
 
 __all__ = [
-    "VERIFIERS", "AutoVerifier", "GreedyVerifier", "MultiRoundVerifier", "RejectionVerifier", "TargetOnlyVerifier",
-    "choose_verifier", "verify_batch",
+    "VERIFIERS", "AutoVerifier", "BlockVerifier", "GreedyVerifier", "MultiRoundVerifier", "RejectionVerifier",
+    "TargetOnlyVerifier", "ThresholdVerifier", "TypicalVerifier", "choose_verifier", "verify_batch",
 ]  # fmt: skip
 
 VERIFIERS: dict[str, Callable[[], Verifier]] = {
@@ -28,21 +31,28 @@ VERIFIERS: dict[str, Callable[[], Verifier]] = {
     "rejection": RejectionVerifier,
     "target_only": TargetOnlyVerifier,
     "multi_round": MultiRoundVerifier,
+    "block": BlockVerifier,
+    "typical": TypicalVerifier,
+    "threshold": ThresholdVerifier,
 }
 
 
-def choose_verifier(name: str, sampling: SamplingParams) -> Verifier:
-    """The verifier of that name; "auto" is greedy at T = 0, and above it the one that fits each tree.
+def choose_verifier(choice: str | Verifier, sampling: SamplingParams, *, lossy: bool = False) -> Verifier:
+    """The verifier of that name, or the given one; "auto" is greedy at T = 0, and above it what fits each tree.
 
-    Raises ValueError for an unknown name, or for the greedy verifier at T > 0 (it would not keep the law).
+    Raises ValueError for an unknown name, for the greedy verifier by name at T > 0 (it would not keep the law), and for
+    one that is lossless for nothing, unless `lossy` says that this is wanted.
     """
-    if name == "auto":
+    if choice == "auto":
         return GreedyVerifier() if sampling.greedy else AutoVerifier()
-    if name not in VERIFIERS:
-        raise ValueError(f"unknown verifier {name!r}; choose from auto, {', '.join(VERIFIERS)}")
-    verifier = VERIFIERS[name]()
-    if getattr(verifier, "greedy_only", False) and not sampling.greedy:
-        raise ValueError(f"verifier {name!r} is exact at temperature 0 only, not at {sampling.temperature}")
+    if isinstance(choice, str) and choice not in VERIFIERS:
+        raise ValueError(f"unknown verifier {choice!r}; choose from auto, {', '.join(VERIFIERS)}")
+    verifier = VERIFIERS[choice]() if isinstance(choice, str) else choice
+    if isinstance(choice, str) and getattr(verifier, "greedy_only", False) and not sampling.greedy:
+        raise ValueError(f"verifier {choice!r} is exact at temperature 0 only, not at {sampling.temperature}")
+    if not verifier.lossless_for and not lossy:
+        name = choice if isinstance(choice, str) else type(choice).__name__
+        raise ValueError(f"verifier {name!r} changes the law of the text: say lossy=True (--lossy) if that is wanted")
     return verifier
 
 
@@ -57,6 +67,7 @@ def verify_batch(
 ) -> list[VerifyResult]:
     """Verify a round: row i of `logits` belongs to `trees[i]`, rows beyond its nodes are padding.
 
+    A verifier that is lossless for nothing says so, and was let in by `choose_verifier`: it gets every tree.
     Raises ValueError if a tree's law is not one the verifier is lossless for, if a row's logits are NaN or if the
     backend is unknown.
     """
@@ -64,10 +75,11 @@ def verify_batch(
         raise ValueError(f"unknown verification backend {backend!r}; choose 'torch'")
     results = []
     for tree, row, rng in zip(trees, logits, rngs, strict=True):
-        if len(tree) > 1 and tree.law not in verifier.lossless_for:  # a root alone is a plain step: nothing to assume
+        claims = verifier.lossless_for
+        if claims and len(tree) > 1 and tree.law not in claims:  # a root alone is a plain step: nothing to assume
             raise ValueError(
                 f"{type(verifier).__name__} is not lossless for drafts drawn {tree.law!r}; it supports "
-                f"{', '.join(sorted(verifier.lossless_for)) or 'none'}"
+                f"{', '.join(sorted(claims))}"
             )
         results.append(verifier(tree, warp(row[: len(tree)], sampling), rng))
     return results
