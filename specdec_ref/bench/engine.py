@@ -15,7 +15,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ __all__ = ["main"]
 STORY = "Write a short story about a lighthouse keeper who finds a message in a bottle and decides to answer it."
 
 
-def plain_against_transformers(session: Session, tokens: int, repeats: int) -> dict[str, Any]:
+def plain_against_transformers(session: Session, tokens: int, repeats: int, seconds: float) -> dict[str, Any]:
     """Whole calls, prefill included, for exactly `tokens` new tokens. ratio > 1: ours is faster."""
     prompt = session.encode(STORY)
     ids = torch.tensor([prompt], device=session.target.device)
@@ -53,20 +53,23 @@ def plain_against_transformers(session: Session, tokens: int, repeats: int) -> d
         texts["ours"] = session.plain([prompt], limits=limits)[0].tokens
         return time.perf_counter() - started
 
-    pairs = paired(transformers_generate, ours, repeats, progress=lambda: _tick("plain"))
+    pairs = paired(transformers_generate, ours, repeats, seconds=seconds, progress=lambda: _tick("plain"))
     low, high = pairs.interval()
     return {
         "measure": "plain / transformers generate()", "ratio": pairs.ratio, "ci_low": low, "ci_high": high,
-        "tokens": tokens, "repeats": repeats, "identical": texts["ours"] == texts["transformers"],
+        "tokens": tokens, "repeats": len(pairs.ratios), "identical": texts["ours"] == texts["transformers"],
     }  # fmt: skip
 
 
-def ngram_against_plain(session: Session, depth: int, tokens: int, repeats: int) -> list[dict[str, Any]]:
+def ngram_against_plain(
+    session: Session, depth: int, tokens: int, repeats: int, seconds: float
+) -> Iterator[dict[str, Any]]:
     """Seconds per token of decoding, prefill left out, on each editing prompt; then the median over prompts."""
     limits = session.limits(tokens)
     engine = session.engine("ngram", budget=DraftBudget(depth), limits=limits)
     rows: list[dict[str, Any]] = []
-    for prompt in load_prompts(["editing"]):
+    prompts = load_prompts(["editing"])
+    for prompt in prompts:
         ids = session.encode(prompt.prompt)
         last: dict[str, Generation] = {}
 
@@ -78,22 +81,23 @@ def ngram_against_plain(session: Session, depth: int, tokens: int, repeats: int)
             last["ngram"] = engine.generate([ids])[0]
             return last["ngram"].seconds / len(last["ngram"].tokens)
 
-        pairs = paired(plain, speculative, repeats, progress=lambda: _tick("ngram"))
+        share = seconds / len(prompts)
+        pairs = paired(plain, speculative, repeats, seconds=share, progress=lambda: _tick("ngram"))
         done = last["ngram"]
         spent = sum(record.step_s for record in done.records)
         rows.append({
-            "measure": f"ngram / plain, {prompt.id}", "ratio": pairs.ratio, "tau": done.stats.tau,
-            "alpha": done.stats.alpha, "tokens": len(done.tokens), "identical": done.tokens == last["plain"].tokens,
+            "measure": f"ngram / plain, {prompt.id}", "ratio": pairs.ratio, "repeats": len(pairs.ratios),
+            "tau": done.stats.tau, "alpha": done.stats.alpha, "tokens": len(done.tokens),
+            "identical": done.tokens == last["plain"].tokens,
             "overhead": 1 - sum(record.forward_s for record in done.records) / spent,
         })  # fmt: skip
+        yield rows[-1]
     ratios = [row["ratio"] for row in rows]
     low, high = median_interval(ratios)
-    summary = {
+    yield {
         "measure": f"ngram / plain, median of {len(rows)} prompts", "ratio": statistics.median(ratios), "ci_low": low,
         "ci_high": high, "overhead": statistics.median(row["overhead"] for row in rows), "depth": depth,
-        "repeats": repeats,
     }  # fmt: skip
-    return [*rows, summary]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="smollm2-135m", help="model name, folder or Hugging Face id")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16")
     parser.add_argument("--repeats", type=int, default=15, help="pairs a measurement (default 15)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="stop a measurement after this (default 300)")
     parser.add_argument("--tokens", type=int, default=96, help="new tokens a prompt (default 96)")
     parser.add_argument("--depth", type=int, default=12, help="draft length of the n-gram drafter (default 12)")
     parser.add_argument("--only", choices=["plain", "ngram"], help="one measurement instead of all")
@@ -111,9 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print({"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
             "torch": torch.__version__, "model": args.target, "dtype": str(session.target.dtype)})  # fmt: skip
     if args.only != "ngram":
-        _print(plain_against_transformers(session, args.tokens, args.repeats))
+        _print(plain_against_transformers(session, args.tokens, args.repeats, args.seconds))
     if args.only != "plain":
-        for row in ngram_against_plain(session, args.depth, args.tokens, max(3, args.repeats // 5)):
+        for row in ngram_against_plain(session, args.depth, args.tokens, max(3, args.repeats // 5), args.seconds):
             _print(row)
     return 0
 

@@ -4,8 +4,10 @@ A shared machine drifts by tens of percent within a minute, so an absolute time 
 neighbouring runs does. The interval resamples whole pairs (Efron & Tibshirani 1993, §13.3), seeded, 95 %.
 """
 
+import math
 import random
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,17 +50,22 @@ def paired(
     candidate: Callable[[], float],
     repeats: int,
     *,
+    seconds: float = math.inf,
     progress: Callable[[], None] = lambda: None,
 ) -> Paired:
     """Call both in turn, `repeats` times after one warm-up each; each returns its own seconds.
 
-    Every other pair runs in the opposite order, so that a drift within a pair favours neither side.
+    Ends early, but not before three pairs, with the pair that passes `seconds`: on a busy machine a few pairs are
+    better than none. Every other pair runs in the opposite order, so that a drift within a pair favours neither side.
     """
     baseline(), candidate()
+    started = time.perf_counter()
     times: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats):
         sides = [(times[0], baseline), (times[1], candidate)]
-        for seconds, run in sides if repeat % 2 == 0 else reversed(sides):
-            seconds.append(run())
+        for side, run in sides if repeat % 2 == 0 else reversed(sides):
+            side.append(run())
         progress()
+        if repeat >= 2 and time.perf_counter() - started > seconds:
+            break
     return Paired(tuple(times[0]), tuple(times[1]))
