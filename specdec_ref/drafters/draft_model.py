@@ -5,6 +5,8 @@ tokens committed last), then writes `depth` tokens one by one. At T = 0 it write
 samples from q, its own law warped exactly as the target's: law "iid", and q goes into the tree for the verifier.
 
     cache after a round = committed text up to the root + accepted drafts that it had read   (it never reads the last)
+
+With a budget of `topk` > 1, or a `grow` of its own, it writes trees: each level is one forward over the tree so far.
 """
 
 from collections.abc import Sequence
@@ -17,6 +19,8 @@ from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.models.target import Target, last_logits
 from specdec_ref.sampling import warp
+from specdec_ref.trees.dynamic import dynamic
+from specdec_ref.trees.growth import Grow, Growth
 
 __all__ = ["DraftModelDrafter"]
 
@@ -26,14 +30,18 @@ class DraftModelDrafter:
 
     feature_layers: tuple[int, ...] = ()
 
-    def __init__(self, lm: Target, target_vocab: int) -> None:
-        """`lm`: the draft model, wrapped like a target. Raises ValueError if its vocabulary has another size."""
+    def __init__(self, lm: Target, target_vocab: int, grow: Grow | None = None) -> None:
+        """`lm`: the draft model, wrapped like a target. `grow`: how trees grow; None: as the budget says.
+
+        Raises ValueError if its vocabulary has another size.
+        """
         if lm.vocab_size != target_vocab:
             raise ValueError(
                 f"the draft model has a vocabulary of {lm.vocab_size} tokens, the target of {target_vocab}: its token "
                 "ids would mean something else. Use a draft model of the same family and tokenizer."
             )
-        self.lm = lm
+        self.lm, self.grow = lm, grow
+        self._growths: list[Growth] = []  # of the last round, if it proposed trees
         self._rows: list[int] = []  # request ids, in the order of the cache's rows
         self._agreed: list[int] = []  # cached tokens that are committed text, in the same order
         self._text: dict[int, list[int]] = {}  # what is committed; its unread part is text[cached tokens:]
@@ -52,10 +60,41 @@ class DraftModelDrafter:
     def propose(
         self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
     ) -> list[DraftTree]:
-        """A chain a row. A draft below `min_confidence` stays, and is the row's last."""
+        """A chain or a tree a row. A draft below `min_confidence` stays, and nothing comes after it."""
         if list(rows) != self._rows:
             raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
         self.lm.cache.truncate(self._agreed)  # a no-op, unless an earlier draft was abandoned half-way
+        self._growths = []
+        if self.grow is None and budget.topk == 1:
+            return self._chains(rows, budget, sampling, rngs)
+        grow = self.grow or dynamic
+        growths = [grow(self._text[row][-1], budget, sampling, rng, None) for row, rng in zip(rows, rngs, strict=True)]
+        if any(growth.nodes.frontier for growth in growths):
+            self._growths = growths
+            self._grow_trees([self._text[row] for row in rows])
+        return [growth.tree() for growth in growths]
+
+    def _grow_trees(self, texts: Sequence[Sequence[int]]) -> None:
+        """Read the text up to the root, which is node 0 of every later forward; those are kept in `commit` alone."""
+        trees = [_tree(text[cached:], (), None) for text, cached in zip(texts, self.lm.lengths, strict=True)]
+        logits = self.lm.forward(trees).logits
+        kept: list[range] = [range(len(tree) - 1) for tree in trees]
+        while True:
+            for growth, tree, row in zip(self._growths, trees, logits, strict=True):
+                asked = len(growth.nodes.frontier)
+                if asked:
+                    growth.extend(row[len(tree) - asked : len(tree)])
+            self.lm.commit(kept)
+            self._agreed = list(self.lm.lengths)
+            if not any(growth.nodes.frontier for growth in self._growths):
+                return
+            trees = [growth.nodes.skeleton() for growth in self._growths]
+            logits, kept = self.lm.forward(trees).logits, [range(0) for _ in trees]
+
+    def _chains(
+        self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
+    ) -> list[DraftTree]:
+        """A chain a row; each token is read alone, and stays in the cache unless it is rejected."""
         chains = [[self._text[row][-1]] for row in rows]
         laws: list[list[Tensor]] = [[] for _ in rows]
         growing = list(range(len(rows)))
@@ -82,11 +121,19 @@ class DraftModelDrafter:
         self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
     ) -> None:  # fmt: skip
-        """Roll the cache back to the text plus the accepted drafts that were read: the last draft never is."""
-        self._agreed = []
-        for row, tree, result, cached in zip(rows, trees, results, self.lm.lengths, strict=True):
-            read = max(0, min(len(result.path), len(tree) - 2))
-            self._agreed.append(min(cached, len(self._text[row]) + read))
+        """Keep the text and the accepted drafts that were read, and roll back the others: leaves never are."""
+        if self._growths:
+            self.lm.commit([
+                _slots(growth, tree, result) for growth, tree, result in zip(self._growths, trees, results, strict=True)
+            ])  # fmt: skip
+            self._agreed, self._growths = list(self.lm.lengths), []
+        else:
+            lengths = zip(rows, trees, results, self.lm.lengths, strict=True)
+            self._agreed = [
+                min(cached, len(self._text[row]) + max(0, min(len(result.path), len(tree) - 2)))
+                for row, tree, result, cached in lengths
+            ]
+        for row, tree, result in zip(rows, trees, results, strict=True):
             self._text[row] += [*(tree.token_list[node] for node in result.path), result.next_token]
         self.lm.cache.truncate(self._agreed)
 
@@ -97,6 +144,17 @@ class DraftModelDrafter:
             self.lm.cache.select(kept)
         self._rows, self._agreed = [self._rows[i] for i in kept], [self._agreed[i] for i in kept]
         self._text = {row: self._text[row] for row in self._rows}
+
+
+def _slots(growth: Growth, tree: DraftTree, result: VerifyResult) -> list[int]:
+    """Where the root and the accepted nodes stand in the last forward, as far as they were read.
+
+    The engine may have cut the proposed tree to fewer levels: what was cut lies below all that is left.
+    """
+    depth = max(tree.depths)
+    proposed = [node for node in growth.origin if growth.nodes.depths[node] <= depth]
+    place = {node: at for at, node in enumerate(growth.nodes.read)}
+    return [place[proposed[node]] for node in (0, *result.path) if proposed[node] in place]
 
 
 def _tree(chain: Sequence[int], law: Sequence[Tensor], sampling: SamplingParams | None) -> DraftTree:
