@@ -5,7 +5,7 @@
 #   VENV=.venv            where the environment is made
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks check clean
+.PHONY: help run test lab notebooks check gpu clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -40,13 +40,17 @@ notebooks: $(VENV)/.with-test ## run all chapters and store their outputs: about
 	$(BIN)/specdec fetch
 	$(BIN)/python tools/run_notebooks.py
 
+gpu: $(VENV)/.with-test ## needs a CUDA device: kernel tests, timings, a report (EAGLE=, TARGET=); DRY=1 tries the way without
+	$(if $(DRY),,$(BIN)/python -m pytest -m gpu)
+	$(if $(DRY),TRITON_INTERPRET=1) $(BIN)/python -m specdec_ref.bench.gpu $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)")
+
 clean: ## remove the environment and everything built; the fetched model stays in your cache
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment serves all targets; each adds what it needs, once, and again when these files change.
 $(VENV)/.with-run: EXTRAS = models,cli
-$(VENV)/.with-test: EXTRAS = models,cli,notebooks,dev
+$(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,dev
 $(VENV)/.with-lab: EXTRAS = models,cli,notebooks
 $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
 	@echo "Installing specdec-ref[$(EXTRAS)] into $(VENV), versions pinned in constraints.txt: about a minute"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter, DraftTree, Randomness, TargetOutput, Verifier, VerifyResult
+from specdec_ref.kernels.contract import upload
 from specdec_ref.metrics import StepRecord
 from specdec_ref.models.target import Target
 from specdec_ref.randomness import KeyedRandomness, Purpose
@@ -42,17 +43,19 @@ class SpecEngine:
         limits: Limits = Limits(),
         lossy: bool = False,
         randomness: Callable[[int, int, Purpose], Randomness] = KeyedRandomness,
+        backend: str = "auto",
     ) -> None:
         """`limits`: when a request ends. `randomness(seed, position, purpose)` makes every source of chance.
 
-        `lossy`: allow a verifier that changes the law of the text.
+        `lossy`: allow a verifier that changes the law of the text. `backend`: who verifies, see `verify_batch`; the
+        target has one of its own, for attention and cache.
 
         Raises ValueError for an unknown verifier, one that is not exact at this temperature, or a lossy one unasked.
         """
         self.target, self.drafter = target, drafter
         self.budget, self.sampling, self.limits = budget, sampling, limits
         self.verifier = choose_verifier(verifier, sampling, lossy=lossy)
-        self.randomness = randomness
+        self.randomness, self.backend = randomness, backend
         self.requests: list[Request] = []  # those still running, in the order of the cache's rows
         self.last_round: list[
             tuple[DraftTree, VerifyResult]
@@ -93,7 +96,7 @@ class SpecEngine:
         output = self.target.forward(trees)
         clock.append(time.perf_counter())
         rngs = [self.randomness(r.seed, len(r.tokens), "verify") for r in requests]
-        results = verify_batch(self.verifier, trees, output.logits, self.sampling, rngs)
+        results = verify_batch(self.verifier, trees, output.logits, self.sampling, rngs, backend=self.backend)
         clock.append(time.perf_counter())
         self._commit(trees, results, output)
         self.last_round = list(zip(trees, results, strict=True))
@@ -175,7 +178,8 @@ def _features(output: TargetOutput | None, kept: Sequence[Sequence[int]]) -> lis
     """The features of each row's kept nodes, or None if the drafter reads none."""
     if output is None or output.features is None:
         return None
-    return [row[list(nodes)] for row, nodes in zip(output.features, kept, strict=True)]
+    index = [upload(torch.tensor(list(nodes), dtype=torch.long), output.features.device) for nodes in kept]
+    return [row[nodes] for row, nodes in zip(output.features, index, strict=True)]
 
 
 def _record(

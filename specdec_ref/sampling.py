@@ -11,7 +11,9 @@ from torch import Tensor
 
 from specdec_ref.config import SamplingParams
 
-__all__ = ["residual", "warp"]
+__all__ = ["BAD_LOGITS", "residual", "warp"]
+
+BAD_LOGITS = "the model gave NaN or infinite logits: check its dtype (try float32) and its weights"
 
 
 def warp(logits: Float[Tensor, "*rows vocab"], sampling: SamplingParams) -> Float[Tensor, "*rows vocab"]:
@@ -22,7 +24,7 @@ def warp(logits: Float[Tensor, "*rows vocab"], sampling: SamplingParams) -> Floa
     x = logits if logits.dtype == torch.float64 else logits.float()
     top = x.amax(-1, keepdim=True)
     if not bool(torch.isfinite(top).all()):  # amax propagates NaN; a row of -inf has top -inf
-        raise ValueError("the model gave NaN or infinite logits: check its dtype (try float32) and its weights")
+        raise ValueError(BAD_LOGITS)
     if sampling.greedy:
         return torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)
     temperature = max(sampling.temperature, torch.finfo(x.dtype).tiny)  # below that it would be 0 in x's dtype
@@ -39,9 +41,9 @@ def warp(logits: Float[Tensor, "*rows vocab"], sampling: SamplingParams) -> Floa
 
 def _nucleus(p: Float[Tensor, "*rows vocab"], top_p: float) -> Tensor:
     """Bool, rows x vocab: the most likely tokens until their mass reaches top_p (Holtzman et al. 2020, §3.1)."""
-    ranked, order = p.sort(dim=-1, descending=True, stable=True)
+    ranked = p.sort(dim=-1, descending=True).values
     before = ranked.cumsum(-1) - ranked  # mass of the more likely tokens: the first one always stays
-    return torch.zeros_like(p, dtype=torch.bool).scatter_(-1, order, before < top_p)
+    return p >= ranked.where(before < top_p, float("inf")).amin(-1, keepdim=True)  # equals stay together, as in top-k
 
 
 def _renormalise(p: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:

@@ -4,6 +4,7 @@ With beartype installed, every call into the package checks its jaxtyping shapes
 error where it enters, not a wrong number later. Without it the same tests run unchecked.
 """
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if find_spec("beartype"):  # before anything of the package is imported
     from jaxtyping import install_import_hook
 
     install_import_hook("specdec_ref", "beartype.beartype")
+
+collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]  # test_kernels.py runs those
 
 if TYPE_CHECKING:
     from torch import nn

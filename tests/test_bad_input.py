@@ -176,7 +176,7 @@ def test_a_law_that_the_verifier_is_not_lossless_for_is_refused() -> None:
     drawn = DraftTree(torch.tensor([0, 1]), torch.tensor([-1, 0]), "iid", q)
     with pytest.raises(ValueError, match="PointOnly is not lossless for drafts drawn 'iid'; it supports point"):
         verify_batch(PointOnly(), [drawn], torch.zeros(1, 2, 2), SAMPLED, [KeyedRandomness(0, 0, "verify")])
-    with pytest.raises(ValueError, match="unknown verification backend 'gpu'"):
+    with pytest.raises(ValueError, match="unknown backend 'gpu'"):
         verify_batch(PointOnly(), [], torch.zeros(0, 1, 2), SAMPLED, [], backend="gpu")
 
 

@@ -5,7 +5,7 @@ the slots behind them, and `commit` decides what becomes of those:
 
     rollback    lengths[b] stays where it is: the rejected slots are simply written over
     chain       lengths[b] += accepted: they already stand in place
-    tree        one gather moves the accepted path to the front of the new slots
+    tree        one gather moves the accepted path to the front of the new slots (kernels: `move_slots`)
 
 Slots are preallocated, so nothing grows or is concatenated in a decoding step, and a ragged batch leaves no holes.
 A slot at or behind lengths[b] holds rubbish: the attention mask must never show it (`target.py` builds that mask).
@@ -19,6 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from specdec_ref.kernels import Backend, ops
+from specdec_ref.kernels.contract import upload
 
 __all__ = ["SlotCache"]
 
@@ -73,12 +76,6 @@ class _SlotLayer(CacheLayerMixin):
             self.values[rows, :, window.slots] = value_states.transpose(1, 2)
         return self.keys[:, :, : window.stop], self.values[:, :, : window.stop]
 
-    def move(self, rows: Tensor, source: Tensor, goal: Tensor) -> None:
-        """Copy slots `source` of each row onto `goal` (both batch x moved); reads everything before it writes."""
-        for buffer in (self.keys, self.values):
-            if buffer is not None:
-                buffer[rows, :, goal] = buffer[rows, :, source]
-
     def get_seq_length(self, *args: Any) -> int:
         """Cached tokens of the longest row: transformers derives default positions from it, which we always pass."""
         return max(self.window.lengths, default=0)
@@ -97,8 +94,9 @@ class _SlotLayer(CacheLayerMixin):
 class SlotCache(Cache):
     """Give it to a model as `past_key_values`. One `prepare`, one model forward, one `commit`; then again."""
 
-    def __init__(self, layers: int, batch: int, capacity: int) -> None:
-        """`capacity`: slots a row, for committed tokens and the widest tree together."""
+    def __init__(self, layers: int, batch: int, capacity: int, backend: Backend = "torch") -> None:
+        """`capacity`: slots a row, for committed tokens and the widest tree together. `backend`: who moves slots."""
+        self.backend: Backend = backend
         self.window = _Window([0] * batch, 0, capacity)
         super().__init__(layers=[_SlotLayer(self.window) for _ in range(layers)])
 
@@ -117,26 +115,23 @@ class SlotCache(Cache):
             self._grow(max(window.stop, window.capacity * 2))
         lengths = window.lengths
         uniform = min(lengths) == max(lengths)
-        window.slots = None if uniform else torch.tensor(lengths)[:, None].add(torch.arange(nodes)).to(device)
+        window.slots = None if uniform else upload(torch.tensor(lengths)[:, None] + torch.arange(nodes), device)
 
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
-        """Row b keeps the nodes `kept[b]` of the last forward, in that order; all other new slots are forgotten."""
+        """Row b keeps the nodes `kept[b]` of the last forward, ascending; all other new slots are forgotten."""
         window = self.window
         moved = [list(nodes) for nodes in kept]
         if any(nodes != list(range(len(nodes))) for nodes in moved):
             widest = max(map(len, moved))
-            padded = torch.tensor([nodes + list(range(len(nodes), widest)) for nodes in moved])
-            start = torch.tensor(window.lengths)[:, None]
-            self._move(start + padded, start + torch.arange(widest))
+            self._move(torch.tensor([nodes + [-1] * (widest - len(nodes)) for nodes in moved]))
         window.lengths[:] = [length + len(nodes) for length, nodes in zip(window.lengths, moved, strict=True)]
         window.pending = False
 
-    def _move(self, source: Int[Tensor, "batch moved"], goal: Int[Tensor, "batch moved"]) -> None:
-        for layer in self.layers:
-            if layer.keys is not None:
-                device = layer.keys.device
-                rows = torch.arange(len(source), device=device)[:, None]
-                layer.move(rows, source.to(device), goal.to(device))
+    def _move(self, kept: Int[Tensor, "batch moved"]) -> None:
+        buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values) if buffer is not None]
+        for device in {buffer.device for buffer in buffers}:
+            here = [buffer for buffer in buffers if buffer.device == device]
+            ops(self.backend).move_slots(here, upload(torch.tensor(self.lengths), device), upload(kept, device))
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Roll each row back to its first `lengths[b]` tokens. Raises ValueError if a row holds fewer."""
@@ -148,7 +143,7 @@ class SlotCache(Cache):
         """Keep only these rows, in this order: how finished requests leave the batch."""
         for layer in self.layers:
             if layer.keys is not None and layer.values is not None:
-                index = torch.tensor(rows, dtype=torch.long, device=layer.keys.device)
+                index = upload(torch.tensor(rows, dtype=torch.long), layer.keys.device)
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
         self.window.lengths[:] = [self.window.lengths[row] for row in rows]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from specdec_ref.core import DraftTree
+from specdec_ref.models.attention import TREE_ATTENTION
 
 if TYPE_CHECKING:
     from specdec_ref.models.target import Target
@@ -33,7 +34,7 @@ def reason_unsupported(config: Any) -> str | None:
     window = getattr(config, "sliding_window", None)
     if window and getattr(config, "use_sliding_window", True) and not getattr(config, "layer_types", None):
         return f"it attends through a sliding window of {window} tokens"
-    if config._attn_implementation not in {"sdpa", "eager"}:
+    if config._attn_implementation not in {"sdpa", "eager", TREE_ATTENTION}:
         return f"its attention implementation is {config._attn_implementation!r}; load it with 'sdpa' or 'eager'"
     return None
 

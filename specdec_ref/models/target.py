@@ -3,9 +3,10 @@
     row of the mask = [ prefix: slots 0 .. length-1 | tree: the node's ancestors and itself ] position = length + depth
 
 Nothing in the model is patched: the mask is passed as transformers' 4-D `attention_mask`, the cache as
-`past_key_values`. The same class runs a draft model. What a mask cannot express (sliding windows, linear attention,
-ALiBi, whose bias comes from the 2-D mask) is refused when the model is wrapped, with the reason.
-Source of the one-forward tree: SpecInfer (Miao et al. 2024, §4.2).
+`past_key_values`. On CUDA the model is switched to our tree attention, which reads the mask as bits (`attention.py`),
+and links, positions and bits are made on the device. The same class runs a draft model. What a mask cannot express
+(sliding windows, linear attention, ALiBi, whose bias comes from the 2-D mask) is refused when the model is wrapped,
+with the reason. Source of the one-forward tree: SpecInfer (Miao et al. 2024, §4.2).
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from specdec_ref.core import DraftTree, TargetOutput
+from specdec_ref.kernels import Backend, ops, resolve_backend
+from specdec_ref.kernels.contract import pack_bits, padded_trees, upload
+from specdec_ref.models.attention import TREE_ATTENTION, packed_mask, use_tree_attention
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.support import check_supported
 from specdec_ref.trees.masks import ancestor_mask, slot_mask
@@ -30,8 +34,10 @@ class Target:
 
     model: Any  # an nn.Module; its attributes are transformers' affair
 
-    def __init__(self, model: nn.Module, feature_layers: Sequence[int] = (), *, check: bool = True) -> None:
-        """`feature_layers`: which `hidden_states` a forward returns as features.
+    def __init__(
+        self, model: nn.Module, feature_layers: Sequence[int] = (), *, check: bool = True, backend: str = "auto"
+    ) -> None:
+        """`feature_layers`: which `hidden_states` a forward returns as features. `backend`: kernels.resolve_backend.
 
         Raises ValueError if the model needs anything but full attention over a 4-D mask; `check=False` skips the
         two tiny forwards that prove it, e.g. for a model that is already known.
@@ -39,10 +45,20 @@ class Target:
         self.model = model
         self.config = cast("Any", model).config
         self.feature_layers = tuple(feature_layers)
+        self.backend: Backend = self._resolve(backend)
+        if self.backend == "triton" and self.config._attn_implementation == "sdpa":
+            use_tree_attention(model)
+        self.packed_mask = self.config._attn_implementation == TREE_ATTENTION
         self.additive_mask = self.config._attn_implementation == "eager"
         if check:
             check_supported(self)
         self.cache = SlotCache(self.config.num_hidden_layers, 0, 0)
+
+    def _resolve(self, backend: str) -> Backend:
+        """The kernels attend in float32 or narrower, and only in a model of transformers' that can be switched."""
+        if backend == "auto" and (self.dtype == torch.float64 or not hasattr(self.model, "set_attn_implementation")):
+            return "torch"
+        return resolve_backend(backend, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +92,7 @@ class Target:
         Returns the logits after each prompt's last token (one node a row) and the features of all prompt tokens
         (rows padded on the right), or None if every prompt is empty.
         """
-        self.cache = SlotCache(self.config.num_hidden_layers, len(prompts), capacity)
+        self.cache = SlotCache(self.config.num_hidden_layers, len(prompts), capacity, self.backend)
         longest = max(map(len, prompts), default=0)
         if longest == 0:
             return None
@@ -99,21 +115,25 @@ class Target:
         tokens = torch.tensor([[*part] + [0] * (width - len(part)) for part in chunk])
         depths = torch.arange(width).expand(len(chunk), -1)
         causal = ancestor_mask(range(-1, width - 1)).expand(len(chunk), -1, -1)
-        output = self._run(tokens, depths, counts, causal, logits_to_keep=torch.tensor(kept, device=self.device))
+        output = self._run(tokens, self._positions(depths), self._mask(causal, counts), torch.tensor(kept))
         self.cache.commit([range(count) for count in counts])
         return output, kept
 
     @torch.inference_mode()
     def forward(self, trees: Sequence[DraftTree]) -> TargetOutput:
         """Score every node of every tree, one tree a row. Padding nodes get logits too: ignore them."""
+        if self.packed_mask:
+            tokens, parents = upload(padded_trees(trees), self.device)
+            lengths = upload(torch.tensor(self.lengths), self.device)
+            links = ops(self.backend).tree_links(tokens, parents, lengths)
+            return self._run(tokens, links.positions, packed_mask(lengths, links.bits))
         counts = [len(tree) for tree in trees]
         width = max(counts)
-        tokens = torch.tensor([[*tree.token_list] + [0] * (width - len(tree)) for tree in trees])
         depths = torch.tensor([tree.depths + [0] * (width - len(tree)) for tree in trees])
         block = torch.zeros(len(trees), width, width, dtype=torch.bool)
         for row, tree in enumerate(trees):
             block[row, : len(tree), : len(tree)] = ancestor_mask(tree.parent_list)
-        return self._run(tokens, depths, counts, block)
+        return self._run(padded_trees(trees)[0], self._positions(depths), self._mask(block, counts))
 
     @torch.inference_mode()
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
@@ -123,22 +143,20 @@ class Target:
     def _run(
         self,
         tokens: Int[Tensor, "batch nodes"],
-        depths: Int[Tensor, "batch nodes"],
-        counts: Sequence[int],
-        block: Bool[Tensor, "batch nodes nodes"],
-        logits_to_keep: int | Tensor = 0,
+        positions: Int[Tensor, "batch nodes"],
+        mask: Tensor,
+        logits_to_keep: Int[Tensor, " kept"] | None = None,
     ) -> TargetOutput:
         self.cache.prepare(tokens.shape[1], self.device)
-        positions = depths + torch.tensor(self.lengths)[:, None]
         if self.max_positions is not None:  # only a draft can stand beyond them: texts that would are refused
             positions = positions.clamp(max=self.max_positions - 1)
         output = self.model(
-            input_ids=tokens.to(self.device),
-            attention_mask=self._mask(block, counts),
-            position_ids=positions.to(self.device),
+            input_ids=upload(tokens, self.device),
+            attention_mask=mask,
+            position_ids=upload(positions, self.device),
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=logits_to_keep,
+            logits_to_keep=0 if logits_to_keep is None else upload(logits_to_keep, self.device),
             output_hidden_states=bool(self.feature_layers),
         )
         features = None
@@ -146,9 +164,14 @@ class Target:
             features = torch.cat([output.hidden_states[layer] for layer in self.feature_layers], -1)
         return TargetOutput(output.logits, features)
 
+    def _positions(self, depths: Int[Tensor, "batch nodes"]) -> Int[Tensor, "batch nodes"]:
+        return depths + torch.tensor(self.lengths)[:, None]
+
     def _mask(self, block: Bool[Tensor, "batch nodes nodes"], counts: Sequence[int]) -> Tensor:
-        """The 4-D mask, batch x 1 x nodes x slots: boolean, or additive where the attention code adds it."""
-        mask = slot_mask(block, self.lengths, counts).to(self.device)
+        """The 4-D mask, batch x 1 x nodes x slots: bits, boolean, or additive where the attention code adds it."""
+        if self.packed_mask:
+            return upload(packed_mask(torch.tensor(self.lengths), pack_bits(block)), self.device)
+        mask = upload(slot_mask(block, self.lengths, counts), self.device)
         if not self.additive_mask:
             return mask
         open_ = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device)

@@ -1,7 +1,8 @@
 """Verifiers: which guesses stay, and the one more token that the target adds.
 
 `verify_batch` is the seam that the engine calls: raw logits in, results out. Its "torch" backend warps the logits and
-loops over a readable `Verifier`; a kernel backend may take the logits as they are and write nothing of vocabulary size.
+loops over a readable `Verifier`; "triton" takes the logits as they are and writes nothing of vocabulary size
+(`fused.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from specdec_ref.config import SamplingParams
 from specdec_ref.core import DraftTree, Randomness, Verifier, VerifyResult
+from specdec_ref.kernels import resolve_backend
 from specdec_ref.sampling import warp
 from specdec_ref.verifiers.auto import AutoVerifier
 from specdec_ref.verifiers.block import BlockVerifier
+from specdec_ref.verifiers.fused import fused_verify, reason_unfused
 from specdec_ref.verifiers.greedy import GreedyVerifier
 from specdec_ref.verifiers.multi_round import MultiRoundVerifier
 from specdec_ref.verifiers.rejection import RejectionVerifier
@@ -63,23 +66,30 @@ def verify_batch(
     sampling: SamplingParams,
     rngs: Sequence[Randomness],
     *,
-    backend: str = "torch",
+    backend: str = "auto",
 ) -> list[VerifyResult]:
     """Verify a round: row i of `logits` belongs to `trees[i]`, rows beyond its nodes are padding.
 
+    `backend`: "auto" is the kernels on CUDA where they can do this round, else torch.
     A verifier that is lossless for nothing says so, and was let in by `choose_verifier`: it gets every tree.
-    Raises ValueError if a tree's law is not one the verifier is lossless for, if a row's logits are NaN or if the
-    backend is unknown.
+    Raises ValueError if a tree's law is not one the verifier is lossless for, if a row's logits are NaN, or if the
+    backend is unknown or cannot do it.
     """
-    if backend != "torch":
-        raise ValueError(f"unknown verification backend {backend!r}; choose 'torch'")
-    results = []
-    for tree, row, rng in zip(trees, logits, rngs, strict=True):
+    chosen = resolve_backend(backend, logits.device)
+    for tree in trees:
         claims = verifier.lossless_for
         if claims and len(tree) > 1 and tree.law not in claims:  # a root alone is a plain step: nothing to assume
             raise ValueError(
                 f"{type(verifier).__name__} is not lossless for drafts drawn {tree.law!r}; it supports "
                 f"{', '.join(sorted(claims))}"
             )
-        results.append(verifier(tree, warp(row[: len(tree)], sampling), rng))
-    return results
+    if chosen == "triton":
+        reason = reason_unfused(verifier, trees, logits, sampling, rngs)
+        if reason is None:
+            return fused_verify(verifier, trees, logits, sampling, rngs, chosen)
+        if backend != "auto":
+            raise ValueError(f"the kernels cannot verify this round: {reason}")
+    return [
+        verifier(tree, warp(row[: len(tree)], sampling), rng)
+        for tree, row, rng in zip(trees, logits, rngs, strict=True)
+    ]

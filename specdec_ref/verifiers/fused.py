@@ -1,8 +1,8 @@
 """Verification by the kernels: a batch's raw logits in, accepted paths out, one copy to the host.
 
-The readable verifiers are the specification. A kernel gets the very coins that they would have thrown: the first number of
-a row's stream decides at the root, the next one level below, and the one after the last test draws the last token. So
-both emit the same tokens, but where a coin lies within rounding of a break point. Which kernel does whose work:
+The readable verifiers are the specification. A kernel gets the very coins that they would have thrown: the first number
+of a row's stream decides at the root, the next one level below, and the one after the last test draws the last token.
+So both emit the same tokens, but where a coin lies within rounding of a break point. Which kernel does whose work:
 
     GreedyVerifier -> greedy_walk      RejectionVerifier -> chain_reject      TargetOnlyVerifier -> tree_sample
     AutoVerifier   -> chain_reject for chains, tree_sample for trees drawn without chance; multi-round has no kernel
@@ -19,7 +19,7 @@ from torch import Tensor
 from specdec_ref.config import SamplingParams
 from specdec_ref.core import DraftTree, Randomness, Verifier, VerifyResult
 from specdec_ref.kernels import Backend, ops
-from specdec_ref.kernels.contract import BAD_ROW, DraftLaws, Links, upload
+from specdec_ref.kernels.contract import BAD_ROW, DraftLaws, Links, padded_trees, upload
 from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.sampling import BAD_LOGITS
 from specdec_ref.verifiers.auto import AutoVerifier
@@ -32,37 +32,38 @@ __all__ = ["fused_verify", "kernel_for", "reason_unfused"]
 Kernel = Literal["greedy", "chain", "tree"]
 
 
-def kernel_for(verifier: Verifier, trees: Sequence[DraftTree]) -> Kernel | None:
+def kernel_for(verifier: Verifier, trees: Sequence[DraftTree], sampling: SamplingParams) -> Kernel | None:
     """The kernel with this verifier's answers on these trees, if there is one. A learner's own verifier has none."""
-    chains = all(tree.is_chain for tree in trees)
-    if type(verifier) is GreedyVerifier:
-        return "greedy"
-    if type(verifier) is TargetOnlyVerifier or (
-        type(verifier) is AutoVerifier and not chains and all(tree.law == "point" for tree in trees)
-    ):
+    kind, chains = type(verifier), all(tree.is_chain for tree in trees)
+    if kind is GreedyVerifier or (sampling.greedy and kind in (TargetOnlyVerifier, AutoVerifier)):
+        return "greedy"  # at T = 0 p is one-hot, and all of them follow the argmax
+    if kind in (RejectionVerifier, AutoVerifier) and chains:
+        return "greedy" if sampling.greedy else "chain"
+    if kind is TargetOnlyVerifier or (kind is AutoVerifier and all(tree.law == "point" for tree in trees)):
         return "tree"
-    return "chain" if type(verifier) in (RejectionVerifier, AutoVerifier) and chains else None
+    return None
 
 
 def reason_unfused(
-    verifier: Verifier, trees: Sequence[DraftTree], logits: Tensor, rngs: Sequence[Randomness]
+    verifier: Verifier, trees: Sequence[DraftTree], logits: Tensor, sampling: SamplingParams, rngs: Sequence[Randomness]
 ) -> str | None:
     """Why the kernels cannot do this round, or None if they can."""
     if logits.dtype == torch.float64:
         return "they compute in float32, the logits are float64"
-    if kernel_for(verifier, trees) is None:
+    kernel = kernel_for(verifier, trees, sampling)
+    if kernel is None:
         return f"there is none for {type(verifier).__name__} on such trees"
-    if not all(isinstance(rng, KeyedRandomness) for rng in rngs):
+    if kernel != "greedy" and not all(isinstance(rng, KeyedRandomness) for rng in rngs):
         return "they need coins from KeyedRandomness"
     return None
 
 
 def fused_verify(
-    verifier: Verifier, trees: Sequence[DraftTree], logits: Float[Tensor, "batch nodes vocab"], sampling: SamplingParams,
-    rngs: Sequence[Randomness], backend: Backend,
+    verifier: Verifier, trees: Sequence[DraftTree], logits: Float[Tensor, "batch nodes vocab"],
+    sampling: SamplingParams, rngs: Sequence[Randomness], backend: Backend,
 ) -> list[VerifyResult]:  # fmt: skip
     """Verify a round. Raises ValueError for logits without a law, as `sampling.warp` does."""
-    kernels, kind = ops(backend), kernel_for(verifier, trees)
+    kernels, kind = ops(backend), kernel_for(verifier, trees, sampling)
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     tokens, parents = upload(padded_trees(trees), logits.device)
     links = kernels.tree_links(tokens, parents, tokens.new_zeros(len(trees)))
@@ -74,18 +75,13 @@ def fused_verify(
         coins, last_coins = _coins(rngs, links, max(max(tree.depths) for tree in trees))
         temperature = max(sampling.temperature, torch.finfo(torch.float32).tiny)  # as in `sampling.warp`
         given = (logits, tokens, links, coins, last_coins, temperature, floors)
-        walk = kernels.tree_sample(*given) if kind == "tree" else kernels.chain_reject(*given, _draft_laws(trees, logits))
+        walk = (
+            kernels.tree_sample(*given) if kind == "tree" else kernels.chain_reject(*given, _draft_laws(trees, logits))
+        )
     rows = torch.cat([walk.accept_index, walk.next_token[:, None]], 1).tolist()  # the round's one wait for the device
     if any(row[-1] == BAD_ROW for row in rows):
         raise ValueError(BAD_LOGITS)
     return [VerifyResult(tuple(node for node in row[1:-1] if node >= 0), row[-1]) for row in rows]
-
-
-def padded_trees(trees: Sequence[DraftTree]) -> Int[Tensor, "2 batch nodes"]:
-    """Tokens and parents, on the host: pads hold token 0 and parent -1."""
-    width = max(map(len, trees))
-    tokens = [[*tree.token_list] + [0] * (width - len(tree)) for tree in trees]
-    return torch.tensor([tokens, [[*tree.parent_list] + [-1] * (width - len(tree)) for tree in trees]])
 
 
 def _coins(
