@@ -1,17 +1,23 @@
 """Trees that a draft model grows: lawful, greedy-identical in any batch, and no state left over from rejected branches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import pytest
+import torch
+from eagle_heads import random_drafter
 from helpers import VOCAB, perturbed, tiny_model
+from test_eagle_drafter import from_scratch
 from test_kv_cache import TOLERANCE, cache_error
 from test_tree_laws import PLAIN, PROMPT, TRUNCATED
-from torch import nn
+from torch import Tensor, nn
 from tree_drafters import COMB, FORK, LAWS
 
 from specdec_ref.baseline import plain_generate
 from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.drafters.draft_model import DraftModelDrafter
+from specdec_ref.drafters.eagle import EagleDrafter
 from specdec_ref.engine import SpecEngine
 from specdec_ref.laws import engine_law, table_law, total_variation
 from specdec_ref.models.target import Target
@@ -169,3 +175,102 @@ def test_nan_in_a_tree_s_second_level_is_reported_and_forgotten(model: nn.Module
     while engine.requests:
         engine.step()
     assert [request.new_tokens for request in requests] == plain
+
+
+# --- EAGLE ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eagle_model() -> nn.Module:
+    return tiny_model(spread=0.15, num_hidden_layers=6)
+
+
+def eagle(model: nn.Module, version: Literal[1, 3], name: str) -> tuple[EagleDrafter, DraftBudget]:
+    drafter = random_drafter(model, version, draft_vocab=40 if version == 3 else None)
+    drafter.grow, budget = GROWTHS[name]
+    return drafter, budget
+
+
+class Recorder:
+    """Wraps an EAGLE drafter and keeps each proposal with the verified text and features behind it."""
+
+    def __init__(self, inner: EagleDrafter) -> None:
+        self.inner, self.feature_layers = inner, inner.feature_layers
+        self.text: dict[int, list[int]] = {}
+        self.features: dict[int, list[Tensor]] = {}
+        self.seen: list[tuple[list[int], Tensor, DraftTree]] = []
+
+    def start(self, rows: Sequence[int], prompts: Sequence[Sequence[int]], features: Sequence[Tensor] | None) -> None:
+        for i, row in enumerate(rows):
+            self.text[row], self.features[row] = list(prompts[i]), [] if features is None else [features[i]]
+        self.inner.start(rows, prompts, features)
+
+    def propose(
+        self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
+    ) -> list[DraftTree]:
+        trees = self.inner.propose(rows, budget, sampling, rngs)
+        known = [row for row, tree in zip(rows, trees, strict=True) if len(tree) > 1]
+        self.seen += [
+            (list(self.text[row]), torch.cat(self.features[row]), tree)
+            for row, tree in zip(rows, trees, strict=True) if row in known
+        ]  # fmt: skip
+        return trees
+
+    def commit(
+        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        features: Sequence[Tensor] | None,
+    ) -> None:  # fmt: skip
+        assert features is not None
+        for row, tree, result, new in zip(rows, trees, results, features, strict=True):
+            self.text[row] += [*(tree.token_list[node] for node in result.path), result.next_token]
+            self.features[row].append(new)
+        self.inner.commit(rows, trees, results, features)
+
+    def finish(self, rows: Sequence[int]) -> None:
+        self.inner.finish(rows)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("name", ["dynamic, unsure nodes stop", "static, cut", "static"])
+def test_an_eagle_tree_is_what_a_fresh_head_would_grow(
+    eagle_model: nn.Module, name: str, version: Literal[1, 3]
+) -> None:
+    """Along every path of every tree: each child is among the likeliest after it, or its law is the head's own."""
+    for temperature in (0.0, 1.0):
+        drafter, budget = eagle(eagle_model, version, name)
+        recorder, sampling = Recorder(drafter), SamplingParams(temperature)
+        engine = SpecEngine(
+            Target(eagle_model, check=False),
+            recorder,
+            budget=budget,
+            sampling=sampling,
+            limits=Limits(max_new_tokens=12),
+        )
+        records = [record for run in engine.generate(PROMPTS) for record in run.records]
+        assert max(record.drafted for record in records) > max(record.depth for record in records)
+        ids = torch.arange(VOCAB) if drafter.head.q_vocab is None else drafter.head.q_vocab
+        for text, features, tree in recorder.seen[::3]:
+            for node in range(len(tree)):
+                children = [tree.token_list[child] for child in tree.children(node)]
+                if not children:
+                    continue
+                path = [tree.token_list[n] for n in tree.path(node)]
+                logits = from_scratch(drafter.head, text, features, [*path, 0])[-1]
+                if tree.law == "point":
+                    assert set(children) <= set(ids[logits.topk(max(budget.topk, len(children))).indices].tolist())
+                else:
+                    assert tree.q is not None
+                    torch.testing.assert_close(tree.q[node], logits.softmax(-1), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("name", ["dynamic", "static"])
+def test_eagle_trees_keep_the_greedy_text(eagle_model: nn.Module, name: str, version: Literal[1, 3]) -> None:
+    target = Target(eagle_model, check=False)
+    plain = [g.tokens for g in plain_generate(target, PROMPTS, limits=Limits(max_new_tokens=NEW))]
+    drafter, budget = eagle(eagle_model, version, name)
+    engine = SpecEngine(target, drafter, budget=budget, limits=Limits(max_new_tokens=NEW))
+    batch = engine.generate(PROMPTS)
+    assert [run.tokens for run in batch] == plain
+    assert sum(record.accepted for run in batch for record in run.records) > 0
+    assert [engine.generate([prompt])[0].tokens for prompt in PROMPTS] == plain

@@ -25,6 +25,8 @@ from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.drafters.eagle_head import EagleHead
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.sampling import warp
+from specdec_ref.trees.dynamic import dynamic
+from specdec_ref.trees.growth import Grow, Growth
 from specdec_ref.trees.masks import ancestor_mask, slot_mask
 
 __all__ = ["EagleDrafter", "default_layers"]
@@ -52,12 +54,15 @@ class _Pairs:
 class EagleDrafter:
     """A `Drafter` around an EAGLE head; chains."""
 
-    def __init__(self, head: EagleHead, feature_layers: Sequence[int]) -> None:
-        """`feature_layers`: those the head was trained on, see `default_layers`. ValueError: a wrong number."""
+    def __init__(self, head: EagleHead, feature_layers: Sequence[int], grow: Grow | None = None) -> None:
+        """`feature_layers`: those the head was trained on, see `default_layers`. ValueError: a wrong number.
+
+        `grow`: how trees grow; None: as the budget says, a chain for `topk` 1, else EAGLE-2's dynamic tree.
+        """
         wanted = 3 if head.version == 3 else 1
         if len(feature_layers) != wanted:
             raise ValueError(f"an EAGLE-{head.version} head reads {wanted} layer(s), got {list(feature_layers)}")
-        self.head = head.eval()
+        self.head, self.grow = head.eval(), grow
         self.feature_layers = tuple(feature_layers)
         self.cache = SlotCache(1, 0, 0)
         self._rows: list[int] = []  # request ids, in the order of the cache's rows
@@ -96,13 +101,15 @@ class EagleDrafter:
     def propose(
         self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
     ) -> list[DraftTree]:
-        """A chain a row. A draft below `min_confidence` stays, and is the row's last."""
+        """A chain or a tree a row. A draft below `min_confidence` stays, and nothing comes after it."""
         if list(rows) != self._rows:
             raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
+        self.cache.truncate(self._verified)  # a no-op, unless an earlier draft was abandoned half-way
+        if self.grow is not None or budget.topk > 1:
+            return self._trees(budget, sampling, rngs)
         chains: list[list[int]] = [[token] for token in self._last]
         laws: list[list[Tensor]] = [[] for _ in rows]
         growing = [i for i, unread in enumerate(self._unread) if unread is not None]
-        self.cache.truncate(self._verified)  # a no-op, unless an earlier draft was abandoned half-way
         if not growing or not budget.chain_depth:
             return [_tree(chain, [], sampling, None) for chain in chains]
         g = self._read(self._unread)
@@ -112,6 +119,43 @@ class EagleDrafter:
                 break
             g = self._step(g, [chain[-1] for chain in chains])
         return [_tree(chain, law, sampling, self.head.q_vocab) for chain, law in zip(chains, laws, strict=True)]
+
+    def _trees(self, budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]) -> list[DraftTree]:
+        """Every level is one forward over the tree so far, below the verified pairs; none of it stays in the cache."""
+        ids, grow = self.head.q_vocab, self.grow or dynamic
+        growths = [grow(last, budget, sampling, rng, ids) for last, rng in zip(self._last, rngs, strict=True)]
+        for growth, unread in zip(growths, self._unread, strict=True):
+            if unread is None:  # no feature yet, no guess
+                growth.nodes.frontier = []
+        if any(growth.nodes.frontier for growth in growths):
+            outputs = self._read(self._unread)[:, None]
+            self._extend(growths, outputs)
+            while any(growth.nodes.frontier for growth in growths):
+                outputs = self._level([growth.nodes.skeleton() for growth in growths], outputs)
+                self._extend(growths, outputs)
+        return [growth.tree() for growth in growths]
+
+    def _extend(self, growths: Sequence[Growth], outputs: Float[Tensor, "batch nodes hidden"]) -> None:
+        """Each growth gets the logits after its frontier, the last of the nodes that it asked for."""
+        asked = [len(growth.nodes.frontier) for growth in growths]
+        ends = [len(growth.nodes.read) for growth in growths]
+        rows = [row[end - count : end] for row, count, end in zip(outputs, asked, ends, strict=True)]
+        logits = self.head.logits(torch.cat(rows)).split(asked)
+        for growth, row in zip(growths, logits, strict=True):
+            if len(row):
+                growth.extend(row)
+
+    def _level(
+        self, trees: Sequence[DraftTree], outputs: Float[Tensor, "batch before hidden"]
+    ) -> Float[Tensor, "batch nodes hidden"]:
+        """g after every node, root first, from g after those above the frontier: a pair is (parent's g, token)."""
+        tokens = torch.zeros(len(trees), max(map(len, trees)) - 1, dtype=torch.long)
+        parents = torch.zeros_like(tokens)
+        for i, tree in enumerate(trees):
+            tokens[i, : len(tree) - 1], parents[i, : len(tree) - 1] = tree.tokens[1:], tree.parents[1:]
+        fed = outputs[torch.arange(len(trees))[:, None], parents.to(outputs.device)]
+        after = self._forward(fed, tokens, [len(tree) - 1 for tree in trees], trees)
+        return torch.cat([outputs[:, :1], after], 1)
 
     def _grow(
         self, g: Float[Tensor, "batch hidden"], growing: Sequence[int], chains: list[list[int]],
@@ -150,19 +194,34 @@ class EagleDrafter:
         return self._forward(g[:, None], torch.tensor(tokens)[:, None], [1] * len(tokens))[:, 0]
 
     def _forward(
-        self, g: Float[Tensor, "batch nodes hidden"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int]
-    ) -> Float[Tensor, "batch nodes hidden"]:
-        """The head over new nodes, row b's first `counts[b]` of them real; they stay in the cache."""
+        self, g: Float[Tensor, "batch nodes hidden"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int],
+        trees: Sequence[DraftTree] | None = None,
+    ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
+        """The head over new nodes, row b's first `counts[b]` of them real.
+
+        They are a chain and stay in the cache, or all nodes but the roots of `trees`, and are forgotten.
+        """
         batch, nodes, _ = g.shape
         self.cache.prepare(nodes, g.device)
-        positions = torch.tensor(self.cache.lengths)[:, None] + torch.arange(nodes)
+        depths = torch.arange(nodes).expand(batch, -1).clone()
+        for row, tree in enumerate(trees or ()):
+            depths[row, : counts[row]] = torch.tensor(tree.depths[1:], dtype=torch.long) - 1
+        positions = torch.tensor(self.cache.lengths)[:, None] + depths
         new = self.head.project(g, tokens.to(g.device), positions.to(g.device))
         keys, values = self.cache.update(new.k, new.v, 0)
-        attended = F.scaled_dot_product_attention(
-            new.q, keys, values, attn_mask=self._mask(batch, nodes, counts).to(g.device), enable_gqa=True
-        )
-        self.cache.commit([range(count) for count in counts])
+        mask = self._mask(batch, nodes, counts) if trees is None else self._tree_mask(trees, nodes, counts)
+        attended = F.scaled_dot_product_attention(new.q, keys, values, attn_mask=mask.to(g.device), enable_gqa=True)
+        self.cache.commit([range(count if trees is None else 0) for count in counts])
         return self.head.finish(new.residual, attended)
+
+    def _tree_mask(
+        self, trees: Sequence[DraftTree], nodes: int, counts: Sequence[int]
+    ) -> Bool[Tensor, "batch 1 nodes slots"]:
+        """Verified pairs, then the node's ancestors but the root, whose pair is one of the verified."""
+        block = torch.zeros(len(trees), nodes, nodes, dtype=torch.bool)
+        for row, tree in enumerate(trees):
+            block[row, : counts[row], : counts[row]] = ancestor_mask(tree.parent_list)[1:, 1:]
+        return slot_mask(block, self.cache.lengths, counts)
 
     def _mask(self, batch: int, nodes: int, counts: Sequence[int]) -> Bool[Tensor, "batch 1 nodes slots"]:
         causal = ancestor_mask(range(-1, nodes - 1)).expand(batch, -1, -1)
