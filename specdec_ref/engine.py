@@ -43,19 +43,20 @@ class SpecEngine:
         limits: Limits = Limits(),
         lossy: bool = False,
         randomness: Callable[[int, int, Purpose], Randomness] = KeyedRandomness,
-        backend: str = "auto",
+        backend: str | None = None,
     ) -> None:
         """`limits`: when a request ends. `randomness(seed, position, purpose)` makes every source of chance.
 
-        `lossy`: allow a verifier that changes the law of the text. `backend`: who verifies, see `verify_batch`; the
-        target has one of its own, for attention and cache.
+        `lossy`: allow a verifier that changes the law of the text. `backend`: who verifies, see `verify_batch`;
+        None: the kernels where the target uses them, if they can.
 
         Raises ValueError for an unknown verifier, one that is not exact at this temperature, or a lossy one unasked.
         """
         self.target, self.drafter = target, drafter
         self.budget, self.sampling, self.limits = budget, sampling, limits
         self.verifier = choose_verifier(verifier, sampling, lossy=lossy)
-        self.randomness, self.backend = randomness, backend
+        self.randomness = randomness
+        self.backend = backend or ("auto" if target.backend == "triton" else "torch")
         self.requests: list[Request] = []  # those still running, in the order of the cache's rows
         self.last_round: list[
             tuple[DraftTree, VerifyResult]

@@ -38,8 +38,10 @@ class Session:
     eos: frozenset[int]
 
     @classmethod
-    def open(cls, name: str = EMBEDDED, *, dtype: str = "auto", device: str = "auto") -> "Session":
-        """Load a model by name: the embedded one, a folder, or a Hugging Face id.
+    def open(
+        cls, name: str = EMBEDDED, *, dtype: str = "auto", device: str = "auto", backend: str = "auto"
+    ) -> "Session":
+        """Load a model by name: the embedded one, a folder, or a Hugging Face id. `backend`: see docs/GPU.md.
 
         Raises ModelError if it cannot be had, ValueError for a bad dtype or device, or a model that runs no trees.
         """
@@ -47,7 +49,8 @@ class Session:
         generation_config: Any = getattr(model, "generation_config", None)
         ends = [tokenizer.eos_token_id, getattr(generation_config, "eos_token_id", None)]
         flat = [end for entry in ends for end in (entry if isinstance(entry, list) else [entry])]
-        return cls(name, Target(model), tokenizer, frozenset(int(end) for end in flat if end is not None))
+        eos = frozenset(int(end) for end in flat if end is not None)
+        return cls(name, Target(model, backend=backend), tokenizer, eos)
 
     def encode(self, text: str, *, raw: bool = False) -> list[int]:
         """Token ids of a user's message under the chat template, or of the text as it is (`raw`).

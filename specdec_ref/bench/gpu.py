@@ -59,9 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/gpu_report.md"))
     chosen = parser.parse_args()
     if not chosen.dry_run and not torch.cuda.is_available():
-        parser.error(
-            "no CUDA device: torch.cuda.is_available() is false. Without one: --dry-run"
-        )
+        parser.error("no CUDA device: torch.cuda.is_available() is false. Without one: --dry-run")
     device = "cpu" if chosen.dry_run else "cuda"
     report: dict[str, Any] = {"machine": machine(device), "copy_GBps": copy_bandwidth(device)}
     report["timings"] = timings(device, report["copy_GBps"], TOY if chosen.dry_run else SHAPES)
@@ -144,8 +142,8 @@ def decode(
 ) -> dict[str, Any]:
     """Greedy text, tokens a forward and a second."""
     engine = SpecEngine(
-        target, build_drafter(drafter, target, head), budget=DraftBudget(depth=4), backend=backend,
-        limits=Limits(8 if target.device.type == "cpu" else 128),
+        target, build_drafter(drafter, target, head), budget=DraftBudget(depth=4),
+        backend=backend, limits=Limits(8 if target.device.type == "cpu" else 128),
     )  # fmt: skip
     engine.generate(prompts[:1])  # compiles what is compiled on first use
     results = engine.generate(prompts)
@@ -155,7 +153,7 @@ def decode(
 
 
 def both_ways(model: Any, prompts: Sequence[list[int]], drafter: str, head: str | None = None) -> dict[str, Any]:
-    """The same prompts with the kernels off, then on. The order matters: wrapping for kernels switches the model."""
+    """The same prompts with the kernels off, then on."""
     found = {}
     for backend in ("torch", "triton"):
         target = Target(model, check=backend == "triton", backend=backend)

@@ -48,7 +48,7 @@ class Target:
         self.backend: Backend = self._resolve(backend)
         if self.backend == "triton" and self.config._attn_implementation == "sdpa":
             use_tree_attention(model)
-        self.packed_mask = self.config._attn_implementation == TREE_ATTENTION
+        self.packed_mask = self.backend == "triton" and self.config._attn_implementation == TREE_ATTENTION
         self.additive_mask = self.config._attn_implementation == "eager"
         if check:
             check_supported(self)

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import torch
 from drafting import FunctionDrafter, oracle_trees, random_shapes, tree
-from helpers import VOCAB, perturbed, tiny_model
+from helpers import VOCAB, perturbed, tiny_model, transformers_greedy
 from torch import nn
 
 from specdec_ref.baseline import plain_generate
@@ -102,6 +102,16 @@ def test_other_architectures(architecture: str) -> None:
         outputs.append(target.forward([guess, guess.cut(1)]).logits)
     real = torch.tensor([[True] * 4, [True] * 3 + [False]])
     torch.testing.assert_close(outputs[0][real], outputs[1][real], rtol=1e-4, atol=1e-4)  # float32, three layers
+
+
+def test_the_model_stays_usable(model: nn.Module, targets: tuple[Target, Target]) -> None:
+    """transformers' own generate on the switched model, and a target without kernels around it."""
+    switched = targets[1].model
+    assert transformers_greedy(switched, PROMPTS[0], 5) == transformers_greedy(model, PROMPTS[0], 5)
+    plain = Target(switched, check=False, backend="torch")
+    assert not plain.packed_mask
+    texts = [plain_generate(target, PROMPTS, limits=Limits(3))[0].tokens for target in (plain, targets[0])]
+    assert texts[0] == texts[1]
 
 
 def test_bad_logits_are_refused_as_on_torch(model: nn.Module) -> None:

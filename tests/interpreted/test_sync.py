@@ -17,7 +17,9 @@ from specdec_ref.engine import SpecEngine
 from specdec_ref.kernels import contract
 from specdec_ref.kernels.launch import LAUNCHER
 from specdec_ref.models.target import Target
+from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.request import Limits
+from specdec_ref.verifiers import GreedyVerifier, verify_batch
 
 META = torch.device("meta")
 
@@ -96,13 +98,9 @@ def test_one_read_a_round(
     assert copies.count == uploads > 0, "a copy to the device went past `upload`, and would wait"
 
 
-def test_the_torch_backend_reads_more(reads: list[torch.Size]) -> None:
+def test_the_torch_backend_reads_more() -> None:
     """What the meta device is for: the readable verifiers cannot run there at all."""
     guess = DraftTree(torch.tensor([1, 2]), torch.tensor([-1, 0]))
-    from specdec_ref.verifiers import verify_batch
-    from specdec_ref.verifiers.greedy import GreedyVerifier
-
+    logits, coins = torch.zeros(1, 2, 9, device=META), [KeyedRandomness(0, 0, "verify")]
     with pytest.raises((RuntimeError, NotImplementedError)):
-        verify_batch(
-            GreedyVerifier(), [guess], torch.zeros(1, 2, 9, device=META), SamplingParams(), [None], backend="torch"
-        )
+        verify_batch(GreedyVerifier(), [guess], logits, SamplingParams(), coins, backend="torch")
