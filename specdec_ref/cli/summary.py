@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_summary"]
 
-_BAR = 5  # columns of a bar for a speed-up of 1
+_BAR = 2  # columns of a bar for a speed-up of 1: the table fits 80 columns up to 4.5
 
 
 def print_summary(
@@ -45,7 +45,7 @@ def print_summary(
         if name == PLAIN and table.row_count:
             table.add_section()
         at = first_difference(row[0].tokens, reference[0].tokens)
-        same = "" if name == PLAIN else "identical to plain" if at is None else f"differs from token {at + 1} on"
+        same = "" if name == PLAIN else "identical" if at is None else f"parts at token {at + 1}"
         table.add_row(task.kind if name == PLAIN else "", name, *_numbers(row, reference), same)
         if at is not None:
             notes.append(_note(contest, f"{task.kind}, {name}", work[task][0], reference[0].tokens, row[0].tokens, at))
@@ -61,7 +61,7 @@ def _numbers(row: "Sequence[Run]", reference: "Sequence[Run]") -> tuple[str, str
     stats = row[0].stats
     speedup = median(run.speed / plain.speed for run, plain in zip(row, reference, strict=True))
     colour = PALETTE["target" if stats is None else "accepted" if speedup >= 1 else "rejected"]
-    bar = Text.assemble(f"{speedup:5.2f} x ", ("█" * max(1, round(_BAR * min(speedup, 8))), colour))
+    bar = Text.assemble(f"{speedup:5.2f} x ", ("█" * max(1, round(_BAR * min(speedup, 4.5))), colour))
     if stats is None:
         return f"{median(run.speed for run in row):.1f}", "1", "", bar
     return f"{median(run.speed for run in row):.1f}", f"{stats.tau:.2f}", f"{stats.alpha:.2f}", bar
