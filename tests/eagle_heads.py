@@ -1,16 +1,14 @@
 """Random EAGLE heads for tests: untrained, so what they guess is wrong in interesting ways."""
 
-from typing import Literal
-
 import torch
 from torch import nn
 
 from specdec_ref.drafters.eagle import EagleDrafter, default_layers
-from specdec_ref.drafters.eagle_head import EagleHead, new_head
+from specdec_ref.drafters.eagle_head import EagleHead, Version, new_head
 
 
 def random_head(
-    model: nn.Module, version: Literal[1, 3] = 3, *, draft_vocab: int | None = 40, noise: float = 0.05, seed: int = 0
+    model: nn.Module, version: Version = 3, *, draft_vocab: int | None = 40, noise: float = 0.05, seed: int = 0
 ) -> EagleHead:
     """A warm-started head in float64 with every trained weight shaken; its draft vocabulary is every other token."""
     vocab = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
@@ -27,7 +25,7 @@ def random_head(
     return head
 
 
-def random_drafter(model: nn.Module, version: Literal[1, 3] = 3, **options: object) -> EagleDrafter:
+def random_drafter(model: nn.Module, version: Version = 3, **options: object) -> EagleDrafter:
     """A drafter around it."""
     layers = default_layers(version, model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
     return EagleDrafter(random_head(model, version, **options), layers)  # type: ignore[arg-type]

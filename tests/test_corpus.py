@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chat_models import byte_llama, byte_tokenizer
 
-from specdec_ref.models.toy import tiny_llama
 from specdec_ref.training.chat import ChatPieces
 from specdec_ref.training.corpus import CorpusConfig, _Generator, _Row, find_loop, generate_corpus
 from specdec_ref.training.edits import computed_rules, first_sentences, misspell
@@ -34,35 +34,16 @@ MATERIAL = Material(
     functions=tuple(FUNCTION.format(name=f"{a}_{b}", number=i) for i, a in enumerate("abcdefgh") for b in "klmnop"),
     paragraphs=("The reader keeps a buffer of bytes. When it is empty, more are read. Errors are raised late.",),
 )
-TEMPLATE = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
-    "<|im_start|>system\nBe brief<|im_end|>\n{% endif %}"
-    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    """Every byte a token, and two special tokens: the smallest tokenizer with a chat template."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = {byte: i for i, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    core = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", chat_template=TEMPLATE)
+    return byte_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Any) -> Any:
-    """A random Llama in float32 whose turns end now and then: the end token's logit is raised."""
-    llama: Any = tiny_llama(3, vocab=len(tokenizer), layers=2, dtype=torch.float32)
-    with torch.no_grad():
-        llama.lm_head.weight[tokenizer.eos_token_id] *= 2.0
-    return llama
+    return byte_llama(tokenizer)
 
 
 CONFIG = CorpusConfig(

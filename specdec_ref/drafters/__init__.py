@@ -22,9 +22,12 @@ def _layer_skip(target: Target, draft_model: str | None) -> Drafter:
 def _draft_model(target: Target, draft_model: str | None) -> Drafter:
     from specdec_ref.drafters.draft_model import DraftModelDrafter
     from specdec_ref.models.hub import load
+    from specdec_ref.weights.files import is_own_head
 
     if draft_model is None:
         raise ValueError("drafter 'draft' needs a draft model: name a folder or Hugging Face id with --draft-model")
+    if is_own_head(draft_model):  # a plain model of `specdec train draft`
+        return _eagle(target, draft_model)
     model, _ = load(draft_model, dtype=target.dtype, device=str(target.device))
     return DraftModelDrafter(Target(model), target.vocab_size)
 

@@ -8,6 +8,7 @@ the accepted tokens are read again, now with the target's features:
     draft                     d1 d2     pairs (g, d1), (g', d2) ...: own outputs g, dropped at the next commit
     commit   accepted tokens a and the correction c: new verified pairs (f_root, a1), (f_a1, a2) .. (f_last, c)
 
+A plain one-layer model runs in the same loop: it reads tokens alone, so it has no features and ignores g.
 T = 0: argmax, law "point". T > 0: sampled from the warped law over the draft vocabulary, law "iid". Lossless under a
 verifier for that law, whatever the head has learnt.
 """
@@ -40,7 +41,7 @@ def default_layers(version: int, layers: int) -> tuple[int, ...]:
     EAGLE-1: the last one, after the final norm. EAGLE-3: what layers 2, n/2 and n-3 get as input, that is the outputs
     of layers 1, n/2 - 1 and n - 4.
     """
-    return (2, layers // 2, layers - 3) if version == 3 else (layers,)
+    return {0: (), 1: (layers,), 3: (2, layers // 2, layers - 3)}[version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,17 @@ class _Pairs:
 
 
 class EagleDrafter:
-    """A `Drafter` around an EAGLE head; chains."""
+    """A `Drafter` around an EAGLE head, or a plain one-layer model of its kind."""
 
     def __init__(self, head: EagleHead, feature_layers: Sequence[int], grow: Grow | None = None) -> None:
         """`feature_layers`: those the head was trained on, see `default_layers`. ValueError: a wrong number.
 
         `grow`: how trees grow; None: as the budget says, a chain for `topk` 1, else EAGLE-2's dynamic tree.
         """
-        wanted = 3 if head.version == 3 else 1
-        if len(feature_layers) != wanted:
-            raise ValueError(f"an EAGLE-{head.version} head reads {wanted} layer(s), got {list(feature_layers)}")
+        if len(feature_layers) != head.version:  # EAGLE-1 reads one layer, EAGLE-3 three, a plain model none
+            raise ValueError(f"this head reads {head.version} layer(s), got {list(feature_layers)}")
         self.head, self.grow = head.eval(), grow
+        self._targets: list[int] | None = None if head.q_vocab is None else head.q_vocab.tolist()
         self.feature_layers = tuple(feature_layers)
         self.cache = SlotCache(1, 0, 0)
         self._rows: list[int] = []  # request ids, in the order of the cache's rows
@@ -83,6 +84,8 @@ class EagleDrafter:
         self.cache = SlotCache(1, len(rows), max(map(len, prompts)) + 64)
         self._rows, self._last = list(rows), [prompt[-1] for prompt in prompts]
         self._unread, pairs = [None] * len(rows), [len(prompt) - 1 for prompt in prompts]
+        if features is None and not self.feature_layers:
+            features = [torch.zeros(count, 0) for count in pairs]
         for begin in range(0, max(pairs), PREFILL_CHUNK) if features is not None else ():
             ends = [max(begin, min(begin + PREFILL_CHUNK, count - 1)) for count in pairs]
             chunk = [
@@ -162,23 +165,29 @@ class EagleDrafter:
         laws: list[list[Tensor]], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness],
     ) -> list[int]:  # fmt: skip
         """Append a token to each growing chain; returns the rows that go on."""
-        logits = self.head.logits(g[list(growing)])
-        q = warp(logits, sampling)  # raises if the head gave NaN
+        logits = self.head.logits(g if len(growing) == len(g) else g[list(growing)])
         # A greedy draft is certain by its law; what it thinks itself at T = 1 says whether to go on.
-        sure = logits.float().softmax(-1) if sampling.greedy and budget.min_confidence > 0 else q
-        going = []
-        for k, i in enumerate(growing):
-            column = int(q[k].argmax()) if sampling.greedy else rngs[i].draw(q[k])
-            chains[i].append(column if self.head.q_vocab is None else int(self.head.q_vocab[column]))
-            laws[i].append(q[k])
-            if float(sure[k, column]) >= budget.min_confidence:
-                going.append(i)
-        return going
+        if sampling.greedy and budget.min_confidence == 0:
+            best, columns = logits.max(-1)
+            if not bool(best.isfinite().all()):
+                warp(logits, sampling)  # which says what is wrong
+            chosen, sure = columns.tolist(), [1.0] * len(growing)
+        else:
+            q = warp(logits, SamplingParams(1.0) if sampling.greedy else sampling)
+            chosen = q.argmax(-1).tolist() if sampling.greedy else [
+                rngs[i].draw(row) for i, row in zip(growing, q, strict=True)
+            ]  # fmt: skip
+            sure = q[torch.arange(len(growing)), chosen].tolist()
+            for i, row in zip(growing, q, strict=True):
+                laws[i].append(row)
+        for i, column in zip(growing, chosen, strict=True):
+            chains[i].append(column if self._targets is None else self._targets[column])
+        return [i for i, share in zip(growing, sure, strict=True) if share >= budget.min_confidence]
 
     def _read(self, pairs: Sequence[_Pairs | None]) -> Float[Tensor, "batch hidden"]:
         """Append verified pairs to the cache; g after each row's last one (rubbish for a row without)."""
         counts = [0 if row is None else len(row.tokens) for row in pairs]
-        width, weight = max(1, *counts), self.head.fc.weight
+        width, weight = max(1, *counts), self.head.lm_head.weight
         size = next(row.features.shape[-1] for row in pairs if row is not None)
         features = torch.zeros(len(pairs), width, size, dtype=weight.dtype, device=weight.device)
         tokens = torch.zeros(len(pairs), width, dtype=torch.long)
@@ -194,7 +203,7 @@ class EagleDrafter:
         return self._forward(g[:, None], torch.tensor(tokens)[:, None], [1] * len(tokens))[:, 0]
 
     def _forward(
-        self, g: Float[Tensor, "batch nodes hidden"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int],
+        self, g: Float[Tensor, "batch nodes width"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int],
         trees: Sequence[DraftTree] | None = None,
     ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
         """The head over new nodes, row b's first `counts[b]` of them real.
@@ -210,7 +219,9 @@ class EagleDrafter:
         new = self.head.project(g, tokens.to(g.device), positions.to(g.device))
         keys, values = self.cache.update(new.k, new.v, 0)
         mask = self._mask(batch, nodes, counts) if trees is None else self._tree_mask(trees, nodes, counts)
-        attended = F.scaled_dot_product_attention(new.q, keys, values, attn_mask=mask.to(g.device), enable_gqa=True)
+        attended = F.scaled_dot_product_attention(
+            new.q, keys, values, attn_mask=None if mask is None else mask.to(g.device), enable_gqa=True
+        )
         self.cache.commit([range(count if trees is None else 0) for count in counts])
         return self.head.finish(new.residual, attended)
 
@@ -223,7 +234,10 @@ class EagleDrafter:
             block[row, : counts[row], : counts[row]] = ancestor_mask(tree.parent_list)[1:, 1:]
         return slot_mask(block, self.cache.lengths, counts)
 
-    def _mask(self, batch: int, nodes: int, counts: Sequence[int]) -> Bool[Tensor, "batch 1 nodes slots"]:
+    def _mask(self, batch: int, nodes: int, counts: Sequence[int]) -> Bool[Tensor, "batch 1 nodes slots"] | None:
+        """What new nodes may see; None: everything, as one node of every row does if all rows are equally long."""
+        if nodes == 1 and min(counts) == 1 and min(self.cache.lengths) == max(self.cache.lengths):
+            return None
         causal = ancestor_mask(range(-1, nodes - 1)).expand(batch, -1, -1)
         return slot_mask(causal, self.cache.lengths, counts)
 
@@ -233,6 +247,8 @@ class EagleDrafter:
         features: Sequence[Float[Tensor, "_ features"]] | None,
     ) -> None:  # fmt: skip
         """Forget what was read with the head's own features; what was accepted is read next, with the target's."""
+        if features is None and not self.feature_layers:
+            features = [torch.zeros(len(result.path) + 1, 0) for result in results]
         if features is None:
             raise ValueError(f"this drafter needs the target's features of layers {list(self.feature_layers)}")
         for i, (tree, result, new) in enumerate(zip(trees, results, features, strict=True)):

@@ -6,6 +6,8 @@ Pair i is (g_i, token_{i+1}): a feature, and the token that was sampled from it,
                 law = target's lm_head(next g)                                           arXiv 2401.15077, section 3.1
     EAGLE-3     g = fc [three target layers]   layer reads [norm embed(token); norm g], residual g; next g is its output
                 law = lm_head(norm(next g)) over a reduced vocabulary                    arXiv 2503.01840, section 3
+    0, none     layer reads norm embed(token), residual embed(token); law as EAGLE-3's: a plain one-layer language
+                model with as many trained weights, to see what features buy
 
 Drafting feeds the next g back where the target's features end. A head computes `project`, then attention by whoever
 calls it (cached when drafting, training-time test when training), then `finish`: the two cannot drift apart.
@@ -28,7 +30,7 @@ from transformers.models.llama.modeling_llama import (
 
 __all__ = ["EagleHead", "Projected", "Variant", "Version", "head_config", "new_head"]
 
-Version = Literal[1, 3]
+Version = Literal[0, 1, 3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class _Layer(nn.Module):
         hidden, eps = config.hidden_size, config.rms_norm_eps
         if version == 3:
             self.hidden_norm = LlamaRMSNorm(hidden, eps)
+        if version != 1:
             self.input_layernorm = LlamaRMSNorm(hidden, eps)
         self.self_attn = _Attention(config, hidden * 2 if version == 3 else hidden)
         self.post_attention_layernorm = LlamaRMSNorm(hidden, eps)
@@ -89,21 +92,22 @@ class EagleHead(nn.Module):
     def __init__(
         self, config: LlamaConfig, version: Version, *, q_vocab: Tensor | None = None, variant: Variant = Variant()
     ) -> None:
-        """`config`: the head's own, as in its config.json. Raises ValueError for a variant that EAGLE-1 has not."""
+        """`config`: the head's own, as in its config.json. ValueError: a variant that only EAGLE-3 has."""
         super().__init__()
-        if version == 1 and variant not in (Variant(), Variant(bias=True)):
-            raise ValueError(f"EAGLE-1 heads have no norms to vary, got {variant}")
+        if version != 3 and variant not in (Variant(), Variant(bias=True)):
+            raise ValueError(f"only EAGLE-3 heads have norms to vary, got {variant}")
         hidden, eps = config.hidden_size, config.rms_norm_eps
         wide = getattr(config, "target_hidden_size", None) or hidden
         self.config, self.version, self.variant = config, version, variant
         self.embed_tokens = nn.Embedding(config.vocab_size, hidden)
-        self.fc = nn.Linear(3 * wide if version == 3 else 2 * hidden, hidden, bias=variant.bias)
-        layer = _Layer(config, version)
+        if version:
+            self.fc = nn.Linear(3 * wide if version == 3 else 2 * hidden, hidden, bias=variant.bias)
         if version == 3:
-            self.midlayer = layer
-            self.norm = LlamaRMSNorm(hidden, eps)
+            self.midlayer = _Layer(config, version)
         else:
-            self.layers = nn.ModuleList([layer])
+            self.layers = nn.ModuleList([_Layer(config, version)])
+        if version != 1:
+            self.norm = LlamaRMSNorm(hidden, eps)
         if variant.norm_before_fc:
             self.input_norm = LlamaRMSNorm(3 * wide, eps)
         if variant.fc_norm:
@@ -118,8 +122,8 @@ class EagleHead(nn.Module):
         return self.midlayer if self.version == 3 else self.layers[0]
 
     def fuse(self, features: Float[Tensor, "batch nodes features"]) -> Float[Tensor, "batch nodes hidden"]:
-        """g of the target's features: `fc` for EAGLE-3; EAGLE-1 reads them as they are."""
-        if self.version == 1:
+        """g of the target's features: `fc` for EAGLE-3; EAGLE-1 reads them as they are, a plain model not at all."""
+        if self.version != 3:
             return features
         if self.variant.norm_before_fc:
             features = self.input_norm(features)
@@ -141,6 +145,8 @@ class EagleHead(nn.Module):
             normed = layer.hidden_norm(g)
             residual = normed if self.variant.norm_before_residual else g
             x = torch.cat([layer.input_layernorm(embedded), normed], -1)
+        elif self.version == 0:
+            residual, x = embedded, layer.input_layernorm(embedded)
         else:
             residual = x = self.fc(torch.cat([embedded, g], -1))
         shape = (*x.shape[:-1], -1, self.config.head_dim)
@@ -166,12 +172,15 @@ class EagleHead(nn.Module):
         return scores
 
     def prepare_logits(self, g: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
-        """What `lm_head` reads: EAGLE-3 has a final norm of its own, EAGLE-1 does without."""
-        return self.norm(g) if self.version == 3 and not self.variant.norm_output else g
+        """What `lm_head` reads: there is a final norm of its own, which EAGLE-1 does without."""
+        return self.norm(g) if self.version != 1 and not self.variant.norm_output else g
 
 
-def head_config(target: Any, draft_vocab: int | None = None) -> LlamaConfig:
-    """The config of a head for this target: one Llama layer of the target's sizes."""
+def head_config(target: Any, version: Version, draft_vocab: int | None = None) -> LlamaConfig:
+    """The config of a head for this target: one Llama layer of the target's sizes.
+
+    A plain model's MLP is wider, by what EAGLE-3 has in `fc` and in the second half of its q, k and v.
+    """
     copied = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
               "rms_norm_eps", "max_position_embeddings", "rope_parameters")  # fmt: skip
     config = LlamaConfig(
@@ -179,6 +188,9 @@ def head_config(target: Any, draft_vocab: int | None = None) -> LlamaConfig:
         head_dim=getattr(target, "head_dim", None) or target.hidden_size // target.num_attention_heads,
         num_hidden_layers=1, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None, pad_token_id=None,
     )  # fmt: skip
+    if version == 0:
+        projected = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
+        config.intermediate_size += (3 * config.hidden_size + projected) // 3
     config.draft_vocab_size = draft_vocab or target.vocab_size
     return config
 
@@ -188,25 +200,32 @@ def new_head(target: nn.Module, version: Version, q_vocab: Int[Tensor, " draft_v
     """An untrained head for a Llama-like target, warm-started from its last layer; float32.
 
     The layer starts as the target's last one reading the last feature, and the token a little: far better than chance
-    before the first step. Embeddings and LM head are the target's (rows of `q_vocab`), frozen.
+    before the first step. Embeddings and LM head are the target's (rows of `q_vocab`), frozen. A plain model starts
+    as the target's first layer, which reads embeddings as it does.
     """
     model: Any = target
-    config = head_config(model.config, None if q_vocab is None else len(q_vocab))
+    config = head_config(model.config, version, None if q_vocab is None else len(q_vocab))
     head = EagleHead(config, version, q_vocab=q_vocab).float()
-    hidden, last, layer = config.hidden_size, model.base_model.layers[-1], head.layer
+    hidden, source, layer = config.hidden_size, model.base_model.layers[-1 if version else 0], head.layer
     head.embed_tokens.weight.copy_(model.get_input_embeddings().weight)
     lm_head = model.get_output_embeddings().weight
     head.lm_head.weight.copy_(lm_head if q_vocab is None else lm_head[q_vocab])
     for frozen in (head.embed_tokens, head.lm_head):
         frozen.requires_grad_(False)
-    layer.mlp.load_state_dict(last.mlp.state_dict())
-    layer.post_attention_layernorm.load_state_dict(last.post_attention_layernorm.state_dict())
-    layer.self_attn.o_proj.load_state_dict(last.self_attn.o_proj.state_dict())
+    wide = model.config.intermediate_size
+    layer.mlp.gate_proj.weight[:wide] = source.mlp.gate_proj.weight
+    layer.mlp.up_proj.weight[:wide] = source.mlp.up_proj.weight
+    layer.mlp.down_proj.weight[:, :wide] = source.mlp.down_proj.weight
+    layer.mlp.down_proj.weight[:, wide:] = 0.0  # what is wider says nothing at first
+    layer.post_attention_layernorm.load_state_dict(source.post_attention_layernorm.state_dict())
+    layer.self_attn.o_proj.load_state_dict(source.self_attn.o_proj.state_dict())
     for name in ("q_proj", "k_proj", "v_proj"):
         weight = getattr(layer.self_attn, name).weight.mul_(0.1)
-        weight[:, -hidden:] = getattr(last.self_attn, name).weight
-    head.fc.weight.mul_(0.1)[:, -hidden:] += torch.eye(hidden)
-    if version == 3:
-        layer.hidden_norm.load_state_dict(last.input_layernorm.state_dict())
+        weight[:, -hidden:] = getattr(source.self_attn, name).weight
+    if version:
+        head.fc.weight.mul_(0.1)[:, -hidden:] += torch.eye(hidden)
+    if version != 1:
+        first = layer.hidden_norm if version == 3 else layer.input_layernorm
+        first.load_state_dict(source.input_layernorm.state_dict())
         head.norm.load_state_dict(model.base_model.norm.state_dict())
     return head

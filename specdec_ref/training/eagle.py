@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -31,7 +31,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from specdec_ref.drafters.eagle_head import EagleHead, new_head
+from specdec_ref.drafters.eagle_head import EagleHead, Version, new_head
 from specdec_ref.training.agreement import HeldOut, measure, prepare
 from specdec_ref.training.checkpoint import Progress, assign, load_state, save
 from specdec_ref.training.features import Block, Example, open_features
@@ -53,7 +53,7 @@ class TrainConfig:
     linearly over `warmup` tokens, stays, and falls along a cosine over the last `fall` of the budget.
     """
 
-    version: Literal[1, 3] = 3
+    version: Version = 3
     tokens: int = 4_000_000
     batch_tokens: int = 1024
     curriculum: tuple[tuple[float, int], ...] = ((0.0, 1), (0.2, 2), (0.4, 3), (0.6, 4))

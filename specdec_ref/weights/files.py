@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-__all__ = ["OWN_FILE", "HeadFiles", "read_head"]
+__all__ = ["OWN_FILE", "HeadFiles", "is_own_head", "read_head"]
 
 OWN_FILE = "head.safetensors"
 
@@ -48,6 +48,12 @@ def read_head(source: Path | str) -> HeadFiles:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path / 'config.json'} is not JSON: {error}") from error
     return HeadFiles(path, _published(path), {}, config)
+
+
+def is_own_head(source: Path | str) -> bool:
+    """Whether a checkpoint of our own lies there, and no transformers model."""
+    path = Path(source).expanduser()
+    return path.suffix == ".safetensors" or (path / OWN_FILE).is_file()
 
 
 def _own(path: Path) -> HeadFiles:

@@ -31,6 +31,7 @@ from specdec_ref.weights.files import HeadFiles
 __all__ = ["LoadedHead", "build_head", "expected_shapes", "q_vocab_of"]
 
 _LEGACY = {"aux_norm_low": "fc_norm.0", "aux_norm_mid": "fc_norm.1", "aux_norm_high": "fc_norm.2"}
+_VERSIONS: dict[str, Version] = {"0": 0, "1": 1, "3": 3}
 _VERIFIER = ("verifier_lm_head.", "verifier_norm.")  # speculators may keep the target's own beside the head
 
 
@@ -49,8 +50,8 @@ def build_head(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = 
     """
     model: Any = target
     if files.config is None:
-        version: Version = 3 if files.metadata["version"] == "3" else 1
-        tensors, config, variant = dict(files.tensors), head_config(model.config), Variant()
+        version = _VERSIONS.get(files.metadata["version"], 3)
+        tensors, config, variant = dict(files.tensors), head_config(model.config, version), Variant()
         layers = tuple(int(layer) for layer in files.metadata.get("layers", "").split(",") if layer)
     else:
         version, tensors = _canonical(files)

@@ -1,0 +1,164 @@
+"""`specdec train`: a corpus that the target writes, and the heads that learn from it."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specdec_ref.training.recipe import Recipe
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
+
+HELP = "train an EAGLE head, or a plain draft model of its size, on the target's own text"
+DESCRIPTION = """\
+Everything a drafter needs to learn its target, in steps that can be stopped at
+any time (Ctrl-C) and go on where they were when the command is given again:
+
+  corpus       the target answers prompts: what a draft has to foresee
+  eagle        features of that corpus, then an EAGLE head on them
+  draft        a plain one-layer model of the same size on the same text, which
+               sees tokens only: what features buy
+  plot         loss and agreement of a run, as pictures
+
+Without --corpus, `eagle` and `draft` write the corpus of the preset first.
+On stdout: the folder that holds the result.
+"""
+EPILOG = """\
+examples:
+  $ specdec train eagle --preset tiny --out run        all of it, in a minute
+  $ specdec train corpus --out corpus                  for hours, then Ctrl-C
+  $ specdec train eagle --corpus corpus --out head --tokens 5000000
+  $ specdec train draft --features head/features --like head --out plain
+  $ specdec train plot head
+  $ specdec generate --drafter eagle --draft-model head "Name three colours."
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    from specdec_ref.cli.shared import add_model
+
+    parser.add_argument("action", choices=("corpus", "eagle", "draft", "plot"), help="what to do, see above")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="plot: the folder of a run")
+    parser.add_argument("--preset", default="full", metavar="NAME", help="full (default) or tiny")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the result goes (default: in the user's cache)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    parser.set_defaults(dtype="auto")
+    add_model(parser)
+    corpus = parser.add_argument_group("corpus")
+    corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
+    corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
+    training = parser.add_argument_group("training")
+    training.add_argument("--corpus", type=Path, nargs="+", metavar="PATH", help="folders or files to learn from")
+    training.add_argument("--features", type=Path, nargs="+", metavar="DIR",
+                          help="feature stores; the first is filled from --corpus (default: in --out)")  # fmt: skip
+    training.add_argument("--eagle", type=int, choices=(1, 3), default=3, help="the version of the head (default 3)")
+    training.add_argument("--like", type=Path, metavar="HEAD", help="take the draft vocabulary of this head")
+    for flag, kind, text in (
+        ("--draft-vocab", int, "tokens a draft can say; 0: all"), ("--tokens", int, "response tokens to train on"),
+        ("--batch-tokens", int, "response tokens an update"), ("--rate", float, "peak learning rate"),
+        ("--fall", float, "share of the run over which the rate falls"),
+        ("--loss", str, "cross_entropy, total_variation or acceptance"),
+    ):  # fmt: skip
+        training.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
+    training.add_argument("--bfloat16", action="store_true",
+                          help="products in bfloat16: faster on CPUs that have it, else slower")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do one step, or for a head all that is missing."""
+    from specdec_ref.cli.shared import UsageError, say
+    from specdec_ref.models.fetch import cache_dir
+    from specdec_ref.training.recipe import PRESETS
+
+    if (args.folder is not None) != (args.action == "plot"):
+        raise UsageError("`specdec train plot RUN` needs a run's folder" if args.folder is None else
+                         f"{args.action} takes no RUN: the result goes to --out")  # fmt: skip
+    if args.action == "plot":
+        return _plot(args.folder, args.out or args.folder)
+    if args.preset not in PRESETS:
+        raise UsageError(f"unknown preset {args.preset!r}; choose from {', '.join(PRESETS)}")
+    recipe = _recipe(PRESETS[args.preset], args)
+    out = args.out or cache_dir() / "training" / f"{args.action}-{args.preset}"
+    model, tokenizer = _model(args)
+    if args.action == "corpus":
+        written = _corpus(recipe, model, tokenizer, out)
+        say(f"{written} conversations added")
+    else:
+        _train(args, recipe, model, tokenizer, out)
+    print(out)
+    return 0
+
+
+def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
+    """The preset, with what was asked for instead."""
+    given = {name: getattr(args, name) for name in ("tokens", "batch_tokens", "rate", "fall", "loss")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    version: Any = args.eagle if args.action != "draft" else 0
+    if version == 0:
+        changes["curriculum"] = ((0.0, 1),)  # a model that reads no output of its own learns nothing from unrolling
+    if version == 1:
+        changes |= {"feature_weight": 1.0, "law_weight": 0.1}  # as its paper has them
+    train = replace(preset.train, version=version, seed=args.seed, bfloat16=args.bfloat16, **changes)
+    wanted = {name: getattr(args, name) for name in ("conversations", "rows")}
+    corpus = replace(preset.corpus, seed=args.seed, **{name: n for name, n in wanted.items() if n is not None})
+    vocab = preset.draft_vocab if args.draft_vocab is None else args.draft_vocab
+    return replace(preset, corpus=corpus, train=train, draft_vocab=vocab)
+
+
+def _model(args: argparse.Namespace) -> tuple[Any, Any]:
+    from specdec_ref.cli.shared import say
+    from specdec_ref.models.hub import load
+
+    say(f"loading {args.target}")
+    return load(args.target, dtype=args.dtype, device="cpu", pack=False)
+
+
+def _corpus(recipe: "Recipe", model: Any, tokenizer: Any, folder: Path) -> int:
+    from specdec_ref.cli.shared import say
+    from specdec_ref.training.recipe import write_corpus
+
+    many = recipe.corpus.conversations
+    say(f"corpus in {folder}: {'until Ctrl-C' if many is None else f'{many} conversations'}")
+    return write_corpus(recipe.corpus, model, tokenizer, folder)
+
+
+def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: Any, out: Path) -> None:
+    """Corpus and features where they are missing, then the training itself."""
+    from specdec_ref.cli.shared import UsageError, say
+    from specdec_ref.training.losses import LOSSES
+    from specdec_ref.training.recipe import fit, read_log, write_features
+
+    if recipe.train.loss not in LOSSES:
+        raise UsageError(f"unknown loss {recipe.train.loss!r}; choose from {', '.join(LOSSES)}")
+    corpus, features = args.corpus, args.features or [out / "features"]
+    if corpus is None and args.features is None:
+        if recipe.corpus.conversations is None:
+            raise UsageError("--corpus or --features: text to learn from, e.g. of `specdec train corpus`")
+        corpus = [out / "corpus"]
+        _corpus(recipe, model, tokenizer, corpus[0])
+    if corpus is not None:
+        write_features(model, corpus, features[0], recipe.train.version)
+    say(f"training in {out}: {recipe.train.tokens:,} response tokens; Ctrl-C stops, the same command goes on")
+    fit(recipe.train, model, features, out, draft_vocab=recipe.draft_vocab, like=args.like)
+    log = read_log(out)
+    first, last = (" ".join(f"{share:.2f}" for share in line["chain"]) for line in (log[0], log[-1]))
+    say(f"held-out drafts alive by position: {first} at first, {last} after {log[-1]['tokens']:,} tokens")
+
+
+def _plot(folder: Path, out: Path) -> int:
+    from specdec_ref.cli.shared import UsageError
+    from specdec_ref.training.recipe import read_log
+
+    if not (folder / "log.jsonl").is_file():
+        raise UsageError(f"{folder} holds no log.jsonl: name the folder of a run of `specdec train`")
+    try:
+        from specdec_ref.plots import training_curves
+    except ImportError as error:
+        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
+    out.mkdir(parents=True, exist_ok=True)
+    for name, picture in training_curves(read_log(folder)).items():
+        (out / f"{name}.png").write_bytes(picture.png)
+        print(out / f"{name}.png")
+    return 0

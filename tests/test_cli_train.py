@@ -1,0 +1,105 @@
+"""`specdec train`: corpus, features and head in one command, on a tiny chat model and, briefly, on the real one."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from chat_models import save_byte_model
+from cli_helpers import Specdec, specdec
+
+from specdec_ref.baseline import plain_generate
+from specdec_ref.session import Session
+from specdec_ref.training.recipe import read_log
+from specdec_ref.weights.files import read_head
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["specdec"]  # a fixture
+
+SMALL = ["--preset", "tiny", "--conversations", "10", "--rows", "5", "--draft-vocab", "120", "--batch-tokens", "60"]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_byte_model(tmp_path_factory.mktemp("models") / "bytes")
+
+
+@pytest.fixture(scope="module")
+def run(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head from nothing, by the command line."""
+    from specdec_ref.cli import main
+
+    out = tmp_path_factory.mktemp("run")
+    assert main(["train", "eagle", "--target", str(target), *SMALL, "--tokens", "2000", "--out", str(out)]) == 0
+    return out
+
+
+def test_a_head_from_nothing_drafts(run: Path, target: Path, specdec: Specdec) -> None:
+    assert len(list((run / "corpus").glob("*.npz"))) == 1
+    log = read_log(run)
+    assert log[0]["tokens"] == 0
+    assert len(read_head(run).tensors["d2t"]) == 120
+    lab = Session.open(str(target), dtype="float64")
+    (plain,) = plain_generate(lab.target, [lab.encode("Hello")], limits=lab.limits(20))
+    flags = ["--drafter", "eagle", "--draft-model", run, "--max-new-tokens", "20"]
+    (row,) = specdec.rows("--target", target, *flags, "Hello")
+    assert row["tokens"] == plain.tokens
+
+
+def test_the_same_command_goes_on(
+    run: Path, target: Path, specdec: Specdec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, argv = read_head(run).metadata["progress"], ["train", "eagle", "--target", target, *SMALL, "--out", run]
+    assert specdec(*argv, "--tokens", "2000") == 0
+    assert specdec.out.strip() == str(run)
+    assert read_head(run).metadata["progress"] == before  # the budget was used up
+    assert len(list((run / "corpus").glob("*.npz"))) == 1
+    assert specdec(*argv, "--tokens", "2600") == 0
+    assert read_head(run).metadata["progress"] > before
+
+
+def test_a_plain_model_on_the_same_text(run: Path, target: Path, specdec: Specdec, tmp_path: Path) -> None:
+    argv = ["train", "draft", "--target", target, "--features", run / "features", "--like", run, "--out", tmp_path]
+    assert specdec(*argv, *SMALL, "--tokens", "600") == 0, specdec.err
+    plain = read_head(tmp_path)
+    assert plain.metadata["version"] == "0"
+    assert torch.equal(plain.tensors["d2t"], read_head(run).tensors["d2t"])
+    (row,) = specdec.rows(
+        "--target", target, "--drafter", "draft", "--draft-model", tmp_path, "--max-new-tokens", "9", "a"
+    )
+    assert row["rounds"] <= 9
+
+
+def test_curves(run: Path, specdec: Specdec, tmp_path: Path) -> None:
+    assert specdec("train", "plot", run, "--out", tmp_path) == 0
+    assert specdec.out.split() == [str(tmp_path / "agreement.png"), str(tmp_path / "loss.png")]
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("agreement.png", "loss.png"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [(["eagle"], "--corpus or --features"), (["eagle", "--preset", "huge"], "unknown preset 'huge'"),
+     (["plot"], "needs a run's folder"), (["plot", "nowhere"], "holds no log.jsonl"), (["eagle", "x"], "takes no RUN"),
+     (["eagle", "--preset", "tiny", "--loss", "l2"], "unknown loss 'l2'"),
+     (["eagle", "--corpus", "nowhere"], "nowhere")],
+)  # fmt: skip
+def test_wrong_words_are_told_before_anything_is_trained(
+    argv: "Sequence[str]", complaint: str, target: Path, specdec: Specdec, tmp_path: Path
+) -> None:
+    rest = [] if argv[0] == "plot" else ["--target", target, "--out", tmp_path]
+    code = 1 if complaint == "nowhere" else 2
+    assert complaint in specdec.error(code, "train", *argv, *rest)
+
+
+@pytest.mark.slow
+def test_the_tiny_preset_learns_the_real_model(embedded: Session, specdec: Specdec, tmp_path: Path) -> None:
+    """End to end, the corpus included. CPU time, since a busy machine says nothing about the recipe."""
+    before = time.process_time()
+    assert specdec("train", "eagle", "--preset", "tiny", "--out", tmp_path) == 0, specdec.err
+    spent = time.process_time() - before
+    log = read_log(tmp_path)
+    assert log[-1]["chain"][0] > log[0]["chain"][0] + 0.1, (log[0]["chain"], log[-1]["chain"])
+    assert spent < 180, f"{spent:.0f} CPU seconds: more than 90 s on two cores"
