@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("rows", [1, ROWS.start - 1, ROWS.start, 7, ROWS.stop - 1, ROWS.stop])
+@pytest.mark.parametrize("rows", [1, 2, 7, ROWS.stop - 1, ROWS.stop])
 def test_a_packed_linear_computes_what_linear_computes(rows: int, bias: bool) -> None:
     """float32, so equal up to the order of a sum of 96 products."""
     torch.manual_seed(0)

@@ -1,15 +1,15 @@
 """Linear layers that stay fast for a handful of rows on a CPU: what makes verification cheap without a GPU.
 
-A decoding step (1 row) is bound by reading the weights once, and verifying 4 to 32 rows could cost nearly the same. But
-the float32 matrix product that torch calls copies ("packs") the whole weight into its own layout first, every time it
-has 4 rows or more. Here the weight is packed once, by oneDNN, and kept beside the original, which still serves 1 to 3
-rows and long prompts. Same function, rounded differently in the last bits, as any change of the number of rows is.
+A decoding step (1 row) is bound by reading the weights once, and verifying 2 to 32 rows could cost nearly the same. But
+the float32 matrix product that torch calls is slow at a few rows, and from 4 rows on copies ("packs") the whole weight
+into its own layout first, every time. Here the weight is packed once, by oneDNN, and kept beside the original, which
+still serves long prompts. Same function, rounded differently in the last bits, as any change of the number of rows is.
 
-SmolLM2-135M, float32, 2 cores without native bfloat16, median ms of one forward (`specdec doctor` measures yours):
+SmolLM2-135M, float32, one core with AVX-512, median ms of one forward (`specdec doctor` measures yours):
 
-    rows      1     4     8    16    32
-    torch    47    93    92   145   174
-    packed   47    65    67    75   110        so v(8) falls from 1.9 to 1.4, v(16) from 3.1 to 1.6
+    rows       1     2     3     4
+    torch     41    62    81    58
+    packed    27    30    30    30        so v(2) falls from 1.5 to 1.1, and plain decoding is faster, too
 """
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 __all__ = ["PackedLinear", "can_pack", "pack_linears"]
 
-ROWS = range(4, 49)  # below, the unpacked product is faster (table above); above, packing on the fly costs little
+ROWS = range(1, 49)  # above, packing on the fly costs little
 
 
 class PackedLinear(nn.Module):
