@@ -8,6 +8,7 @@ The only file that imports matplotlib.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib import rc_context
@@ -24,6 +25,12 @@ __all__ = [
 
 Number = int | float  # a checker of types takes `float` at its word
 GREY = "#6b6b6b"  # for what is neither target nor draft: axes, guides, prompts; 5 : 1 on white
+SHADES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {  # several curves of one thing: dark, as in the palette, light
+        "target": ("#00344f", PALETTE["target"], "#74b7de"),
+        "draft": ("#7a5400", PALETTE["draft"], "#f5cf85"),
+    }
+)
 _STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY,
     "axes.labelcolor": "#333333", "xtick.color": "#333333", "ytick.color": "#333333", "axes.grid": True,
@@ -54,6 +61,11 @@ class Box:
     note: str = ""
 
 
+def _colour(name: str) -> str:
+    """A name of the palette, a colour of its own (#...), or grey."""
+    return name if name.startswith("#") else PALETTE.get(name, GREY)
+
+
 def render(figure: Figure, alt: str, *, fit: bool = False) -> Picture:
     """The figure as a picture. `fit`: leave room for long labels, which draws twice: too slow behind a slider."""
     buffer = BytesIO()
@@ -64,7 +76,7 @@ def render(figure: Figure, alt: str, *, fit: bool = False) -> Picture:
 def _figure(width: float = 7.2, height: float = 3.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
-    figure.subplots_adjust(left=0.62 / width, right=1 - 0.12 / width, top=1 - 0.12 / height, bottom=0.5 / height)
+    figure.subplots_adjust(left=0.75 / width, right=1 - 0.12 / width, top=1 - 0.12 / height, bottom=0.5 / height)
     return figure, axes
 
 
@@ -77,7 +89,7 @@ def lines(
     with rc_context(_STYLE):
         figure, axes = _figure()
         for i, (name, (at, values)) in enumerate(curves.items()):
-            colour = PALETTE.get(colours[i % len(colours)], GREY)
+            colour = _colour(colours[i % len(colours)])
             style: dict[str, Any] = {"linestyle": "--"} if name in dashed else {"marker": _MARKERS[i % len(_MARKERS)]}
             axes.plot(at, values, color=colour, label=name, **style)
         if guide is not None:
@@ -94,7 +106,7 @@ def lines(
 
 
 def _scales(axes: Axes, log: str) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     if "x" in log:
@@ -102,6 +114,7 @@ def _scales(axes: Axes, log: str) -> None:
         axes.xaxis.set_major_formatter(plain)
     if "y" in log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(plain)
     else:
         axes.set_ylim(bottom=0)
@@ -115,7 +128,7 @@ def bars(
     """Horizontal bars with their values written at the end. `guide`: a vertical line, e.g. at a speed-up of 1."""
     with rc_context(_STYLE):
         figure, axes = _figure(height=0.55 + 0.42 * len(values))
-        paint = [PALETTE.get(colour, GREY) for colour in colours or ["target"] * len(values)]
+        paint = [_colour(colour) for colour in colours or ["target"] * len(values)]
         drawn = axes.barh(list(values), list(values.values()), color=paint, height=0.62)
         axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=4)
         axes.invert_yaxis()
@@ -158,7 +171,7 @@ def laws(wanted: Sequence[Number], got: Mapping[str, Sequence[Number]], names: S
         width = 0.8 / (len(got) + 1)
         series = {"the target's law": wanted, **got}
         for i, (name, law) in enumerate(series.items()):
-            colour = PALETTE[("target", "rejected", "draft", "bonus", "accepted")[i % 5]]
+            colour = _colour(("target", "rejected", "grey", "bonus", "draft")[i % 5])
             hatch = ("", "//", "..", "xx", "\\\\")[i % 5]
             axes.bar([x + (i - len(got) / 2) * width for x in range(len(wanted))], law, width, color=colour, label=name,
                      hatch=hatch, edgecolor="white", linewidth=0.5)  # fmt: skip
@@ -182,6 +195,7 @@ def roofline(
             axes.plot(x, y, _MARKERS[i % 5], color=PALETTE["accepted"], markersize=7)
             axes.annotate(name, (x, y), (7, -9), textcoords="offset points", fontsize=9)
         _scales(axes, "xy")
+        axes.margins(y=0.12)
         axes.set(xlabel="arithmetic intensity (FLOP per byte moved)", ylabel="speed (GFLOP/s)")
         axes.legend(loc="lower right")
         return render(figure, alt)

@@ -17,7 +17,7 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from tqdm import tqdm
 
@@ -75,7 +75,7 @@ def main(paths: list[Path]) -> int:
         started = time.perf_counter()
         try:
             fresh = execute(nbformat.read(path, as_version=4), path.parent, path.stem)
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             failed.append(path.stem)
             print(error, file=sys.stderr)
             continue

@@ -43,7 +43,8 @@ class Knob:
         """The quantity as text, with its unit."""
         value = self.read(position)
         number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        return f"{number} {self.unit}".rstrip()
+        unit = self.unit.removesuffix("s") if number == "1" and "/" not in self.unit else self.unit
+        return f"{number} {unit}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +62,15 @@ class Explorer:
         """Wire `knobs` to `view`, which takes their quantities in order. `busy`: redraw once a slider is let go."""
         sliders = tuple(_slider(knob, busy) for knob in knobs)
         labels = [ipw.HTML() for _ in knobs]
-        numbers, image = (
-            ipw.HTML(),
-            ipw.Image(format="png", layout=ipw.Layout(max_width="100%", align_self="flex-start")),
-        )
+        numbers = ipw.HTML()
+        # No tooltip on the image: ipywidgets 8.1 then fails to draw any widget that has no description.
+        image = ipw.Image(format="png", layout=ipw.Layout(max_width="100%", align_self="flex-start"))
 
         def redraw(change: object = None) -> View:
             now = view(*(knob.read(slider.value) for knob, slider in zip(knobs, sliders, strict=True)))
             for knob, slider, label in zip(knobs, sliders, labels, strict=True):
                 label.value = f"<b>{knob.words(slider.value)}</b> &nbsp; <span style='color:#666'>{knob.meaning}</span>"
             numbers.value, image.value = now.html, now.picture.png
-            image.tooltip = now.picture.alt
             return now
 
         first = redraw()
@@ -84,7 +83,7 @@ class Explorer:
 def _slider(knob: Knob, busy: bool) -> ipw.FloatSlider:
     return ipw.FloatSlider(
         value=knob.value, min=knob.low, max=knob.high, step=knob.step, description=knob.name, readout=False,
-        continuous_update=not busy, style={"description_width": "9.5em"}, layout=ipw.Layout(width="24em"),
+        continuous_update=not busy, style={"description_width": "11em"}, layout=ipw.Layout(width="26em"),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def roofline_view(billions: Number, bandwidth: Number, peak: Number, batch: Numb
     curves = {"moving bytes": (WIDTHS, memory), "arithmetic": (WIDTHS, compute)}
     alt = f"Time of one forward over k tokens: {bound} is the longer part at k = 1, v(5) = {v(5):.2f}."
     return View(html, lines(curves, x="k, tokens checked in one forward", y="time (ms)", alt=alt, log="xy",
-                            colours=("target", "draft")))  # fmt: skip
+                            colours=("target", "grey")))  # fmt: skip
 
 
 def roofline_explorer() -> Explorer:
