@@ -13,7 +13,7 @@ state being all that the next round can depend on: committed text and what the c
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -143,12 +143,13 @@ def _fork(engine: SpecEngine) -> SpecEngine:
 
 
 def _fingerprint(engine: SpecEngine) -> bytes:
-    """All that the next round depends on: text, and the caches' valid slots of target and draft model."""
+    """All that the next round depends on: text, and the caches' valid slots of target and draft model or head."""
     parts = [repr([request.tokens for request in engine.requests])]
-    for lm in (engine.target, getattr(engine.drafter, "lm", None)):
-        if lm is not None:
-            for layer in lm.cache.layers:
-                for row, length in enumerate(lm.lengths):
+    drafter: Any = engine.drafter
+    for owner in (engine.target, getattr(drafter, "lm", None), drafter if hasattr(drafter, "cache") else None):
+        if owner is not None:
+            for layer in (layer for layer in owner.cache.layers if layer.keys is not None):
+                for row, length in enumerate(owner.cache.lengths):
                     parts.append(repr(layer.keys[row, :, :length].tolist()))
     with torch.no_grad():
         return "|".join(parts).encode()

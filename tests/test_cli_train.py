@@ -1,8 +1,9 @@
 """`specdec train`: corpus, features and head in one command, on a tiny chat model and, briefly, on the real one."""
 
+import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from specdec_ref.baseline import plain_generate
 from specdec_ref.session import Session
 from specdec_ref.training.recipe import read_log
 from specdec_ref.weights.files import read_head
+from specdec_ref.weights.heads import build_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +75,53 @@ def test_a_plain_model_on_the_same_text(run: Path, target: Path, specdec: Specde
     assert row["rounds"] <= 9
 
 
+def test_a_shipped_head_says_what_it_is_and_whose(run: Path, target: Path, specdec: Specdec, tmp_path: Path) -> None:
+    measured = tmp_path / "rows.jsonl"
+    row = {
+        "drafter": "eagle=run",
+        "temperature": 0.0,
+        "split": "test",
+        "task": "mean",
+        "tau": 1.25,
+        "per_position": [0.25],
+    }
+    measured.write_text(json.dumps({"dtype": "float32"}) + "\n" + json.dumps(row) + "\n")
+    argv = [
+        "train",
+        "export",
+        run,
+        "--format",
+        "card",
+        "--target",
+        target,
+        "--measured",
+        measured,
+        "--out",
+        tmp_path / "w",
+    ]
+    assert specdec(*argv) == 0, specdec.err
+    files = read_head(tmp_path / "w")
+    assert {t.dtype for name, t in files.tensors.items() if name != "d2t"} == {torch.bfloat16}
+    assert files.tensors.keys() == read_head(run).tensors.keys()
+    text = (tmp_path / "w/README.md").read_text()
+    assert f"{read_log(run)[-1]['tokens']:,} response tokens" in text
+    assert "| eagle | 0 | test | mean | 1.25 | 0.25 |" in text
+    model: Any = Session.open(str(target), dtype="float32").target.model
+    assert build_head(files, model).layers == (2, 3, 3)
+    model.base_model.norm.weight *= 1.1
+    with pytest.raises(ValueError, match="trained on another target"):
+        build_head(files, model)
+
+
+def test_an_exported_head_comes_with_its_target(run: Path, target: Path, specdec: Specdec, tmp_path: Path) -> None:
+    assert specdec("train", "export", run, "--target", target, "--out", tmp_path / "e") == 0, specdec.err
+    assert specdec.out.split() == [str(tmp_path / "e/head"), str(tmp_path / "e/target")]
+    flags = ["--drafter", "eagle", "--max-new-tokens", "12", "Hello", "--draft-model"]
+    (mine,) = specdec.rows("--target", target, *flags, run)
+    (theirs,) = specdec.rows("--target", tmp_path / "e/target", *flags, tmp_path / "e/head")
+    assert [theirs[key] for key in ("tokens", "rounds")] == [mine[key] for key in ("tokens", "rounds")]
+
+
 def test_curves(run: Path, specdec: Specdec, tmp_path: Path) -> None:
     assert specdec("train", "plot", run, "--out", tmp_path) == 0
     assert specdec.out.split() == [str(tmp_path / "agreement.png"), str(tmp_path / "loss.png")]
@@ -82,7 +131,7 @@ def test_curves(run: Path, specdec: Specdec, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [(["eagle"], "--corpus or --features"), (["eagle", "--preset", "huge"], "unknown preset 'huge'"),
-     (["plot"], "needs a run's folder"), (["plot", "nowhere"], "holds no log.jsonl"), (["eagle", "x"], "takes no RUN"),
+     (["plot"], "needs a run's folder"), (["export"], "needs a run's folder"), (["plot", "nowhere"], "holds no log.jsonl"), (["eagle", "x"], "takes no RUN"),
      (["eagle", "--preset", "tiny", "--loss", "l2"], "unknown loss 'l2'"),
      (["eagle", "--corpus", "nowhere"], "nowhere")],
 )  # fmt: skip

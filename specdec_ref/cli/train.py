@@ -20,6 +20,9 @@ any time (Ctrl-C) and go on where they were when the command is given again:
   draft        a plain one-layer model of the same size on the same text, which
                sees tokens only: what features buy
   plot         loss and agreement of a run, as pictures
+  export       a run's head for others: --format engine (SGLang, vLLM),
+               speculators or eagle1, with the target beside it; or card: its
+               weights in bfloat16 with a card
 
 Without --corpus, `eagle` and `draft` write the corpus of the preset first.
 On stdout: the folder that holds the result.
@@ -31,6 +34,7 @@ examples:
   $ specdec train eagle --corpus corpus --out head --tokens 5000000
   $ specdec train draft --features head/features --like head --out plain
   $ specdec train plot head
+  $ specdec train export head --format engine --out for-sglang
   $ specdec generate --drafter eagle --draft-model head "Name three colours."
 """
 
@@ -39,13 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     from specdec_ref.cli.shared import add_model
 
-    parser.add_argument("action", choices=("corpus", "eagle", "draft", "plot"), help="what to do, see above")
-    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="plot: the folder of a run")
+    parser.add_argument("action", choices=("corpus", "eagle", "draft", "plot", "export"), help="see above")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="plot, export: the folder of a run")
     parser.add_argument("--preset", default="full", metavar="NAME", help="full (default) or tiny")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the result goes (default: in the user's cache)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.set_defaults(dtype="auto")
     add_model(parser)
+    parser.add_argument("--format", default="engine", metavar="NAME", help="export: see above (default engine)")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="export card: rows of bench.acceptance for it")
     corpus = parser.add_argument_group("corpus")
     corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
     corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
@@ -72,11 +78,13 @@ def run(args: argparse.Namespace) -> int:
     from specdec_ref.models.fetch import cache_dir
     from specdec_ref.training.recipe import PRESETS
 
-    if (args.folder is not None) != (args.action == "plot"):
-        raise UsageError("`specdec train plot RUN` needs a run's folder" if args.folder is None else
+    if (args.folder is not None) != (args.action in ("plot", "export")):
+        raise UsageError(f"`specdec train {args.action} RUN` needs a run's folder" if args.folder is None else
                          f"{args.action} takes no RUN: the result goes to --out")  # fmt: skip
     if args.action == "plot":
         return _plot(args.folder, args.out or args.folder)
+    if args.action == "export":
+        return _export(args)
     if args.preset not in PRESETS:
         raise UsageError(f"unknown preset {args.preset!r}; choose from {', '.join(PRESETS)}")
     recipe = _recipe(PRESETS[args.preset], args)
@@ -161,4 +169,25 @@ def _plot(folder: Path, out: Path) -> int:
     for name, picture in training_curves(read_log(folder)).items():
         (out / f"{name}.png").write_bytes(picture.png)
         print(out / f"{name}.png")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from specdec_ref.cli.shared import UsageError
+    from specdec_ref.training.card import ship
+    from specdec_ref.training.export import FORMATS, export, save_target
+    from specdec_ref.weights.files import read_head
+    from specdec_ref.weights.heads import build_head
+
+    if args.out is None or args.format not in (*FORMATS, "card"):
+        raise UsageError(f"export needs --out DIR and --format, one of {', '.join(FORMATS)}, card")
+    files = read_head(args.folder)
+    model, tokenizer = _model(args)
+    if args.format == "card":
+        print(ship(args.folder, model, args.out, name=args.target, measured=args.measured))
+        return 0
+    target = args.out / "target"
+    folders = export(build_head(files, model), model, args.out / "head", args.format, target_path=str(target))
+    save_target(model, tokenizer, target)
+    print("\n".join(str(folder) for folder in [*folders, target]))
     return 0

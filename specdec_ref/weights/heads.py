@@ -28,7 +28,7 @@ from specdec_ref.drafters.eagle import default_layers
 from specdec_ref.drafters.eagle_head import EagleHead, Variant, Version, head_config
 from specdec_ref.weights.files import HeadFiles
 
-__all__ = ["LoadedHead", "build_head", "expected_shapes", "q_vocab_of"]
+__all__ = ["LoadedHead", "build_head", "expected_shapes", "norm_sum", "q_vocab_of"]
 
 _LEGACY = {"aux_norm_low": "fc_norm.0", "aux_norm_mid": "fc_norm.1", "aux_norm_high": "fc_norm.2"}
 _VERSIONS: dict[str, Version] = {"0": 0, "1": 1, "3": 3}
@@ -53,6 +53,7 @@ def build_head(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = 
         version = _VERSIONS.get(files.metadata["version"], 3)
         tensors, config, variant = dict(files.tensors), head_config(model.config, version), Variant()
         layers = tuple(int(layer) for layer in files.metadata.get("layers", "").split(",") if layer)
+        _same_target(files, model)
     else:
         version, tensors = _canonical(files)
         config, variant = _head_settings(files.config, version, "fc.bias" in tensors)
@@ -69,6 +70,18 @@ def build_head(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = 
     head.requires_grad_(False).eval()
     place = model.get_input_embeddings().weight.device
     return LoadedHead(head.to(place), layers or default_layers(version, model.config.num_hidden_layers))
+
+
+def norm_sum(target: Any) -> float:
+    """A number that tells one target from another in any dtype: the sum of its final norm's weights."""
+    return float(target.base_model.norm.weight.double().sum())
+
+
+def _same_target(files: HeadFiles, model: Any) -> None:
+    """A shipped head says which target's features it was trained on."""
+    told = files.metadata.get("target_norm")
+    if told is not None and abs(norm_sum(model) - float(told)) > 1e-3 * abs(float(told)):  # rounding to bfloat16: 1e-4
+        raise ValueError(f"{files.source} was trained on another target: its features would mean nothing to this one's")
 
 
 def expected_shapes(head: EagleHead) -> dict[str, tuple[int, ...]]:
