@@ -33,9 +33,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     parser.add_argument("--part", choices=PARTS, help="this part alone, in this process")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="compile for these number formats alone")
+    parser.add_argument("--target", action="append", help="compile for these GPUs alone, e.g. sm_90")
     chosen = parser.parse_args()
     if chosen.part == "compiled":
-        tables = {"compiled": compiled_table(dtypes=chosen.dtype or tuple(DTYPES))}
+        tables = {"compiled": compiled_table(chosen.target or (), chosen.dtype or tuple(DTYPES))}
     else:
         parts = [chosen.part] if chosen.part else PARTS
         tables = {part: PARTS[part]() if chosen.part else _in_own_process(part) for part in parts}

@@ -9,6 +9,7 @@ from specdec_ref.widgets.overlap import overlap_explorer, overlap_view
 from specdec_ref.widgets.painted import LEGEND, live, painted
 from specdec_ref.widgets.roofline import roofline_explorer, roofline_view
 from specdec_ref.widgets.stepper import step_view, trace_stepper
+from specdec_ref.widgets.traffic import traffic_explorer, traffic_view
 
 __all__ = [
     "LEGEND",
@@ -24,4 +25,6 @@ __all__ = [
     "show",
     "step_view",
     "trace_stepper",
+    "traffic_explorer",
+    "traffic_view",
 ]
