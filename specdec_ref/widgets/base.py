@@ -91,6 +91,7 @@ def show(explorer: Explorer) -> None:
     """Show the widget and a still of its default state below: GitHub, PDF and untrusted notebooks draw no widgets."""
     from IPython.display import HTML, display
 
-    words = "<small>How it starts; the sliders above need a running kernel.</small>"
-    still = HTML(words + explorer.first.html)  # type: ignore[no-untyped-call]
+    line = "border-top:1px dashed #999;margin-top:1em"
+    words = "A still picture of the start, for pages without a running kernel: GitHub, print."
+    still = HTML(f"<div style='{line}'><small>{words}</small></div>" + explorer.first.html)  # type: ignore[no-untyped-call]
     display(explorer.root, still, explorer.first.picture)  # type: ignore[no-untyped-call]
