@@ -6,12 +6,16 @@
 
 A drafter is a name, or name=folder-or-file for one that is trained. One JSON object a line on stdout, a row for each
 drafter, temperature, split and task and one for their mean (each task counts alike); a table on stderr.
+
+`--identity` compares every greedy text with the plain decoder's by the rule of `identity.py`, and the exit code is 1 if
+one is wrong: in float64 all have to be the same, in float32 near-ties may part them.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -21,26 +25,39 @@ from specdec_ref.bench.workloads import HELD_OUT, TASKS, load_prompts
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter
 from specdec_ref.drafters import build_drafter
-from specdec_ref.metrics import RunStats, StepRecord
+from specdec_ref.identity import EPSILON, check_identity
+from specdec_ref.metrics import RunStats
 from specdec_ref.models.target import Target
+from specdec_ref.request import Generation
 from specdec_ref.session import Session
 
-__all__ = ["main", "measure_acceptance", "named_drafter", "table"]
+__all__ = ["decode", "main", "named_drafter", "table"]
 
 
-def measure_acceptance(
+def decode(
     session: Session, drafter: Drafter, prompts: Sequence[str], *, budget: DraftBudget = DraftBudget(),
     sampling: SamplingParams = SamplingParams(), tokens: int = 128, batch: int = 8,
-) -> RunStats:  # fmt: skip
-    """Decode the prompts, `batch` at a time, to their end or to `tokens` new tokens; prompt i draws with seed i."""
+) -> list[Generation]:  # fmt: skip
+    """The answers, `batch` at a time, to their end or to `tokens` new tokens; prompt i draws with seed i."""
     engine = session.engine(drafter, budget=budget, sampling=sampling, limits=session.limits(tokens))
-    encoded = sorted(((session.encode(text), seed) for seed, text in enumerate(prompts)), key=lambda item: len(item[0]))
-    records: list[StepRecord] = []
-    for first in range(0, len(encoded), batch):
-        group = encoded[first : first + batch]
-        for done in engine.generate([ids for ids, _ in group], seeds=[seed for _, seed in group]):
-            records += done.records
-    return RunStats.from_records(records)
+    encoded = [session.encode(text) for text in prompts]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # like lengths side by side
+    answers: dict[int, Generation] = {}
+    for first in range(0, len(order), batch):
+        group = order[first : first + batch]
+        answers |= zip(group, engine.generate([encoded[i] for i in group], seeds=group), strict=True)
+    return [answers[i] for i in range(len(encoded))]
+
+
+def identity(session: Session, prompts: Sequence[str], found: Sequence[Generation], tokens: int) -> dict[str, Any]:
+    """The identity rule on these greedy answers."""
+    encoded, limits = [session.encode(text) for text in prompts], session.limits(tokens)
+    plain = [answer.tokens for answer in session.plain(encoded, limits=limits)]
+    epsilon = 0.0 if session.target.dtype == torch.float64 else EPSILON
+    report = check_identity(session.target, encoded, plain, [g.tokens for g in found], epsilon=epsilon)
+    parted, wrong = len(report.differences), len(report.errors)
+    return {"identical": report.texts - parted, "near_ties": parted - wrong, "wrong": wrong,
+            "gaps": [difference.gap for difference in report.differences]}  # fmt: skip
 
 
 def named_drafter(spelled: str, target: Target) -> Drafter:
@@ -58,7 +75,7 @@ def row_of(stats: RunStats) -> dict[str, Any]:
 
 def mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Every task counts alike."""
-    columns = zip(*(row["per_position"] for row in rows), strict=True)
+    columns = zip_longest(*(row["per_position"] for row in rows), fillvalue=0.0)  # a task may have had no drafts
     means = {key: round(sum(row[key] for row in rows) / len(rows), 4) for key in ("tau", "alpha")}
     return {"task": "mean", **means, "per_position": [round(sum(column) / len(rows), 4) for column in columns],
             "tau_worst": min(row["tau"] for row in rows)}  # fmt: skip
@@ -80,12 +97,14 @@ def _rows(session: Session, args: argparse.Namespace) -> Iterator[dict[str, Any]
     done: list[dict[str, Any]] = []
     for spelled, temperature, split, task in tqdm(work, desc="acceptance", mininterval=0.5):
         prompts = [p.prompt for p in load_prompts([task], split, file=HELD_OUT)][: args.prompts]
-        stats = measure_acceptance(
+        found = decode(
             session, drafters[spelled], prompts, budget=DraftBudget(args.depth),
             sampling=SamplingParams(temperature), tokens=args.tokens, batch=args.batch,
         )  # fmt: skip
+        stats = RunStats.from_records([record for answer in found for record in answer.records])
+        same = identity(session, prompts, found, args.tokens) if args.identity and temperature == 0 else {}
         setting = {"drafter": spelled, "temperature": temperature, "split": split, "depth": args.depth}
-        done.append({**setting, "task": task, "prompts": len(prompts), **row_of(stats)})
+        done.append({**setting, "task": task, "prompts": len(prompts), **row_of(stats), **same})
         yield done[-1]
         if task == args.task[-1]:
             yield {**setting, **mean_of(done[-len(args.task) :])}
@@ -105,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=None, help="only the first N prompts a task")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens a prompt (default 128)")
     parser.add_argument("--batch", type=int, default=8, help="prompts side by side (default 8); changes no law")
+    parser.add_argument("--identity", action="store_true", help="compare greedy texts with the plain decoder's")
     args = parser.parse_args(argv)
     session = Session.open(args.target, dtype=args.dtype)
     about = {
@@ -120,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps(row) + "\n")
         sys.stdout.flush()
     sys.stderr.write("\n" + table(rows) + "\n")
-    return 0
+    return int(any(row.get("wrong") for row in rows))
 
 
 if __name__ == "__main__":
