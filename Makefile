@@ -50,7 +50,7 @@ clean: ## remove the environment and everything built; the fetched model stays i
 
 # One environment serves all targets; each adds what it needs, once, and again when these files change.
 $(VENV)/.with-run: EXTRAS = models,cli
-$(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,dev
+$(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,instructor,dev
 $(VENV)/.with-lab: EXTRAS = models,cli,notebooks
 $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
 	@echo "Installing specdec-ref[$(EXTRAS)] into $(VENV), versions pinned in constraints.txt: about a minute"

@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from specdec_ref.cli import demo, doctor, fetch, generate, train
+from specdec_ref.cli import demo, doctor, fetch, generate, grade, train
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
 from specdec_ref.config import DraftBudget
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = {"demo": demo, "generate": generate, "doctor": doctor, "fetch": fetch, "train": train}
+COMMANDS = {"demo": demo, "generate": generate, "doctor": doctor, "fetch": fetch, "train": train, "grade": grade}
 
 _DESCRIPTION = f"""\
 Speculative decoding: the same text from the same model, in less time.

@@ -1,0 +1,132 @@
+"""Try a learner's code, judge what comes out, and name the misconception that would give just that.
+
+A `Trial` turns code into an outcome (numbers, a law) and judges the outcome. Each suspect is a wrong answer that people
+give, with a sentence about it. Where a trial fails, the suspects are put through the same trial: one whose outcome is
+the learner's own explains it. So a reason is never guessed from the look of the code.
+"""
+
+import io
+import math
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from specdec_ref.grading.report import UNWRITTEN, Case, Report
+
+__all__ = ["CLOSE", "Suspect", "Trial", "Trouble", "attempt", "examine", "numbers", "same"]
+
+CLOSE = 1e-9  # float64 sums of a few hundred products are far closer; a wrong rule is far off
+
+
+class Trouble(Exception):  # noqa: N818  (it is the learner's, not ours)
+    """The learner's code could not be tried; the message says why, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """`outcome(code)` may raise Trouble. `judge(outcome)` says whether it is right, and what came out."""
+
+    asks: str
+    outcome: Callable[[Any], Any]
+    judge: Callable[[Any], tuple[bool, str]]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A misconception in a sentence, and the code that it leads to, of the same form as the learner's."""
+
+    says: str
+    code: Any
+
+
+def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[Suspect]) -> Report:
+    """All trials of one task, and what would explain those that fail."""
+    cases: list[Case] = []
+    failed: list[tuple[Trial, Any]] = []
+    for trial in trials:
+        try:
+            outcome = trial.outcome(code)
+            passed, says = trial.judge(outcome)
+        except Trouble as trouble:
+            passed, says = False, str(trouble)
+        else:
+            failed += [] if passed else [(trial, outcome)]
+        cases.append(Case(trial.asks, passed, says, trial.weight))
+    return Report(title, tuple(cases), tuple(_reasons(code, failed, suspects)))
+
+
+def _reasons(code: Any, failed: Sequence[tuple[Trial, Any]], suspects: Sequence[Suspect]) -> list[str]:
+    """The sentence that explains all that failed or, if there is none, the few that explain most of it."""
+    if not all(_explains(Suspect("", code), trial, outcome) for trial, outcome in failed):
+        return ["It gives something else each time it is run: it takes chance, or memory, from outside."]
+    for suspect in suspects:
+        if failed and all(_explains(suspect, trial, outcome) for trial, outcome in failed):
+            return [suspect.says]
+    reasons: list[str] = []
+    for trial, outcome in failed:
+        reasons += next(([s.says] for s in suspects if _explains(s, trial, outcome)), [])
+    return list(dict.fromkeys(reasons))
+
+
+def _explains(suspect: Suspect, trial: Trial, outcome: Any) -> bool:
+    try:
+        return same(trial.outcome(suspect.code), outcome)
+    except Trouble:
+        return False
+
+
+def attempt(function: Callable[..., Any], *args: Any) -> Any:
+    """What the learner's function returns. Raises Trouble, with their own line, if it raises anything.
+
+    What it prints or warns of is dropped: a grader takes anything on stderr for a failure.
+    """
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return function(*args)
+    except Trouble:
+        raise
+    except NotImplementedError:
+        raise Trouble(UNWRITTEN) from None
+    except Exception as error:
+        raise Trouble(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    """The error and the last line of a notebook cell that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.startswith("<") or "ipykernel_" in frame.filename]
+    where = f" in your line `{own[-1].line}`" if own and own[-1].line else ""
+    return f"it raised {type(error).__name__}{where}: {' '.join(str(error).split())}"
+
+
+def numbers(values: Any, count: int) -> list[float]:
+    """What came back, as a list of `count` numbers. Raises Trouble if it is something else."""
+    try:
+        found = [float(value) for value in (values if count != 1 else [values])]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != count:
+        wanted = "a number" if count == 1 else f"{count} numbers"
+        raise Trouble(f"it returned {type(values).__name__} {values!r}, and {wanted} was expected")
+    return found
+
+
+def same(first: Any, second: Any) -> bool:
+    """Equal up to rounding, for numbers and whatever holds them."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return same(first.tolist(), second.tolist())
+    if isinstance(first, float | int) and isinstance(second, float | int):
+        both_nan = first != first and second != second
+        return both_nan or math.isclose(first, second, rel_tol=CLOSE, abs_tol=CLOSE)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return all(same(first.get(key, 0.0), second.get(key, 0.0)) for key in {*first, *second})
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(type(first) is type(second) and first == second)

@@ -1,0 +1,95 @@
+"""Run an exercise's cells and mark them by nbgrader's rule, without a kernel each.
+
+`run_all` does so in a child process without the tests' shape checks: with them an enumeration takes ten times as long.
+
+The rule (nbgrader 0.9.6, `utils.determine_grade`): an error or anything on stderr earns nothing, a number as the cell's
+value is that many points, anything else is all of them.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from specdec_ref.grading.sources import role, source
+
+ROOT = Path(__file__).parent.parent
+EXERCISES = sorted(path.parent.name for path in (ROOT / "solutions").glob("*/*.ipynb"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a graded cell earned, and everything that it said."""
+
+    points: float
+    out_of: float
+    said: str
+
+
+def load(folder: str, name: str) -> dict[str, Any]:
+    """A notebook of `solutions` or `exercises`."""
+    notebook: dict[str, Any] = json.loads((ROOT / folder / name / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return notebook
+
+
+def grade_id(cell: dict[str, Any]) -> str:
+    return str(cell["metadata"].get("nbgrader", {}).get("grade_id", ""))
+
+
+def run(notebook: dict[str, Any], answers: Mapping[str, str] | None = None) -> dict[str, Result]:
+    """grade id of each graded code cell -> result. `answers`: grade id -> source, in place of what stands there."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    results = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and "skip-execution" not in cell["metadata"].get("tags", []):
+            said, value, failed = execute((answers or {}).get(grade_id(cell), source(cell)), namespace)
+            if role(cell) == "tests":
+                out_of = float(cell["metadata"]["nbgrader"]["points"])
+                earned = 0.0 if failed else float(value) if isinstance(value, float) else out_of
+                results[grade_id(cell)] = Result(earned, out_of, said)
+            elif role(cell) != "solution":
+                assert not failed, said
+    return results
+
+
+def execute(code: str, namespace: dict[str, Any]) -> tuple[str, Any, bool]:
+    """(what was displayed and printed, the last expression's value, whether it failed) as in a notebook cell."""
+    said: list[str] = []
+    namespace["display"] = lambda *shown: said.extend(map(str, shown))
+    tree, value, failed = ast.parse(code), None, False
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            exec(compile(tree, "<cell>", "exec"), namespace)
+            if last is not None:
+                value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), namespace)
+        except Exception as error:  # noqa: BLE001  (whatever a learner's code raises)
+            said.append(f"{type(error).__name__}: {error}")
+            failed = True
+    return "\n".join([*said, out.getvalue()]), value, failed or bool(err.getvalue())
+
+
+Job = tuple[dict[str, Any], dict[str, str]]  # a notebook, and answers to put in
+
+
+def run_all(jobs: Sequence[Job]) -> list[dict[str, Result]]:
+    """`run` of each job."""
+    done = subprocess.run(
+        [sys.executable, __file__], input=json.dumps(jobs), capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [{task: Result(**result) for task, result in results.items()} for results in json.loads(done.stdout)]
+
+
+if __name__ == "__main__":
+    found = [run(notebook, given) for notebook, given in json.load(sys.stdin)]
+    sys.stdout.write(json.dumps([{task: asdict(result) for task, result in results.items()} for results in found]))
