@@ -1,6 +1,7 @@
 """`specdec train`: a corpus that the target writes, and the heads that learn from it."""
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,8 @@ def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: An
 
     if recipe.train.loss not in LOSSES:
         raise UsageError(f"unknown loss {recipe.train.loss!r}; choose from {', '.join(LOSSES)}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (args.features is None or args.corpus is not None):
+        raise UsageError("several processes train on features that are there already: --features, and no --corpus")
     corpus, features = args.corpus, args.features or [out / "features"]
     if corpus is None and args.features is None:
         if recipe.corpus.conversations is None:

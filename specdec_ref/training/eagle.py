@@ -13,12 +13,10 @@ all go on); and products in `bfloat16` where the CPU has them (2,700 against 870
 
 import json
 import math
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +34,7 @@ from specdec_ref.training.agreement import HeldOut, measure, prepare
 from specdec_ref.training.checkpoint import Progress, assign, load_state, save
 from specdec_ref.training.features import Block, Example, open_features
 from specdec_ref.training.losses import feature_loss, law_loss, target_law
+from specdec_ref.training.parallel import Workers
 from specdec_ref.training.unroll import Batch, pack, unroll
 from specdec_ref.weights.heads import q_vocab_of
 
@@ -112,32 +111,19 @@ def train(
     run = _Run(config, target, features, folder, q_vocab)
     bar = tqdm(total=config.tokens, initial=run.progress.tokens, unit="tok", unit_scale=True, desc="train",
                mininterval=0.5 if sys.stderr.isatty() else 60.0)  # fmt: skip
-    with _until_stopped() as stopped, bar:
-        while run.progress.tokens < config.tokens and not stopped:
+    with run.workers.until_stopped() as stopped, bar:
+        while run.progress.tokens < config.tokens and not stopped():
             for examples in run.batches():
                 before = run.progress.tokens
-                losses = run.step(pack(examples))
+                losses = run.step(pack(run.workers.share(examples)))
                 bar.update(run.progress.tokens - before)
                 bar.set_postfix(loss=f"{losses[0]:.3f}", steps=len(losses), refresh=False)
-                if stopped or run.progress.tokens >= config.tokens:
+                if stopped() or run.progress.tokens >= config.tokens:
                     break
             else:
                 run.end_pass()
         run.save()
     return run.head
-
-
-@contextmanager
-def _until_stopped() -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGTERM or SIGINT has come: the step under way is finished first."""
-    caught: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda received, _: caught.append(received)) for number in numbers]
-    try:
-        yield caught
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 class _Run:
@@ -146,7 +132,7 @@ class _Run:
     def __init__(
         self, config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path, q_vocab: Tensor | None
     ) -> None:
-        self.config, self.features, self.folder = config, features, folder
+        self.config, self.features, self.folder, self.workers = config, features, folder, Workers()
         state = load_state(folder)
         if state is not None and "d2t" in state["tensors"]:
             q_vocab = q_vocab_of(state["tensors"]["d2t"])
@@ -187,7 +173,8 @@ class _Run:
             self.report()
         order = [e for e in examples if not _held_out(e)]
         Random(f"{self.config.seed}:{progress.passes}").shuffle(order)
-        yield from list(_cut(order, self.config.batch_tokens))[progress.batch :]
+        cut = [batch for batch in _cut(order, self.config.batch_tokens) if len(batch) >= self.workers.size]
+        yield from cut[progress.batch :]
 
     def step(self, batch: Batch) -> list[float]:
         """One update. Returns the losses by unrolled step, in nats a token."""
@@ -195,6 +182,7 @@ class _Run:
         total, losses = self._loss(batch)
         self.optimizer.zero_grad()
         total.backward()
+        self.workers.sum_gradients(self.head.parameters())
         nn.utils.clip_grad_norm_(self.head.parameters(), config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(progress.tokens)
@@ -203,7 +191,7 @@ class _Run:
         progress.steps, progress.batch, progress.tokens = (
             progress.steps + 1,
             progress.batch + 1,
-            before + len(batch.query),
+            before + int(self.workers.total(len(batch.query))),
         )
         self.losses.append(losses)
         if before // config.measure_every != progress.tokens // config.measure_every:
@@ -235,8 +223,9 @@ class _Run:
                         whole = whole + config.feature_weight * feature_loss(g, batch.final[goal])
                 right = torch.zeros(len(rows), dtype=torch.bool)
                 right[used] = answers[used] == (guess if head.q_vocab is None else head.q_vocab[guess])
-                total = total + _DECAY**step * whole / max(1, len(used))
-                losses.append(float(loss.detach()) / max(1, len(used)))
+                count = max(1.0, self.workers.total(len(used)))
+                total = total + _DECAY**step * whole / count
+                losses.append(self.workers.total(float(loss.detach())) / count)
         return total, losses
 
     def end_pass(self) -> None:
@@ -245,6 +234,8 @@ class _Run:
 
     def report(self) -> None:
         """One line of the log: losses since the last one, agreement with the target on the held-out conversations."""
+        if self.workers.rank:
+            return
         found, progress = measure(self.head, self.held_out, self.config.measure_steps), self.progress
         now = time.monotonic()
         line: dict[str, Any] = {
@@ -260,7 +251,8 @@ class _Run:
 
     def save(self) -> None:
         """A checkpoint."""
-        save(self.folder, self.head, self.optimizer, self.progress)
+        if self.workers.rank == 0:
+            save(self.folder, self.head, self.optimizer, self.progress)
         self.saved = time.monotonic()
 
 
