@@ -35,6 +35,7 @@ USAGE = {
     "prompt twice": (["generate", "a", "--prompts-file", "b"], "not both"),
     "unknown drafter": (["generate", "--drafter", "oracle", "a"], "choose from none, ngram"),
     "unknown verifier": (["generate", "--verifier", "judge", "a"], "choose from auto, greedy"),
+    "lossy unasked": (["generate", "--verifier", "typical", "a"], "changes the law of the text"),
     "greedy above 0": (["generate", "--verifier", "greedy", "--temperature", "1", "a"], "temperature 0 only"),
     "no draft model": (["generate", "--drafter", "draft", "a"], "--draft-model"),
     "idle draft model": (["generate", "--draft-model", "x", "a"], "--drafter draft"),
