@@ -94,6 +94,7 @@ def compiled_table(targets: Sequence[str] = (), dtypes: Sequence[str] = tuple(DT
         with recording() as launches:
             for op in OPS:
                 make_case(op, REAL, dtype).run(ops("triton"))
+            make_case("attention", DEEP, dtype).run(ops("triton"))  # heads of 128: other block sizes
         for launch in launches.values():
             for target in targets or TARGETS:
                 built = compile_for(launch, target)

@@ -118,4 +118,5 @@ def _resources(cubin: bytes) -> tuple[int | None, int | None]:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
         text = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=False).stdout
-    return _figure(r"REG:(\d+)", text), _figure(r"LOCAL:(\d+)", text)
+    stack, local = _figure(r"STACK:(\d+)", text), _figure(r"LOCAL:(\d+)", text)  # spilled registers lie on the stack
+    return _figure(r"REG:(\d+)", text), None if stack is None or local is None else stack + local

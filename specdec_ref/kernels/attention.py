@@ -20,6 +20,8 @@ from specdec_ref.kernels.launch import INTERPRETED, launch, padded
 
 __all__ = ["tree_attention"]
 
+TILE_BYTES = 8192  # of one block of keys: with more, heads of 128 and 256 run out of registers or shared memory
+
 
 @triton.jit
 @no_type_check
@@ -92,10 +94,12 @@ def tree_attention(
         query.dtype in (torch.float16, torch.bfloat16) and not INTERPRETED
     )  # the interpreter has no bfloat16 products
     kind = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[query.dtype] if half else tl.float32
-    rows = min(64, padded(nodes * group, 16))
+    dim = padded(head_dim, 16)
+    slots = min(64, max(16, TILE_BYTES // (dim * (2 if half else 4))))
+    rows = min(slots, padded(nodes * group, 16))
     launch(
         _tree_attention, (triton.cdiv(nodes * group, rows), batch, kv_heads), query, *query.stride()[:3], keys,
         *keys.stride()[:3], values, *values.stride()[:3], lengths.contiguous(), bits.contiguous(), out, scale, nodes,
-        bits.shape[-1], heads, group, head_dim, ROWS=rows, SLOTS=64, DIM=padded(head_dim, 16), TYPE=kind, num_stages=2,
+        bits.shape[-1], heads, group, head_dim, ROWS=rows, SLOTS=slots, DIM=dim, TYPE=kind, num_stages=2,
     )  # fmt: skip
     return out

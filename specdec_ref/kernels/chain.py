@@ -17,7 +17,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.kernels.contract import DraftLaws, Links, Walk
+from specdec_ref.kernels.contract import DraftLaws, Links, Walk, per_node
 from specdec_ref.kernels.draw import draw_rest
 from specdec_ref.kernels.gumbel import race
 from specdec_ref.kernels.launch import addresses, launch, padded
@@ -67,11 +67,11 @@ def _chain_walk(
 
 def chain_reject(
     logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch nodes"], temperature: float,
+    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
     floors: Float[Tensor, "batch nodes"] | None = None, q: DraftLaws | None = None,
     keys: Int[Tensor, " batch"] | None = None,
 ) -> Walk:  # fmt: skip
-    """`coins[b, i]` tests the child of node i; `last_coins[b, i]`: the last draw's, if the walk ends at node i."""
+    """`coins[b, i]` tests the child of node i; `last_coins`: the last draw's, one a row or one a node to end at."""
     (batch, nodes), tokens, coins = tokens.shape, tokens.contiguous(), coins.contiguous()
     inner = torch.where(links.next_token >= 0, torch.arange(nodes, device=tokens.device), -1)
     stats = block_stats(logits, inner, temperature, floors)
@@ -88,9 +88,9 @@ def chain_reject(
             accept_index, race(logits, tokens, links, stop, refused, keys, stats, temperature, floors, laws, flags)
         )
     block_stats(logits, leaf[:, None], temperature, floors, into=stats)
-    draw_rest(logits, tokens, links, stop, last_coins, stats, temperature, floors, extra)
+    draw_rest(logits, tokens, links, stop, per_node(last_coins, nodes), stats, temperature, floors, extra)
     if flags.pop("HAS_Q"):
-        draw_residual(logits, laws, refused, last_coins, stats, temperature, floors, extra, flags)
+        draw_residual(logits, laws, refused, per_node(last_coins, nodes), stats, temperature, floors, extra, flags)
     return Walk(accept_index, extra)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from specdec_ref.core import DraftTree
 
-__all__ = ["BAD_ROW", "DraftLaws", "Links", "Walk", "pack_bits", "padded_trees", "unpack_bits", "upload"]
+__all__ = ["BAD_ROW", "DraftLaws", "Links", "Walk", "pack_bits", "padded_trees", "per_node", "unpack_bits", "upload"]
 
 BAD_ROW = -1  # as `next_token`: the target's logits held NaN, +inf or nothing but -inf where the walk read them
 
@@ -53,6 +53,11 @@ class DraftLaws:
 
     rows: Sequence[Float[Tensor, "_ draft_vocab"] | None]
     column: Int[Tensor, " vocab"] | None = None
+
+
+def per_node(coins: Float[Tensor, "batch ..."], nodes: int) -> Float[Tensor, "batch nodes"]:
+    """One coin a row, as SGLang gives the last one, serves at whatever node the walk ends; one a node stays."""
+    return coins if coins.dim() == 2 else coins[:, None].expand(-1, nodes)
 
 
 def upload(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from specdec_ref.config import SamplingParams
-from specdec_ref.kernels.contract import BAD_ROW, DraftLaws, Links, Walk, pack_bits, unpack_bits
+from specdec_ref.kernels.contract import BAD_ROW, DraftLaws, Links, Walk, pack_bits, per_node, unpack_bits
 from specdec_ref.sampling import warp
 from specdec_ref.trees.masks import ancestor_mask
 
@@ -69,10 +69,11 @@ def greedy_walk(tokens: Int[Tensor, "batch nodes"], links: Links, predict: Int[T
 
 def tree_sample(
     logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch nodes"], temperature: float,
+    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
     floors: Float[Tensor, "batch nodes"] | None = None,
 ) -> Walk:  # fmt: skip
     """(c) One coin a node against the running sum of its children's p; then p without the children's tokens."""
+    last_coins = per_node(last_coins, tokens.shape[1])
     paths, extra = [], []
     for row in range(len(tokens)):
         path = [0]
@@ -93,11 +94,12 @@ def tree_sample(
 
 def chain_reject(
     logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch nodes"], temperature: float,
+    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
     floors: Float[Tensor, "batch nodes"] | None = None, q: DraftLaws | None = None,
     keys: Int[Tensor, " batch"] | None = None,
 ) -> Walk:  # fmt: skip
     """(d) Accept with probability min(1, p/q), then one draw: by coin (inverse CDF), or by `keys` (a race)."""
+    last_coins = per_node(last_coins, tokens.shape[1])
     paths, extra = [], []
     for row in range(len(tokens)):
         drawn = q is not None and q.rows[row] is not None

@@ -16,7 +16,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.kernels.contract import Links, Walk
+from specdec_ref.kernels.contract import Links, Walk, per_node
 from specdec_ref.kernels.draw import draw_rest
 from specdec_ref.kernels.launch import launch, padded
 from specdec_ref.kernels.stats import block_stats, row_law, scaled_exp
@@ -59,10 +59,10 @@ def _tree_walk(
 
 def tree_sample(
     logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch nodes"], temperature: float,
+    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
     floors: Float[Tensor, "batch nodes"] | None = None,
 ) -> Walk:  # fmt: skip
-    """`last_coins[b, i]`: the coin of the last draw if the walk ends at node i; SGLang's `(batch,)` expands to it."""
+    """`last_coins`: the coin of the last draw, one a row as in SGLang, or one for each node where the walk may end."""
     (batch, nodes), tokens, coins = tokens.shape, tokens.contiguous(), coins.contiguous()
     inner = torch.where(links.next_token >= 0, torch.arange(nodes, device=tokens.device), -1)
     stats = block_stats(logits, inner, temperature, floors)
@@ -73,5 +73,5 @@ def tree_sample(
         HAS_FLOORS=floors is not None, BLOCKS=padded(stats[0].shape[-1]), num_warps=1,
     )  # fmt: skip
     block_stats(logits, leaf[:, None], temperature, floors, into=stats)
-    draw_rest(logits, tokens, links, stop, last_coins, stats, temperature, floors, extra)
+    draw_rest(logits, tokens, links, stop, per_node(last_coins, nodes), stats, temperature, floors, extra)
     return Walk(accept_index, extra)

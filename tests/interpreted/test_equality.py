@@ -84,11 +84,11 @@ def test_sampling_under_floors(cut: SamplingParams) -> None:
 
 
 def test_last_coin_a_row_as_sglang_gives_it() -> None:
-    """`(batch,)` by expansion, and float32 coins."""
+    """`(batch,)`, and float32 coins."""
     case = {"tokens": torch.tensor([[5, 1, 2]]), "parents": torch.tensor([[-1, 0, 0]])}
     links = TWIN.tree_links(case["tokens"], case["parents"], torch.tensor([0]))
     logits = torch.linspace(-1, 2, 18).view(1, 3, 6)
-    last = torch.tensor([0.71])[:, None].expand(1, 3)
+    last = torch.tensor([0.71])
     agree("tree_sample", logits, case["tokens"], links, torch.tensor([[0.9, 0.1, 0.2]]), last, 1.0)
 
 

@@ -46,7 +46,7 @@ BUGS: dict[str, tuple[str, str, str, Callable[[], object]]] = {
         test_laws.test_tree_sample_emits_p,
     ),
     "coin reused for the last draw": (
-        "tree_sample.py", "links, stop, last_coins,", "links, stop, coins,",
+        "tree_sample.py", "links, stop, per_node(last_coins, nodes),", "links, stop, coins,",
         test_laws.test_tree_sample_emits_p,
     ),
     "wrong sibling order": (
