@@ -2,10 +2,12 @@
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import pytest
 from exercise_runner import EXERCISES, ROOT, Result, grade_id, load, run_all
+from wrong import Wrong
 from wrong_answers import BANK
 
 from specdec_ref.grading.sources import HIDDEN, faults, role, source
@@ -29,7 +31,7 @@ def graded_in_full(name: str, task: str) -> dict[str, Any]:
 
 
 def test_there_are_exercises() -> None:
-    assert {"02_verification"} <= set(EXERCISES)
+    assert {"01_bottleneck", "02_verification"} <= set(EXERCISES)
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -114,15 +116,17 @@ def test_the_bank_is_large_and_covers_every_task() -> None:
     assert {(wrong.exercise, wrong.task) for wrong in BANK} == tasks
 
 
-@pytest.fixture(scope="module")
-def bank_results() -> list[dict[str, Result]]:
-    """Each wrong answer among right ones, graded: one child process for all of them."""
-    return run_all([(graded_in_full(w.exercise, w.task), {**answers(w.exercise), w.task: w.code}) for w in BANK])
+@cache
+def bank_results(name: str) -> dict[Wrong, dict[str, Result]]:
+    """Each wrong answer among right ones, graded: one child process for all of an exercise."""
+    bank = [wrong for wrong in BANK if wrong.exercise == name]
+    jobs = [(graded_in_full(name, wrong.task), {**answers(name), wrong.task: wrong.code}) for wrong in bank]
+    return dict(zip(bank, run_all(jobs), strict=True))
 
 
-@pytest.mark.parametrize("at", range(len(BANK)), ids=[f"{w.task}-{w.name}".replace(" ", "_") for w in BANK])
-def test_wrong_answers_fail_their_own_task_and_are_told_why(at: int, bank_results: list[dict[str, Result]]) -> None:
-    wrong, results = BANK[at], dict(bank_results[at])
+@pytest.mark.parametrize("wrong", BANK, ids=[f"{w.exercise}-{w.task}-{w.name}".replace(" ", "_") for w in BANK])
+def test_wrong_answers_fail_their_own_task_and_are_told_why(wrong: Wrong) -> None:
+    results = dict(bank_results(wrong.exercise)[wrong])
     own = results.pop(f"{wrong.task}-tests")
     assert own.points < own.out_of, own.said
     assert wrong.told in own.said, own.said

@@ -3,38 +3,25 @@
 They are written as learners write them, not as variants of our code. `told` is in the report of no right answer.
 """
 
-from dataclasses import dataclass
 from textwrap import dedent, indent
 
-__all__ = ["BANK", "Wrong"]
+import wrong_answers_01
+from wrong import Wrong, function
 
-
-@dataclass(frozen=True)
-class Wrong:
-    """`task`: grade id of the cell that holds the answer. `told`: words of the sentence that names the mistake."""
-
-    exercise: str
-    task: str
-    name: str
-    told: str
-    code: str
-
-
-def _function(signature: str, body: str) -> str:
-    return f"def {signature}:\n{indent(dedent(body).strip(), '    ')}\n"
+__all__ = ["BANK"]
 
 
 def _verifier(body: str, laws: str = '"iid", "point"') -> str:
-    call = indent(_function("__call__(self, tree, p, rng)", body), "    ")
+    call = indent(function("__call__(self, tree, p, rng)", body), "    ")
     return f"class MyVerifier:\n    lossless_for = frozenset({{{laws}}})\n\n{call}"
 
 
 def _accept(name: str, told: str, body: str) -> Wrong:
-    return Wrong("02_verification", "acceptance", name, told, _function("my_acceptance(p, q, x)", body))
+    return Wrong("02_verification", "acceptance", name, told, function("my_acceptance(p, q, x)", body))
 
 
 def _correct(name: str, told: str, body: str) -> Wrong:
-    return Wrong("02_verification", "correction", name, told, _function("my_correction(p, q)", body))
+    return Wrong("02_verification", "correction", name, told, function("my_correction(p, q)", body))
 
 
 def _verify(name: str, told: str, body: str) -> Wrong:
@@ -42,11 +29,11 @@ def _verify(name: str, told: str, body: str) -> Wrong:
 
 
 def _tau(name: str, told: str, body: str) -> Wrong:
-    return Wrong("02_verification", "tau", name, told, _function("my_tau(p, q)", body))
+    return Wrong("02_verification", "tau", name, told, function("my_tau(p, q)", body))
 
 
 def _draft(name: str, told: str, body: str) -> Wrong:
-    return Wrong("02_verification", "draft", name, told, _function("my_draft(law, text, gamma, rng)", body))
+    return Wrong("02_verification", "draft", name, told, function("my_draft(law, text, gamma, rng)", body))
 
 
 # The frame of a right verifier; the wrong ones fill in `ratio`, `rest`, or the end of it.
@@ -82,6 +69,7 @@ GREEDY_CHAIN = """
     """
 
 BANK = (
+    *wrong_answers_01.ANSWERS,
     _accept("no cap", "has no cap", "return p[x] / q[x]"),
     _accept("upside down", "wrong way round", "return float(torch.clamp(q[x] / p[x], max=1))"),
     _accept("p alone", "q is left out", "return p[x].item()"),
