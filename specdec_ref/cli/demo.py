@@ -46,7 +46,7 @@ TASKS = (
     Task("chat", "Why is the sky blue?", 48),
 )
 
-DEPTHS = {"ngram": 6, "layer-skip": 2}  # a guess that costs nothing may be long; one that costs forwards may not
+DEPTHS = {"ngram": 6, "eagle": 3, "layer-skip": 2}  # the less a guess costs, the longer a draft may be
 ABOUT = {
     PLAIN: "one forward of the target a token",
     "ngram": "copies what followed the same words before",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     group = parser.add_argument_group("demo")
     group.add_argument("--draft-model", metavar="MODEL", help="also run the drafter `draft`, with this model")
-    group.add_argument("--depth", type=int, metavar="N", help="gamma (default: 6 ngram, 2 layer-skip, 4 others)")
+    group.add_argument("--depth", type=int, metavar="N", help="gamma (default: 6 ngram, 3 eagle, 2 layer-skip, 4 draft)")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens an answer (default: 80 and 48)")
 
 
