@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     group = parser.add_argument_group("demo")
     group.add_argument("--draft-model", metavar="MODEL", help="also run the drafter `draft`, with this model")
-    group.add_argument("--depth", type=int, metavar="N", help="gamma (default: 6 ngram, 3 eagle, 2 layer-skip, 4 draft)")
+    group.add_argument("--depth", type=int, metavar="N", help="default: 6 ngram, 3 eagle, 2 layer-skip, 4 draft")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens an answer (default: 80 and 48)")
 
 
