@@ -122,7 +122,11 @@ def _autograde(course: "Course", what: Sequence[str], student: str | None) -> in
 
 
 def _report(course: "Course", *, feedback: bool, as_json: bool) -> int:
+    from specdec_ref.cli.shared import say
+
     marks = course.marks()
+    if not marks:
+        say("nothing is graded yet: `specdec grade autograde PATH`", style="")
     if feedback:
         for student, name in sorted({(mark.student, mark.exercise) for mark in marks}):
             print(course.feedback(student, name).relative_to(course.root))

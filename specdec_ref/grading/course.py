@@ -111,7 +111,7 @@ class Course:
     def marks(self) -> list[Mark]:
         """All graded cells of all hand-ins, in the order of the exercises and their tasks."""
         order = {(name, task): at for name in self.names() for at, task in enumerate(self._tasks(name))}
-        with Gradebook(self._database, "specdec") as book:
+        with _own_programs(), Gradebook(self._database, "specdec") as book:
             found = [
                 Mark(submission.student.id, submission.assignment.name, grade.name, _points(grade), grade.max_score)
                 for name in self.names()
@@ -149,7 +149,7 @@ class Course:
 
     @contextmanager
     def _api(self, release: Path | None = None, *, gradebook: bool = True) -> Iterator[NbGraderAPI]:
-        """nbgrader in this process; the programs it calls (alembic) are those of this environment."""
+        """nbgrader in this process."""
         config = _config(self.allowance)
         where, book = config.CourseDirectory, self._book
         where.course_id, where.root, where.source_directory = "specdec", str(self.root), "solutions"
@@ -158,14 +158,9 @@ class Course:
         where.feedback_directory, where.db_url = str(book / "feedback"), self._database if gradebook else "sqlite://"
         config.GenerateAssignment.no_database = not gradebook
         config.SaveCells.enabled = gradebook
-        path = os.environ["PATH"]
-        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries, about objects it adds later
-                yield NbGraderAPI(config=config)
-        finally:
-            os.environ["PATH"] = path
+        with _own_programs(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries, about objects it adds later
+            yield NbGraderAPI(config=config)
 
     def _inspected(self, notebook: Path) -> list[str]:
         """What is odd about a hand-in, in sentences. Raises RuntimeError if it is no notebook at all."""
@@ -183,6 +178,17 @@ class Course:
             if ids.count(name) > 1
         ]
         return notes + [f"cell {name} is missing" for name in wanted if name not in ids]
+
+
+@contextmanager
+def _own_programs() -> Iterator[None]:
+    """The programs that nbgrader calls (alembic, for a new gradebook) are those of this environment."""
+    path = os.environ["PATH"]
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
 
 
 def _config(allowance: Allowance) -> Config:
