@@ -59,7 +59,7 @@ class RunStats:
             accepted=sum(r.accepted for r in rows),
             accepted_per_position=per_position(rows),
             histogram=dict(sorted(Counter(r.accepted for r in rows).items())),
-            distortion=sum(r.distortion for r in rows),
+            distortion=sum((r.distortion for r in rows), start=0.0),
         )
 
     @property

@@ -69,7 +69,8 @@ def card(
     tables = [row for row in measured if "task" in row]
     if tables:
         lines += [
-            "Measured on prompts that nobody trained on (`python -m specdec_ref.bench.acceptance`):", "",
+            f"Measured on prompts that nobody trained on (`python -m specdec_ref.bench.acceptance`), {_setting(measured)}:",
+            "",
             "| drafter | T | split | task | tau | accepted by position |", "|---|---|---|---|---|---|",
         ]  # fmt: skip
         lines += [
@@ -78,3 +79,10 @@ def card(
         ]  # fmt: skip
         lines.append("")
     return "\n".join(lines)
+
+
+def _setting(measured: Sequence[Mapping[str, Any]]) -> str:
+    """In what format and with which drafts the rows came about."""
+    depths = sorted({row["depth"] for row in measured if "depth" in row})
+    formats = sorted({str(row["dtype"]).removeprefix("torch.") for row in measured if "dtype" in row})
+    return ", ".join([f"chains of gamma = {'/'.join(map(str, depths))}", *formats])
