@@ -69,8 +69,8 @@ def card(
     tables = [row for row in measured if "task" in row]
     if tables:
         lines += [
-            f"Measured on prompts that nobody trained on (`python -m specdec_ref.bench.acceptance`), {_setting(measured)}:",
-            "",
+            "Measured on prompts that nobody trained on (`python -m specdec_ref.bench.acceptance`), "
+            f"{_setting(measured)}:", "",
             "| drafter | T | split | task | tau | accepted by position |", "|---|---|---|---|---|---|",
         ]  # fmt: skip
         lines += [
