@@ -87,7 +87,7 @@ def specdec(capsys: pytest.CaptureFixture[str]) -> Specdec:
 
 def start(*argv: object) -> "subprocess.Popen[str]":
     """A real process, without network and with one thread."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so it is in a job of `nohup` or `&`, and children inherit it
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job of `nohup` or `&`
         signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
