@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -211,13 +212,22 @@ def test_a_reader_that_goes_away_ends_it_quietly(folder: Path, prompts: Path) ->
 # Interrupted
 
 
+def read_on(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """(stdout, stderr) to the end. `communicate` would lose what a `readline` before it has read ahead."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output = process.stdout.read(), process.stderr.read()
+    process.wait(timeout=120)
+    return output
+
+
 def test_interrupt_leaves_whole_lines_and_code_130(folder: Path, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "p", *({"id": i, "prompt": "The keeper"} for i in range(500)))
     process = start("generate", "--target", folder, "--prompts-file", file, "--json", "--ignore-eos", "--batch-size", 2)
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=120)
+    rest, err = read_on(process)
     rows = [json.loads(line) for line in (first + rest).splitlines()]
     assert process.returncode == 130
     assert [row["id"] for row in rows] == list(range(len(rows)))
@@ -233,7 +243,7 @@ def test_interrupt_in_mid_stream_ends_the_line(folder: Path) -> None:
     assert process.stdout is not None
     first = process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=120)
+    rest, err = read_on(process)
     assert process.returncode == 130
     assert (first + rest).endswith("\n")
     assert err.endswith("specdec: interrupted\n")
