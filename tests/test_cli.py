@@ -3,10 +3,9 @@
 import io
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_helpers import ROOT, Specdec, folder, specdec, start, write_lines
@@ -20,6 +19,9 @@ from specdec_ref.metrics import StepRecord
 from specdec_ref.models import hub
 from specdec_ref.session import Session
 from specdec_ref.verifiers import VERIFIERS
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["folder", "specdec"]  # fixtures
 
@@ -216,9 +218,8 @@ def read_on(process: "subprocess.Popen[str]") -> tuple[str, str]:
     """(stdout, stderr) to the end. `communicate` would lose what a `readline` before it has read ahead."""
     assert process.stdout is not None
     assert process.stderr is not None
-    output = process.stdout.read(), process.stderr.read()
-    process.wait(timeout=120)
-    return output
+    with process:
+        return process.stdout.read(), process.stderr.read()
 
 
 def test_interrupt_leaves_whole_lines_and_code_130(folder: Path, tmp_path: Path) -> None:
