@@ -1,9 +1,10 @@
 """What a plausible wrong answer is, and how one is written down."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import dedent, indent
 
-__all__ = ["Wrong", "function"]
+__all__ = ["Wrong", "function", "task"]
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,8 @@ class Wrong:
 def function(signature: str, body: str) -> str:
     """Source of a function."""
     return f"def {signature}:\n{indent(dedent(body).strip(), '    ')}\n"
+
+
+def task(exercise: str, name: str, signature: str) -> Callable[[str, str, str], Wrong]:
+    """A writer of wrong answers to one task, whose answer is a function: (name, told, body of the function) -> Wrong."""
+    return lambda wrong, told, body: Wrong(exercise, name, wrong, told, function(signature, body))

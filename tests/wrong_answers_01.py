@@ -1,21 +1,19 @@
 """Plausible wrong answers to exercise 01."""
 
-from wrong import Wrong, function
+from wrong import Wrong, task
 
 __all__ = ["ANSWERS"]
 
 
+_roof = task("01_bottleneck", "roofline", "my_roofline(moved, work, bandwidth, peak)")
+_kv = task("01_bottleneck", "kv", "my_kv_bytes(config, tokens, cache_dtype)")
+_gamma = task("01_bottleneck", "gamma", "my_best_gamma(alpha, c, v, longest)")
+_count = task("01_bottleneck", "step", "my_step(weights, size, texts, k, context, kv)")
+_rate = task("01_bottleneck", "speedup", "my_speedup(alpha, gamma, seconds, draft_seconds)")
+
+
 def _step(name: str, told: str, moved: str, work: str = "2 * weights * texts * k") -> Wrong:
-    signature, answer = "my_step(weights, size, texts, k, context, kv)", f"moved = {moved}\nreturn moved, {work}"
-    return Wrong("01_bottleneck", "step", name, told, function(signature, answer))
-
-
-def _roof(name: str, told: str, body: str) -> Wrong:
-    return Wrong("01_bottleneck", "roofline", name, told, function("my_roofline(moved, work, bandwidth, peak)", body))
-
-
-def _kv(name: str, told: str, body: str) -> Wrong:
-    return Wrong("01_bottleneck", "kv", name, told, function("my_kv_bytes(config, tokens, cache_dtype)", body))
+    return _count(name, told, f"moved = {moved}\nreturn moved, {work}")
 
 
 def _speed(name: str, told: str, tau: str, cost: str = "gamma * c + v") -> Wrong:
@@ -24,12 +22,7 @@ def _speed(name: str, told: str, tau: str, cost: str = "gamma * c + v") -> Wrong
     tau = {tau}
     return tau / ({cost})
     """
-    signature = "my_speedup(alpha, gamma, seconds, draft_seconds)"
-    return Wrong("01_bottleneck", "speedup", name, told, function(signature, body))
-
-
-def _gamma(name: str, told: str, body: str) -> Wrong:
-    return Wrong("01_bottleneck", "gamma", name, told, function("my_best_gamma(alpha, c, v, longest)", body))
+    return _rate(name, told, body)
 
 
 # What is right in tasks 1 and 4.
