@@ -53,13 +53,14 @@ def counted(texts: int, k: int, context: int, dtype: torch.dtype) -> tuple[int, 
 
 def against(value: float, right: float, unit: str) -> tuple[bool, str]:
     """Whether it is right and, if not, by how much it is off."""
+    gave = f"it gave {value:,.0f} {unit}" if abs(value) >= 1 else f"it gave {value:.3g} {unit}"
     if abs(value - right) <= CLOSE * abs(right):
-        return True, f"it gave {value:,.6g} {unit}, as counted"
+        return True, f"{gave}, as counted"
     if not value > 0:
-        return False, f"it gave {value:,.6g} {unit}"
+        return False, gave
     factor = max(value / right, right / value)
-    off = f"{factor:.3g} times" if factor > 1.5 else f"{abs(value / right - 1):.2%}"
-    return False, f"it gave {value:,.6g} {unit}, {off} too {'many' if value > right else 'few'}"
+    off = f"by a factor of {factor:.3g}" if factor > 1.5 else f"by {abs(value / right - 1):.2%}"
+    return False, f"{gave}, too {'many' if value > right else 'few'} {off}"
 
 
 def step(function: Callable[..., tuple[float, float]], steps: Sequence[Step] = STEPS) -> Report:
@@ -199,8 +200,8 @@ def speedup(
 
         def judge(value: float) -> tuple[bool, str]:
             good = abs(value - right) < CLOSE
-            word = "as fast as" if good else "faster than" if value > right else "slower than"
-            plural = f"the mean of all {courses} courses" if courses > 1 else "the only course"
+            word = "as counted" if good else "too fast" if value > right else "too slow"
+            plural = f"over all {courses} courses" if courses > 1 else "for the only course"
             return good, f"it gave {value:.4f}, {word} {plural} that such a round can take"
 
         price = f"at {1e3 * draft_seconds:g} ms" if draft_seconds else "for nothing"

@@ -62,16 +62,23 @@ def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[S
 
 
 def _reasons(code: Any, failed: Sequence[tuple[Trial, Any]], suspects: Sequence[Suspect]) -> list[str]:
-    """The sentence that explains all that failed or, if there is none, the few that explain most of it."""
+    """The sentence that explains all that failed or, if there is none, a few that explain much of it, and how much.
+
+    Of those few, always the one that explains most of what is left: two mistakes at once then are named as two.
+    """
     if not all(_explains(Suspect("", code), trial, outcome) for trial, outcome in failed):
         return ["It gives something else each time it is run: it takes chance, or memory, from outside."]
-    for suspect in suspects:
-        if failed and all(_explains(suspect, trial, outcome) for trial, outcome in failed):
-            return [suspect.says]
-    reasons: list[str] = []
-    for trial, outcome in failed:
-        reasons += next(([s.says] for s in suspects if _explains(s, trial, outcome)), [])
-    return list(dict.fromkeys(reasons))
+    explained = [{i for i, (trial, outcome) in enumerate(failed) if _explains(s, trial, outcome)} for s in suspects]
+    left, reasons = set(range(len(failed))), []
+    while left and suspects:
+        best = max(range(len(suspects)), key=lambda i: len(explained[i] & left))
+        found = explained[best] & left
+        if not found:
+            break
+        share = "" if len(found) == len(failed) else f" (This would explain {len(found)} of {len(failed)} failures.)"
+        reasons.append(suspects[best].says + share)
+        left -= found
+    return reasons
 
 
 def _explains(suspect: Suspect, trial: Trial, outcome: Any) -> bool:
@@ -101,8 +108,8 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
 def _sentence(error: Exception) -> str:
     """The error and the last line of a notebook cell that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename.startswith("<") or "ipykernel_" in frame.filename]
-    where = f" in your line `{own[-1].line}`" if own and own[-1].line else ""
+    own = [f for f in frames if f.line and (f.filename.startswith("<") or "ipykernel_" in f.filename)]
+    where = f" in your line `{own[-1].line}`" if own else ""
     return f"it raised {type(error).__name__}{where}: {' '.join(str(error).split())}"
 
 

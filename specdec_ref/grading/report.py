@@ -12,6 +12,7 @@ from specdec_ref.palette import PALETTE
 __all__ = ["UNWRITTEN", "Case", "Credit", "Report"]
 
 UNWRITTEN = "not written yet: it still raises NotImplementedError"
+FIRST = "Write it in the cell above and run that cell, then run this one again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +67,30 @@ class Report:
         return credit
 
     def __str__(self) -> str:
+        if self._unwritten:
+            return f"{self._heading()}. {FIRST}"
         lines = [self._heading()]
         lines += [f"  {'holds' if case.passed else 'FAILS'}  {case.asks}: {case.says}" for case in self.cases]
         return "\n".join(lines + [f"  Likely reason: {reason}" for reason in self.reasons])
 
     def _repr_html_(self) -> str:
+        if self._unwritten:
+            return f"<p><b>{escape(self._heading())}.</b> {FIRST}</p>"
         rows = "".join(
             f"<tr><td style='color:{PALETTE['accepted' if case.passed else 'rejected']};white-space:nowrap;"
             f"vertical-align:top'><b>{'✓ holds' if case.passed else '✗ fails'}</b></td>"
-            f"<td style='text-align:left'><b>{escape(case.asks)}.</b> {escape(case.says)}</td></tr>"
+            f"<td style='text-align:left'><b>{escape(case.asks)}:</b> {escape(case.says)}</td></tr>"
             for case in self.cases
         )
         reasons = "".join(f"<p><b>Likely reason.</b> {escape(reason)}</p>" for reason in self.reasons)
         return f"<p><b>{escape(self._heading())}</b></p><table>{rows}</table>{reasons}"
 
+    @property
+    def _unwritten(self) -> bool:
+        return all(UNWRITTEN in case.says for case in self.cases)
+
     def _heading(self) -> str:
-        if all(UNWRITTEN in case.says for case in self.cases):
+        if self._unwritten:
             return f"{self.title}: not written yet"
         count = len(self.cases)
         return f"{self.title}: {'all ' if self.ok else f'{self.passed} of '}{count} case{'s' * (count > 1)} hold"
