@@ -2,20 +2,25 @@
 
     seconds of a step   = max(bytes moved / bandwidth, FLOP / peak)                 the roofline: whichever takes longer
     bytes moved         = weights + KV cache of every row,    FLOP = 2 * weights * batch * k + attention
-    tau                 = 1 + alpha + ... + alpha^gamma = (1 - alpha^(gamma+1)) / (1 - alpha)
-    speed-up            = tau / (gamma c + v(gamma + 1))
+    tau of a chain      = 1 + a_1 + a_1 a_2 + ...       = (1 - alpha^(gamma+1)) / (1 - alpha)  where all a_j = alpha
+    tau of a tree       = sum over nodes of the products of its path's rank acceptances   (`trees.sequoia`)
+    speed-up            = tau / (gamma c + v(gamma + 1) + overhead)
 
 v(k) = T(k) / T(1) is the price of checking k tokens at once, c the price of one draft token, both in plain steps.
 Sources: Williams et al. 2009 (roofline); Leviathan et al. 2023, eq. 1 and Thm. 3.8, who take v = 1. Nothing here
-runs a model: the measured curve comes from `bench.curve`.
+runs a model: measured costs come from `bench.calibrate`.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
-__all__ = ["Machine", "ModelShape", "VerifyCurve", "expected_tau", "ideal_curve", "speedup"]
+__all__ = [
+    "GPUS", "Machine", "ModelShape", "RoundCosts", "VerifyCurve", "best_gamma", "expected_chain", "expected_tau",
+    "ideal_curve", "speedup",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,15 @@ class ModelShape:
         return max(self.memory_seconds(machine, batch, k, context), self.compute_seconds(machine, batch, k, context))
 
 
+GPUS = {  # inputs of a model, not measurements: bandwidth and dense bfloat16 peak of NVIDIA's data sheets
+    "L4": Machine("NVIDIA L4", 300e9, 121e12),
+    "L40S": Machine("NVIDIA L40S", 864e9, 362e12),
+    "A100": Machine("NVIDIA A100 SXM 80 GB", 2039e9, 312e12),
+    "H100": Machine("NVIDIA H100 SXM", 3350e9, 989e12),
+    "H200": Machine("NVIDIA H200 SXM", 4800e9, 989e12),
+}
+
+
 def ideal_curve(shape: ModelShape, machine: Machine, batch: int = 1, context: int = 0) -> Callable[[int], float]:
     """v(k) as the roofline has it."""
     one = shape.step_seconds(machine, batch, 1, context)
@@ -106,15 +120,67 @@ class VerifyCurve:
 
     def __call__(self, k: int) -> float:
         """Raises ValueError outside the measured range: a cost that was not measured is not known."""
-        known = sorted(self.seconds)
-        if not 1 <= k <= known[-1]:
-            raise ValueError(f"v was measured for k from 1 to {known[-1]}, not for {k}")
-        right = bisect_left(known, k)
-        if known[right] == k:
-            return self.seconds[k] / self.seconds[1]
-        low, high = known[right - 1], known[right]
-        share = (k - low) / (high - low)
-        return ((1 - share) * self.seconds[low] + share * self.seconds[high]) / self.seconds[1]
+        if not 1 <= k <= max(self.seconds):
+            raise ValueError(f"v was measured for k from 1 to {max(self.seconds)}, not for {k}")
+        return _between(self.seconds, k) / self.seconds[1]
+
+
+def _between(points: Mapping[int, float], at: int) -> float:
+    """Straight between measured points; behind the last, where arithmetic is the limit, in proportion."""
+    known = sorted(points)
+    if at >= known[-1]:
+        return points[known[-1]] * at / known[-1]
+    right = bisect_left(known, at)
+    if known[right] == at:
+        return points[at]
+    low, high = known[right - 1], known[right]
+    share = (at - low) / (high - low)
+    return (1 - share) * points[low] + share * points[high]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCosts:
+    """What a round takes here, measured in seconds: a forward over n tokens, a draft of so many levels, the rest.
+
+    `overhead`: verifying, committing, counting. A batch of b rows with k nodes each is taken for b k tokens, and its
+    draft for the same share of a step as one row's: the weights are shared, the caches' own reading is left out.
+    """
+
+    verify: Mapping[int, float]
+    draft: Mapping[int, float]
+    overhead: float = 0.0
+
+    def __post_init__(self) -> None:
+        VerifyCurve(self.verify)  # refuses the same nonsense
+        if not (self.draft and self.overhead >= 0 and all(d > 0 and t >= 0 for d, t in self.draft.items())):
+            raise ValueError("draft costs need seconds >= 0 for at least one depth >= 1, and an overhead >= 0")
+
+    def c(self, depth: int) -> float:
+        """Proposing so many levels, in plain steps."""
+        return _between({0: 0.0, **self.draft}, depth) / self.verify[1]
+
+    def round(self, depth: int, nodes: int, batch: int = 1) -> float:
+        """A round in plain steps of that batch: draft, verification of `nodes` a row, overhead."""
+        step = _between(self.verify, batch)
+        return self.c(depth) + (_between(self.verify, batch * nodes) + self.overhead) / step
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RoundCosts":
+        """The inverse of `to_dict`; JSON has made strings of the keys. Raises ValueError if something is missing."""
+        try:
+            verify, draft = ({int(k): float(t) for k, t in values[name].items()} for name in ("verify", "draft"))
+            return cls(verify, draft, float(values["overhead"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no round costs: {error!r}") from error
+
+
+def expected_chain(acceptance: Sequence[float]) -> float:
+    """Mean tokens a round of a chain whose draft j, once it is tested, is accepted with probability acceptance[j]."""
+    return 1.0 + sum(accumulate(acceptance, lambda reached, share: reached * share))
 
 
 def expected_tau(alpha: float, gamma: int) -> float:
@@ -124,9 +190,19 @@ def expected_tau(alpha: float, gamma: int) -> float:
     """
     if not 0.0 <= alpha <= 1.0 or gamma < 0:
         raise ValueError(f"alpha must be in [0, 1] and gamma >= 0, got {alpha} and {gamma}")
-    return sum(alpha**i for i in range(gamma + 1))  # equals the fraction above, without 0/0 at alpha = 1
+    return expected_chain([alpha] * gamma)  # equals the fraction above, without 0/0 at alpha = 1
 
 
-def speedup(tau: float, gamma: int, c: float, v: Callable[[int], float]) -> float:
+def speedup(tau: float, gamma: int, c: float, v: Callable[[int], float], overhead: float = 0.0) -> float:
     """Plain steps that a round replaces over plain steps that it costs; below 1 drafting loses."""
-    return tau / (gamma * c + v(gamma + 1))
+    return tau / (gamma * c + v(gamma + 1) + overhead)
+
+
+def best_gamma(
+    acceptance: Sequence[float], c: float, v: Callable[[int], float], overhead: float = 0.0
+) -> tuple[int, float]:
+    """The gamma from 0 to len(acceptance) with the largest speed-up, and that speed-up; 0: do not speculate."""
+    gammas = range(len(acceptance) + 1)
+    ways = {g: speedup(expected_chain(acceptance[:g]), g, c, v, overhead if g else 0.0) for g in gammas}
+    best = max(gammas, key=lambda g: ways[g])
+    return best, ways[best]

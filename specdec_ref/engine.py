@@ -12,11 +12,13 @@ Sources: Leviathan et al. 2023, Alg. 1; Chen et al. 2023, Alg. 2; for trees, Mia
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from specdec_ref.adaptive import LengthControl
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter, DraftTree, Randomness, TargetOutput, Verifier, VerifyResult
 from specdec_ref.kernels.contract import upload
@@ -42,19 +44,22 @@ class SpecEngine:
         verifier: Verifier | str = "auto",
         limits: Limits = Limits(),
         lossy: bool = False,
+        control: LengthControl | None = None,
         randomness: Callable[[int, int, Purpose], Randomness] = KeyedRandomness,
         backend: str | None = None,
     ) -> None:
         """`limits`: when a request ends. `randomness(seed, position, purpose)` makes every source of chance.
 
-        `lossy`: allow a verifier that changes the law of the text. `backend`: who verifies, see `verify_batch`;
-        None: the kernels where the target uses them, if they can.
+        `lossy`: allow a verifier that changes the law of the text. `control`: how deep each row may draft, decided
+        anew before every round, within `budget.depth`; None: always as deep as that. `backend`: who verifies, see
+        `verify_batch`; None: the kernels where the target uses them, if they can.
 
         Raises ValueError for an unknown verifier, one that is not exact at this temperature, or a lossy one unasked.
         """
         self.target, self.drafter = target, drafter
         self.budget, self.sampling, self.limits = budget, sampling, limits
         self.verifier = choose_verifier(verifier, sampling, lossy=lossy)
+        self.control = control
         self.randomness = randomness
         self.backend = backend or ("auto" if target.backend == "triton" else "torch")
         self.requests: list[Request] = []  # those still running, in the order of the cache's rows
@@ -78,6 +83,8 @@ class SpecEngine:
         output = self.target.start([prompt[:-1] for prompt in prompts], capacity=room)
         counts = [len(prompt) - 1 for prompt in prompts]
         self.drafter.start(range(len(prompts)), prompts, _features(output, [range(count) for count in counts]))
+        if self.control:
+            self.control.start(range(len(prompts)))
         for request in requests:
             request.prefill_seconds = time.perf_counter() - started
         self.requests = requests
@@ -91,8 +98,9 @@ class SpecEngine:
         requests, rows = self.requests, [request.row for request in self.requests]
         clock = [time.perf_counter()]
         rngs = [self.randomness(r.seed, len(r.tokens), "draft") for r in requests]
-        trees = self.drafter.propose(rows, self._round_budget(), self.sampling, rngs)
-        trees = [self._fitted(tree, request) for tree, request in zip(trees, requests, strict=True)]
+        depths = self._depths(rows)
+        trees = self.drafter.propose(rows, self._round_budget(max(depths)), self.sampling, rngs)
+        trees = [_fitted(*row) for row in zip(trees, requests, depths, strict=True)]
         clock.append(time.perf_counter())
         output = self.target.forward(trees)
         clock.append(time.perf_counter())
@@ -110,6 +118,8 @@ class SpecEngine:
             request.records.append(record)
             request.seconds += record.step_s
             records.append(record)
+        if self.control:
+            self.control.observe(records)
         self._retire()
         return records
 
@@ -140,18 +150,18 @@ class SpecEngine:
         self.drafter.finish([request.row for request in self.requests])
         self.requests = []
 
-    def _round_budget(self) -> DraftBudget:
-        """No deeper than the neediest row can use: one of a round's tokens is always the target's own."""
-        useful = max(request.remaining for request in self.requests) - 1
-        if useful >= self.budget.depth:
-            return self.budget
-        return DraftBudget(useful, self.budget.topk, self.budget.nodes, self.budget.min_confidence)
+    def _depths(self, rows: Sequence[int]) -> list[int]:
+        """How deep each row may draft: as the controller wants, but not past the last token it may emit.
 
-    def _fitted(self, tree: DraftTree, request: Request) -> DraftTree:
-        """The tree cut to what this row can still emit, so that a row's drafts do not depend on its neighbours."""
-        if tree.token_list[0] != request.tokens[-1]:
-            raise RuntimeError(f"the drafter's root {tree.token_list[0]} is not request {request.row}'s last token")
-        return tree.cut(min(self.budget.depth, request.remaining - 1))
+        One of a round's tokens is always the target's own. Nothing here has seen a guess of this round.
+        """
+        most = self.budget.depth
+        wanted = self.control.depths(rows, most) if self.control else [most] * len(rows)
+        return [min(most, depth, r.remaining - 1) for depth, r in zip(wanted, self.requests, strict=True)]
+
+    def _round_budget(self, depth: int) -> DraftBudget:
+        """The budget, no deeper than the neediest row can use."""
+        return self.budget if depth >= self.budget.depth else replace(self.budget, depth=depth)
 
     def _commit(self, trees: Sequence[DraftTree], results: Sequence[VerifyResult], output: TargetOutput) -> None:
         kept = [(0, *result.path) for result in results]
@@ -173,6 +183,13 @@ class SpecEngine:
         self.drafter.finish(done)
         self.target.cache.select(kept)
         self.requests = [self.requests[i] for i in kept]
+
+
+def _fitted(tree: DraftTree, request: Request, depth: int) -> DraftTree:
+    """The tree cut to what this row may draft, so that a row's drafts do not depend on its neighbours' needs."""
+    if tree.token_list[0] != request.tokens[-1]:
+        raise RuntimeError(f"the drafter's root {tree.token_list[0]} is not request {request.row}'s last token")
+    return tree.cut(depth)
 
 
 def _features(output: TargetOutput | None, kept: Sequence[Sequence[int]]) -> list[Tensor] | None:

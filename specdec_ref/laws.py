@@ -7,7 +7,7 @@ run, with commit and rollback. No second, analytic law of any verifier is needed
     law(text) = sum over scripts that emit it of  prod_i P(choice_i)          lossless iff law = prod_t p(x_t | x_<t)
 
 Keep it small: a vocabulary of 3, five drawn nodes at most. After a round, engines with equal state are merged, the
-state being all that the next round can depend on: committed text and what the caches really hold.
+state being all that the next round can depend on: committed text, what the caches really hold, the controller's repr.
 """
 
 import copy
@@ -143,8 +143,8 @@ def _fork(engine: SpecEngine) -> SpecEngine:
 
 
 def _fingerprint(engine: SpecEngine) -> bytes:
-    """All that the next round depends on: text, and the caches' valid slots of target and draft model or head."""
-    parts = [repr([request.tokens for request in engine.requests])]
+    """All that the next round depends on: text, controller, valid cache slots of target and draft model or head."""
+    parts = [repr([request.tokens for request in engine.requests]), repr(engine.control)]
     drafter: Any = engine.drafter
     for owner in (engine.target, getattr(drafter, "lm", None), drafter if hasattr(drafter, "cache") else None):
         if owner is not None:

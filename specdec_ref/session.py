@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specdec_ref.adaptive import LengthControl
 from specdec_ref.baseline import plain_generate
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter, Verifier
@@ -84,17 +85,18 @@ class Session:
     def engine(
         self, drafter: str | Drafter = "ngram", *, draft_model: str | None = None, budget: DraftBudget = DraftBudget(),
         sampling: SamplingParams = SamplingParams(), verifier: str | Verifier = "auto", limits: Limits | None = None,
-        lossy: bool = False,
+        lossy: bool = False, control: LengthControl | None = None,
     ) -> SpecEngine:  # fmt: skip
-        """A speculative engine. `drafter` and `verifier` are names or objects of your own; `lossy` as in `SpecEngine`.
+        """A speculative engine. `drafter`, `verifier`: names or objects of your own; the rest as in `SpecEngine`.
 
         Raises ValueError for an unknown name, a draft model that does not fit, or a lossy verifier unasked.
         """
         guess = build_drafter(drafter, self.target, draft_model) if isinstance(drafter, str) else drafter
         limits = self.limits() if limits is None else limits
         return SpecEngine(
-            self.target, guess, budget=budget, sampling=sampling, verifier=verifier, limits=limits, lossy=lossy
-        )
+            self.target, guess, budget=budget, sampling=sampling, verifier=verifier, limits=limits, lossy=lossy,
+            control=control,
+        )  # fmt: skip
 
     def plain(
         self, prompts: Sequence[Sequence[int]], *, sampling: SamplingParams = SamplingParams(),

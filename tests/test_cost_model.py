@@ -1,11 +1,23 @@
 """The cost model against worked numbers."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 from torch import nn
 
-from specdec_ref.cost_model import Machine, ModelShape, VerifyCurve, expected_tau, ideal_curve, speedup
+from specdec_ref.cost_model import (
+    GPUS,
+    Machine,
+    ModelShape,
+    RoundCosts,
+    VerifyCurve,
+    best_gamma,
+    expected_chain,
+    expected_tau,
+    ideal_curve,
+    speedup,
+)
 from specdec_ref.models.toy import tiny_llama
 
 SHAPE = ModelShape(weights=1000, layers=2, heads=4, kv_heads=2, head_dim=8, bytes_per_weight=2.0, bytes_per_cached=2.0)
@@ -80,3 +92,48 @@ def test_speedup_with_v_one_is_leviathans_theorem() -> None:
     alpha, gamma, c = 0.8, 5, 0.05
     wanted = (1 - alpha ** (gamma + 1)) / ((1 - alpha) * (gamma * c + 1))
     assert speedup(expected_tau(alpha, gamma), gamma, c, lambda k: 1.0) == pytest.approx(wanted)
+
+
+def test_tau_of_a_chain_whose_positions_differ() -> None:
+    assert expected_chain([0.5, 0.4, 0.0, 1.0]) == pytest.approx(1 + 0.5 + 0.2)
+    assert expected_chain([]) == 1.0
+    assert expected_tau(0.7, 3) == pytest.approx((1 - 0.7**4) / (1 - 0.7))
+
+
+def test_the_best_gamma_is_the_one_that_no_other_beats_and_may_be_zero() -> None:
+    curve = VerifyCurve({1: 1.0, 9: 1.8})
+    gamma, gain = best_gamma([0.8] * 8, 0.1, curve, overhead=0.05)
+    ways = [speedup(expected_tau(0.8, g), g, 0.1, curve, 0.05 if g else 0.0) for g in range(9)]
+    assert gain == max(ways)
+    assert 0 < gamma == ways.index(gain) < 8
+    assert best_gamma([0.1] * 8, 0.1, curve) == (0, 1.0), "a draft that is rarely right does not pay"
+
+
+def test_a_round_costs_its_draft_its_verification_and_the_rest() -> None:
+    costs = RoundCosts({1: 0.02, 4: 0.03, 8: 0.05}, {1: 0.004, 3: 0.010}, overhead=0.001)
+    assert costs.c(1) == pytest.approx(0.2)
+    assert costs.c(2) == pytest.approx(0.35)  # half-way
+    assert costs.c(6) == pytest.approx(1.0)  # twice the longest that was measured
+    assert costs.round(0, 1) == pytest.approx(1.05)
+    assert costs.round(3, 4) == pytest.approx(0.5 + 1.5 + 0.05)
+    # four rows: a plain step checks 4 tokens, this round 16, twice as many as were measured; the draft keeps its share
+    assert costs.round(3, 4, batch=4) == pytest.approx(0.5 + (0.10 + 0.001) / 0.03)
+    assert RoundCosts.from_dict(json.loads(json.dumps(costs.to_dict()))) == costs
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"verify": {1: 1.0}, "draft": 3, "overhead": 0}, {"verify": {2: 1.0}, "draft": {1: 1}, "overhead": 0},
+               {"verify": {1: 1.0}, "draft": {}, "overhead": 0}, {"verify": {1: 1.0}, "draft": {1: 1}, "overhead": -1}]
+)  # fmt: skip
+def test_costs_that_cannot_be_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"costs|verify curve"):
+        RoundCosts.from_dict(values)
+
+
+def test_on_a_named_gpu_a_larger_batch_leaves_less_for_speculation() -> None:
+    """The roofline as a model: an 8B model in bfloat16, four guesses, next to no context."""
+    llama = ModelShape(8_030_000_000, 32, 32, 8, 128)
+    gains = [speedup(3.0, 4, 0.05, ideal_curve(llama, GPUS["H100"], batch)) for batch in (1, 64, 256)]
+    assert gains[0] > 2.4 > gains[1] > 1 > gains[2], "arithmetic is the limit there: five tokens cost five steps"
+    long = [speedup(3.0, 4, 0.05, ideal_curve(llama, GPUS["H100"], 256, context)) for context in (0, 32_000)]
+    assert long[1] > long[0], "a long context is read once for all five tokens"

@@ -18,9 +18,8 @@ from torch import Tensor
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.models.target import Target, last_logits
-from specdec_ref.sampling import warp
 from specdec_ref.trees.dynamic import dynamic
-from specdec_ref.trees.growth import Grow, Growth
+from specdec_ref.trees.growth import Grow, Growth, confidence
 
 __all__ = ["DraftModelDrafter"]
 
@@ -111,9 +110,12 @@ class DraftModelDrafter:
         return [_tree(chain, law, sampling) for chain, law in zip(chains, laws, strict=True)]
 
     def _read(self, tokens: Sequence[Sequence[int]], sampling: SamplingParams) -> Float[Tensor, "batch vocab"]:
-        """Append these tokens to the cache, a list a row, unless they give NaN; q after each list's last one."""
+        """Append these tokens to the cache, a list a row, unless they give NaN; q after each list's last one.
+
+        At T = 0, where q is one-hot, it is what the draft model thinks at T = 1: its argmax, and how sure it is.
+        """
         trees = [_tree(row, (), None) for row in tokens]
-        q = warp(last_logits(self.lm.forward(trees), trees), sampling)
+        q = confidence(last_logits(self.lm.forward(trees), trees), sampling)
         self.lm.commit([range(len(tree)) for tree in trees])
         return q
 

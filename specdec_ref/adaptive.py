@@ -1,0 +1,265 @@
+"""How long the next draft should be, decided before it is drawn; "do not speculate" is one of the answers.
+
+    constant     always gamma
+    plus-minus   transformers' heuristic: two more after a draft that was accepted whole, else one fewer
+    window       the mean acceptance of the last ten drafts: above 0.8 one more, below 0.5 one fewer
+    ema          SGLang's tiers: a running mean of accepted drafts, hysteresis, and a tier of zero
+    optimal      argmax over gamma of  tau(gamma) / cost(gamma)      the running acceptance, this machine's costs
+    confidence   no controller: the draft itself stops after a guess it is unsure of (`DraftBudget.min_confidence`)
+
+Lossless, every one of them: a controller sees rounds that are over and never the guesses it decides about, so each
+round keeps the law of its own. Cutting a sampled draft for what it says would not (`core.DraftTree.cut`).
+At T > 0 another length uses other coins: the law is the same, the text of a seed may be another.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from operator import mul
+from typing import Protocol, runtime_checkable
+
+from specdec_ref.config import DraftBudget
+from specdec_ref.cost_model import RoundCosts
+from specdec_ref.metrics import StepRecord
+
+__all__ = ["CONTROLS", "Constant", "EmaTiers", "LengthControl", "Optimal", "PlusMinus", "Window", "adapt"]
+
+
+@runtime_checkable
+class LengthControl(Protocol):
+    """Decides how many levels each row may draft. All that it knows has to show in its `repr` (see `laws.py`)."""
+
+    def start(self, rows: Sequence[int]) -> None:
+        """A batch begins. What was learnt of the drafter may stay; what belongs to a row is dropped."""
+        ...
+
+    def depths(self, rows: Sequence[int], most: int) -> list[int]:
+        """The deepest that each of these rows may draft this round, from 0 to `most`. Changes nothing."""
+        ...
+
+    def observe(self, records: Sequence[StepRecord]) -> None:
+        """What the round did, a record a row."""
+        ...
+
+
+@dataclass(slots=True)
+class Constant:
+    """Always the same: the control group."""
+
+    depth: int
+
+    def start(self, rows: Sequence[int]) -> None:
+        """Nothing to forget."""
+
+    def depths(self, rows: Sequence[int], most: int) -> list[int]:
+        """`depth`, as far as the budget allows."""
+        return [min(self.depth, most)] * len(rows)
+
+    def observe(self, records: Sequence[StepRecord]) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(slots=True)
+class PlusMinus:
+    """transformers' "heuristic_transient" schedule, a row each: it never gets below 1, so it cannot stop."""
+
+    first: int = 5
+    lengths: dict[int, int] = field(default_factory=dict)
+
+    def start(self, rows: Sequence[int]) -> None:
+        """Every row begins at `first`."""
+        self.lengths = dict.fromkeys(rows, self.first)
+
+    def depths(self, rows: Sequence[int], most: int) -> list[int]:
+        """Where the last rounds left it."""
+        return [min(self.lengths[row], most) for row in rows]
+
+    def observe(self, records: Sequence[StepRecord]) -> None:
+        """A round without a draft (no match, no room) says nothing; transformers makes none of those."""
+        for record in records:
+            if record.depth:
+                change = 2 if record.accepted == record.depth else -1
+                self.lengths[record.request] = max(1, min(record.depth, self.lengths[record.request]) + change)
+
+
+@dataclass(slots=True)
+class Window:
+    """Acceptance of the last `size` drafts, a row each. It asks whether guesses are right, not whether they pay."""
+
+    low: float = 0.5
+    high: float = 0.8
+    least: int = 2
+    first: int = 4
+    size: int = 10
+    lengths: dict[int, int] = field(default_factory=dict)
+    rates: dict[int, list[float]] = field(default_factory=dict)
+
+    def start(self, rows: Sequence[int]) -> None:
+        """Every row begins at `first`, with an empty window."""
+        self.lengths, self.rates = dict.fromkeys(rows, self.first), {row: [] for row in rows}
+
+    def depths(self, rows: Sequence[int], most: int) -> list[int]:
+        """Where the last rounds left it."""
+        return [min(self.lengths[row], most) for row in rows]
+
+    def observe(self, records: Sequence[StepRecord]) -> None:
+        """The mean is over the samples there are, be they fewer than `size`."""
+        for record in records:
+            if record.depth:
+                rates = self.rates[record.request] = [*self.rates[record.request], record.accepted / record.depth]
+                del rates[: -self.size]
+                mean = sum(rates) / len(rates)
+                length = min(record.depth, self.lengths[record.request])
+                self.lengths[record.request] = max(self.least, length + (mean > self.high) - (mean < self.low))
+
+
+@dataclass(slots=True)
+class EmaTiers:
+    """SGLang's: the batch's mean of accepted drafts, smoothed, against tiers of lengths; decided every fifth round.
+
+    Down to tier t once the mean is at most t - 1/2 + down (1/2 + down for t = 0), up from t once it is above
+    t - 1/2 + up. At zero nothing is learnt, so the next decision tries the smallest draft again.
+    Source: sglang `adaptive_spec_params.py` (2026); its batches of 8 and more have tiers 0, 1, 3, small ones no zero.
+    """
+
+    tiers: tuple[int, ...] = (0, 1, 3, 5, 7)
+    smoothing: float = 0.2
+    warmup: int = 10
+    every: int = 5
+    up: float = 0.0
+    down: float = -0.25
+    tier: int = 2  # index of the current one
+    mean: float = 2.0
+    rounds: int = 0
+
+    def start(self, rows: Sequence[int]) -> None:
+        """It goes on from request to request: what it learns belongs to the server."""
+
+    def depths(self, rows: Sequence[int], most: int) -> list[int]:
+        """The tier, the same for all rows."""
+        return [min(self.tiers[self.tier], most)] * len(rows)
+
+    def observe(self, records: Sequence[StepRecord]) -> None:
+        """Smooth, and decide if it is time to. Rows without a draft say nothing of the drafter."""
+        accepted = [record.accepted for record in records if record.depth]
+        if accepted:
+            self.mean += self.smoothing * (sum(accepted) / len(accepted) - self.mean)
+        self.rounds += 1
+        if self.rounds > self.warmup and (self.rounds - self.warmup) % self.every == 0:
+            self.tier = self._decide()
+
+    def _decide(self) -> int:
+        tier, last = self.tier, len(self.tiers) - 1
+        if not self.tiers[tier]:
+            return min(tier + 1, last)
+        while tier and self.mean <= max(1, self.tiers[tier - 1]) - 0.5 + self.down:
+            tier -= 1
+        rises = tier == self.tier < last and self.mean > self.tiers[tier] - 0.5 + self.up
+        return tier + rises
+
+
+@dataclass(slots=True)
+class Optimal:
+    """The length that emits the most tokens a second, as far as running acceptance and measured costs can tell.
+
+        a_j = (accepted_j + w a_{j-1}) / (tested_j + w)      acceptance of the draft at position j, once it is tested
+        tau(gamma) = 1 + a_1 + a_1 a_2 + ...                 cost(gamma): `RoundCosts`, in plain steps
+
+    Counts fade by `memory` a draft; where they are few, a position is believed to be like the one before it. While
+    nothing is drafted nothing is learnt, so a draft of one token is tried now and then: whenever what it costs is at
+    most `probing` of the time since the last one. If not even acceptance of 1 could pay, it is not tried at all.
+    Rows share a round, so they share the decision: one more level costs all of them the time.
+    """
+
+    costs: RoundCosts
+    budget: DraftBudget
+    prior: float = 0.5
+    weight: float = 1.0
+    memory: float = 0.97
+    probing: float = 0.005
+    tested: list[float] = field(default_factory=list)
+    accepted: list[float] = field(default_factory=list)
+    idle: int = 0  # rounds since the last draft
+    prices: dict[tuple[int, int], list[float]] = field(default_factory=dict, repr=False)  # of (most, batch)
+
+    def start(self, rows: Sequence[int]) -> None:
+        """It goes on from request to request."""
+
+    def acceptance(self, depth: int) -> list[float]:
+        """a_1 .. a_depth."""
+        shares, share = [], self.prior
+        for position in range(depth):
+            if position < len(self.tested):
+                evidence = self.tested[position] + self.weight
+                share = (self.accepted[position] + self.weight * share) / evidence
+            shares.append(share)
+        return shares
+
+    def depths(self, rows: Sequence[int], most: int) -> list[int]:
+        """The best length, the same for all rows; or a probe."""
+        cost = self._prices(most, len(rows))
+        reached = accumulate(self.acceptance(most), mul)
+        tau = list(accumulate(reached, initial=1.0))
+        best = max(range(most + 1), key=lambda depth: tau[depth] / cost[depth])
+        if best == 0 and most and self._worth_a_try(cost):
+            best = 1
+        return [best] * len(rows)
+
+    def _prices(self, most: int, batch: int) -> list[float]:
+        if (most, batch) not in self.prices:
+            depths = range(most + 1)
+            self.prices[most, batch] = [self.costs.round(depth, self._nodes(depth), batch) for depth in depths]
+        return self.prices[most, batch]
+
+    def _worth_a_try(self, cost: Sequence[float]) -> bool:
+        could_pay = any((depth + 1) / price > 1 / cost[0] for depth, price in enumerate(cost) if depth)
+        return could_pay and cost[1] - cost[0] <= self.probing * self.idle * cost[0]
+
+    def _nodes(self, depth: int) -> int:
+        """How many nodes a draft of so many levels has, the root included."""
+        k = self.budget.topk
+        grown = 1 + (k + (depth - 1) * k * k if depth else 0)
+        return min(grown, replace(self.budget, depth=depth).max_nodes)
+
+    def observe(self, records: Sequence[StepRecord]) -> None:
+        """Count, position by position; what is old counts less."""
+        drafts = [record for record in records if record.depth]
+        fade = self.memory ** (1 + self.idle)  # after a pause what was counted before it is old: one probe can turn it
+        self.idle = 0 if drafts else self.idle + 1
+        for record in drafts:
+            more = [0.0] * (record.depth - len(self.tested))
+            self.tested = [count * fade for count in self.tested] + more
+            self.accepted = [count * fade for count in self.accepted] + more
+            for position in range(record.tested):
+                self.tested[position] += 1.0
+                self.accepted[position] += position < record.accepted
+            fade = self.memory
+
+
+def _optimal(budget: DraftBudget, costs: RoundCosts | None) -> LengthControl:
+    if costs is None:
+        raise ValueError("the 'optimal' controller needs this machine's costs: see bench.calibrate")
+    return Optimal(costs, budget)
+
+
+CONTROLS: Mapping[str, Callable[[DraftBudget, RoundCosts | None], LengthControl | None]] = {
+    "constant": lambda budget, costs: Constant(budget.depth),
+    "plus-minus": lambda budget, costs: PlusMinus(),
+    "window": lambda budget, costs: Window(),
+    "ema": lambda budget, costs: EmaTiers(),
+    "optimal": _optimal,
+    "confidence": lambda budget, costs: None,
+}
+UNSURE = 0.4  # transformers' default for the confidence below which its assistant stops
+
+
+def adapt(name: str, budget: DraftBudget, costs: RoundCosts | None = None) -> tuple[LengthControl | None, DraftBudget]:
+    """The controller of that name, and the budget to use with it, whose depth is the cap.
+
+    Raises ValueError for an unknown name, or for "optimal" without costs.
+    """
+    if name not in CONTROLS:
+        raise ValueError(f"unknown controller {name!r}; choose from {', '.join(CONTROLS)}")
+    if name == "confidence":
+        budget = replace(budget, min_confidence=budget.min_confidence or UNSURE)
+    return CONTROLS[name](budget, costs), budget
