@@ -3,10 +3,10 @@
     row of the mask = [ prefix: slots 0 .. length-1 | tree: the node's ancestors and itself ] position = length + depth
 
 Nothing in the model is patched: the mask is passed as transformers' 4-D `attention_mask`, the cache as
-`past_key_values`. On CUDA the model is switched to our tree attention, which reads the mask as bits (`attention.py`),
-and links, positions and bits are made on the device. The same class runs a draft model. What a mask cannot express
-(sliding windows, linear attention, ALiBi, whose bias comes from the 2-D mask) is refused when the model is wrapped,
-with the reason. Source of the one-forward tree: SpecInfer (Miao et al. 2024, §4.2).
+`past_key_values`, and a model that attends with "sdpa" is switched to our tree attention (`attention.py`). On CUDA that
+reads the mask as bits, and links, positions and bits are made on the device. The same class runs a draft model. What a
+mask cannot express (sliding windows, linear attention, ALiBi, whose bias comes from the 2-D mask) is refused when the
+model is wrapped, with the reason. Source of the one-forward tree: SpecInfer (Miao et al. 2024, §4.2).
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Target:
         self.config = cast("Any", model).config
         self.feature_layers = tuple(feature_layers)
         self.backend: Backend = self._resolve(backend)
-        if self.backend == "triton" and self.config._attn_implementation == "sdpa":
+        if self.config._attn_implementation == "sdpa" and hasattr(model, "set_attn_implementation"):
             use_tree_attention(model)
         self.packed_mask = self.backend == "triton" and self.config._attn_implementation == TREE_ATTENTION
         self.additive_mask = self.config._attn_implementation == "eager"
