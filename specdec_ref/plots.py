@@ -227,7 +227,7 @@ def _box(axes: Axes, box: Box, left: float, middle: float) -> float:
                                   facecolor=colour + "22", edgecolor=colour, linewidth=edge))  # fmt: skip
     axes.text(left + wide / 2, middle - 0.01, text, ha="center", va="center", fontsize=9, family="monospace")
     if box.kind == "rejected":
-        axes.plot([left + 0.05, left + wide - 0.05], [middle, middle], color=colour, linewidth=1.6)
+        axes.plot([left + 0.05, left + wide - 0.05], [middle, middle], color=colour, linewidth=1.6, alpha=0.6, zorder=1)
     if box.note:
         axes.text(left + wide / 2, middle - 0.27, box.note, ha="center", va="center", fontsize=8, color=GREY)
     return left + wide

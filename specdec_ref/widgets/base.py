@@ -61,7 +61,7 @@ class Explorer:
     def build(cls, knobs: Sequence[Knob], view: Callable[..., View], *, busy: bool = False) -> "Explorer":
         """Wire `knobs` to `view`, which takes their quantities in order. `busy`: redraw once a slider is let go."""
         sliders = tuple(_slider(knob, busy) for knob in knobs)
-        labels = [ipw.HTML() for _ in knobs]
+        labels = [ipw.HTML(layout=ipw.Layout(margin="2px 2px 2px 10px")) for _ in knobs]  # clear of a slider's thumb
         numbers = ipw.HTML()
         # No tooltip on the image: ipywidgets 8.1 then fails to draw any widget that has no description.
         image = ipw.Image(format="png", layout=ipw.Layout(max_width="100%", align_self="flex-start"))

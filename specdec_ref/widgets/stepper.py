@@ -22,7 +22,7 @@ def boxes(step: Round, decode: Decode, odds: Sequence[float] = ()) -> tuple[list
     ] + [Box(decode([token]), "prompt") for token in step.untested]
     emitted = [Box(decode([token]), "accepted") for token in step.accepted]
     if step.added is not None:
-        emitted.append(Box(decode([step.added]), "bonus"))
+        emitted.append(Box(decode([step.added]), "bonus" if proposed else "target"))
     return proposed[:SHOWN], emitted[: SHOWN + 1]
 
 
@@ -38,14 +38,19 @@ def step_view(rounds: Sequence[Round], decode: Decode, number: int, odds: Sequen
     html = (
         f"<p>{LEGEND}</p>{painted(rounds[:number], decode, rejects=False)}"
         f"<p>Round {number} of {len(rounds)}: {drafted} guessed, <b>{len(step.accepted)} accepted</b>, "
-        f"{len(step.tokens)} emitted; {why}. So far {so_far} tokens from {number} forwards: "
+        f"{len(step.tokens)} emitted; {why}. So far {_count(so_far, 'token')} from {_count(number, 'forward')}: "
         f"<b>tau = {so_far / number:.2f}</b>.</p>"
     )
     alt = (
         f"Round {number}: {drafted} drafts proposed, {len(step.accepted)} accepted, {len(step.tokens)} tokens emitted."
     )
-    nothing = [Box("no guess", "prompt")]
-    return View(html, strip([("the draft proposes", proposed or nothing), ("the round emits", emitted)], alt=alt))
+    title = "the draft proposes" + "\n(chance of being kept)" * bool(chances)
+    rows = [(title, proposed or [Box("no guess", "prompt")]), ("the round emits", emitted)]
+    return View(html, strip(rows, alt=alt))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def trace_stepper(rounds: Sequence[Round], decode: Decode, odds: Sequence[Sequence[float]] = ()) -> Explorer:
