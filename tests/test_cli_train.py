@@ -75,6 +75,41 @@ def test_a_plain_model_on_the_same_text(run: Path, target: Path, specdec: Specde
     assert row["rounds"] <= 9
 
 
+def test_a_new_run_from_a_head_s_weights(run: Path, target: Path, specdec: Specdec, tmp_path: Path) -> None:
+    """What the head has learned is there before the first step, and a plain model's weights are refused."""
+    argv = [
+        "train",
+        "eagle",
+        "--target",
+        target,
+        "--features",
+        run / "features",
+        "--start",
+        run,
+        "--out",
+        tmp_path / "a",
+    ]
+    assert specdec(*argv, *SMALL, "--tokens", "60") == 0, specdec.err
+    first = read_log(tmp_path / "a")[0]
+    assert first["tokens"] == 0
+    assert first["chain"] == read_log(run)[-1]["chain"]
+    assert torch.equal(read_head(tmp_path / "a").tensors["d2t"], read_head(run).tensors["d2t"])
+    plain = [
+        "train",
+        "draft",
+        "--target",
+        target,
+        "--features",
+        run / "features",
+        "--start",
+        run,
+        "--out",
+        tmp_path / "b",
+    ]
+    assert specdec(*plain, *SMALL, "--tokens", "60") == 2
+    assert "not a checkpoint of this head: missing" in specdec.err
+
+
 def test_a_shipped_head_says_what_it_is_and_whose(run: Path, target: Path, specdec: Specdec, tmp_path: Path) -> None:
     measured = tmp_path / "rows.jsonl"
     row = {

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--features", type=Path, nargs="+", metavar="DIR",
                           help="feature stores; the first is filled from --corpus (default: in --out)")  # fmt: skip
     training.add_argument("--eagle", type=int, choices=(1, 3), default=3, help="the version of the head (default 3)")
+    training.add_argument("--start", type=Path, metavar="HEAD", help="go on from these weights instead of new ones")
     training.add_argument("--like", type=Path, metavar="HEAD", help="take the draft vocabulary of this head")
     for flag, kind, text in (
         ("--draft-vocab", int, "tokens a draft can say; 0: all"), ("--tokens", int, "response tokens to train on"),
@@ -152,7 +153,7 @@ def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: An
     if corpus is not None:
         write_features(model, corpus, features[0], recipe.train.version)
     say(f"training in {out}: {recipe.train.tokens:,} response tokens; Ctrl-C stops, the same command goes on")
-    fit(recipe.train, model, features, out, draft_vocab=recipe.draft_vocab, like=args.like)
+    fit(recipe.train, model, features, out, draft_vocab=recipe.draft_vocab, like=args.like, start=args.start)
     log = read_log(out)
     first, last = (" ".join(f"{share:.2f}" for share in line["chain"]) for line in (log[0], log[-1]))
     say(f"held-out drafts alive by position: {first} at first, {last} after {log[-1]['tokens']:,} tokens")

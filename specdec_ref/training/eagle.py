@@ -101,14 +101,15 @@ def draft_vocabulary(texts: Iterable[Sequence[int]], size: int, vocab: int) -> I
 
 def train(
     config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path,
-    q_vocab: Int[Tensor, " draft_vocab"] | None = None,
+    q_vocab: Int[Tensor, " draft_vocab"] | None = None, start: dict[str, Tensor] | None = None,
 ) -> EagleHead:  # fmt: skip
     """Train to the end of the budget, or until SIGTERM or SIGINT; resumes from `folder` if it holds a checkpoint.
 
-    `features`: folders of `extract_features`; they may grow, a new pass sees what has come. Writes checkpoints and
-    `log.jsonl` to `folder` and returns the head. Raises FileNotFoundError if there are no features.
+    `features`: folders of `extract_features`; they may grow, a new pass sees what has come. `start`: trained tensors
+    of a head to begin with, with its own d2t. Writes checkpoints and `log.jsonl` to `folder` and returns the head.
+    Raises FileNotFoundError if there are no features, ValueError if `start` is another kind of head.
     """
-    run = _Run(config, target, features, folder, q_vocab)
+    run = _Run(config, target, features, folder, q_vocab, start)
     bar = tqdm(total=config.tokens, initial=run.progress.tokens, unit="tok", unit_scale=True, desc="train",
                mininterval=0.5 if sys.stderr.isatty() else 60.0)  # fmt: skip
     with run.workers.until_stopped() as stopped, bar:
@@ -130,12 +131,14 @@ class _Run:
     """One training run in memory."""
 
     def __init__(
-        self, config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path, q_vocab: Tensor | None
-    ) -> None:
+        self, config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path, q_vocab: Tensor | None,
+        start: dict[str, Tensor] | None,
+    ) -> None:  # fmt: skip
         self.config, self.features, self.folder, self.workers = config, features, folder, Workers()
         state = load_state(folder)
-        if state is not None and "d2t" in state["tensors"]:
-            q_vocab = q_vocab_of(state["tensors"]["d2t"])
+        known = start if state is None else state["tensors"]
+        if known is not None:
+            q_vocab = q_vocab_of(known["d2t"]) if "d2t" in known else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.head = new_head(target, config.version, q_vocab)
@@ -144,8 +147,9 @@ class _Run:
         lm_head = self.head.lm_head.weight.detach()
         self.frozen = lm_head.bfloat16() if config.bfloat16 else lm_head
         self.progress = Progress()
+        if known is not None:
+            assign(self.head, known)
         if state is not None:
-            assign(self.head, state["tensors"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(**state["progress"])
         self.known = torch.ones(target.config.vocab_size, dtype=torch.bool)  # type: ignore[union-attr, arg-type]
