@@ -10,6 +10,7 @@ from specdec_ref.widgets.painted import LEGEND, live, painted
 from specdec_ref.widgets.roofline import roofline_explorer, roofline_view
 from specdec_ref.widgets.stepper import step_view, trace_stepper
 from specdec_ref.widgets.traffic import traffic_explorer, traffic_view
+from specdec_ref.widgets.tree import tree_explorer, tree_view
 
 __all__ = [
     "LEGEND",
@@ -27,4 +28,6 @@ __all__ = [
     "trace_stepper",
     "traffic_explorer",
     "traffic_view",
+    "tree_explorer",
+    "tree_view",
 ]
