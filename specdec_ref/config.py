@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["DraftBudget", "SamplingParams", "SpecConfig"]
+__all__ = ["DraftBudget", "SamplingParams", "SpecConfig", "TrieOptions"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -74,6 +74,34 @@ class DraftBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class TrieOptions:
+    """The shared n-gram trie (`drafters/trie.py`): SGLang's ngram-match-type, -max-trie-depth, -bfs-breadth, -capacity.
+
+    `match`: "bfs" prefers what was said last, "prob" what was said most. `max_depth`: match and guesses together.
+    `corpus`: a text file that is learnt beforehand.
+    """
+
+    match: str = "bfs"
+    max_depth: int = 18
+    min_breadth: int = 1
+    max_breadth: int = 10
+    capacity: int = 250_000
+    corpus: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.match in ("bfs", "prob"), f"the trie's match must be bfs or prob, got {self.match!r}")
+        _require(self.max_depth >= 2, f"the trie's depth must be >= 2 (a match and a guess), got {self.max_depth}")
+        _require(
+            1 <= self.min_breadth <= self.max_breadth,
+            f"the trie's breadths must satisfy 1 <= min <= max, got {self.min_breadth} and {self.max_breadth}",
+        )
+        _require(
+            self.capacity >= self.max_depth,
+            f"the trie's capacity must hold a path of its depth: {self.capacity} < {self.max_depth}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SpecConfig:
     """A whole set-up by name, as the command line and the notebooks spell it."""
 
@@ -83,6 +111,7 @@ class SpecConfig:
     verifier: str = "auto"
     lossy: bool = False
     budget: DraftBudget = DraftBudget()
+    trie: TrieOptions = TrieOptions()
     sampling: SamplingParams = SamplingParams()
     dtype: str = "auto"
     device: str = "auto"
@@ -98,7 +127,7 @@ class SpecConfig:
         unknown = sorted(set(values) - known)
         _require(not unknown, f"unknown setting {unknown}; known: {sorted(known)}")
         plain = dict(values)
-        for name, kind in (("budget", DraftBudget), ("sampling", SamplingParams)):
+        for name, kind in (("budget", DraftBudget), ("trie", TrieOptions), ("sampling", SamplingParams)):
             if isinstance(plain.get(name), dict):
                 try:
                     plain[name] = kind(**plain[name])

@@ -30,7 +30,7 @@ PROMPTS = ["The keeper", "Why is the sky blue?", "Name three colours: red, green
 
 def drafting(name: str, folder: Path) -> list[str]:
     """The arguments that choose this drafter."""
-    models = {"draft": folder, "eagle": folder / "eagle"}
+    models = {"draft": folder, "eagle": folder / "eagle", "hybrid": folder / "eagle"}
     return ["--drafter", name, *(["--draft-model", str(models[name])] if name in models else [])]
 
 
@@ -68,8 +68,12 @@ def test_figures_are_those_of_the_rounds(folder: Path, specdec: Specdec) -> None
     assert row["accepted_per_position"] == [3, 2, 2]
 
 
-@pytest.mark.parametrize("name", ["none", *DRAFTERS])
-@pytest.mark.parametrize("temperature", ["0", "1.5"])
+SHARED = {"trie", "hybrid"}  # their guesses depend on what others asked: above T = 0 the law stays, not the draw
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature"), [(n, t) for n in ["none", *DRAFTERS] for t in ["0", "1.5"] if t == "0" or n not in SHARED]
+)
 def test_batch_size_changes_no_token(
     name: str, temperature: str, folder: Path, specdec: Specdec, prompts: Path
 ) -> None:
@@ -80,6 +84,20 @@ def test_batch_size_changes_no_token(
     assert [row["id"] for row in runs[0]] == list(range(len(PROMPTS)))
     (alone,) = specdec.rows(*argv, "--seed", "8", PROMPTS[3])  # prompt i draws with seed + i
     assert alone["tokens"] == runs[0][3]["tokens"]
+
+
+def test_a_trie_learns_a_corpus_beforehand(folder: Path, specdec: Specdec, tmp_path: Path) -> None:
+    """It then knows the answer: the same text in fewer rounds."""
+    argv = ["--target", folder, "--drafter", "trie", "--max-new-tokens", "30", "--ignore-eos", "--depth", "5"]
+    (cold,) = specdec.rows(*argv, "The keeper")
+    lab = Session.open(str(folder), dtype="float64")
+    prompt = lab.tokenizer.decode(lab.encode("The keeper"))
+    (tmp_path / "corpus.txt").write_text(prompt + cold["text"], encoding="utf-8")
+    for match in ("bfs", "prob"):
+        warm = [*argv, "--corpus", tmp_path / "corpus.txt", "--trie-match", match, "--trie-depth", "9"]
+        (row,) = specdec.rows(*warm, "The keeper")
+        assert row["tokens"] == cold["tokens"]
+        assert row["rounds"] < cold["rounds"]
 
 
 def test_seed_changes_what_is_drawn(folder: Path, specdec: Specdec) -> None:

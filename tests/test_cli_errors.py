@@ -33,6 +33,9 @@ USAGE = {
     "word for a number": (["generate", "--depth", "deep", "a"], "--depth: invalid int value: 'deep'"),
     "empty prompt": (["generate", ""], "the prompt is empty"),
     "prompt twice": (["generate", "a", "--prompts-file", "b"], "not both"),
+    "trie options": (["generate", "--trie-depth", "5", "a"], "are for --drafter trie or hybrid"),
+    "trie match": (["generate", "--drafter", "trie", "--trie-match", "dfs", "a"], "must be bfs or prob"),
+    "no corpus": (["generate", "--drafter", "trie", "--corpus", "nowhere.txt", "a"], "there is no file nowhere.txt"),
     "unknown drafter": (["generate", "--drafter", "oracle", "a"], "choose from none, ngram"),
     "unknown verifier": (["generate", "--verifier", "judge", "a"], "choose from auto, greedy"),
     "lossy unasked": (["generate", "--verifier", "typical", "a"], "changes the law of the text"),
@@ -135,7 +138,7 @@ def test_half_a_character_is_refused(folder: Path, specdec: Specdec, tmp_path: P
 def test_a_prompt_of_one_token_is_answered(folder: Path, specdec: Specdec) -> None:
     lab = Session.open(str(folder), dtype="float64")
     assert len(lab.encode("b", raw=True)) == 1
-    for name in ("ngram", "layer-skip"):
+    for name in ("ngram", "trie", "layer-skip"):
         (row,) = specdec.rows("--target", folder, "--drafter", name, "--raw", "--max-new-tokens", "9", "b")
         assert row["tokens"] == lab.plain([lab.encode("b", raw=True)], limits=lab.limits(9))[0].tokens
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from specdec_ref.bench.workloads import HELD_OUT, TASKS, load_prompts
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter
-from specdec_ref.drafters import build_drafter
+from specdec_ref.drafters import build_drafter, forget
 from specdec_ref.identity import EPSILON, check_identity
 from specdec_ref.metrics import RunStats
 from specdec_ref.models.target import Target
@@ -97,13 +97,15 @@ def _rows(session: Session, args: argparse.Namespace) -> Iterator[dict[str, Any]
     done: list[dict[str, Any]] = []
     for spelled, temperature, split, task in tqdm(work, desc="acceptance", mininterval=0.5):
         prompts = [p.prompt for p in load_prompts([task], split, file=HELD_OUT)][: args.prompts]
+        forget(drafters[spelled])  # a trie learns within a task, and no answer of another row
         found = decode(
-            session, drafters[spelled], prompts, budget=DraftBudget(args.depth),
+            session, drafters[spelled], prompts, budget=DraftBudget(args.depth, args.topk, args.nodes),
             sampling=SamplingParams(temperature), tokens=args.tokens, batch=args.batch,
         )  # fmt: skip
         stats = RunStats.from_records([record for answer in found for record in answer.records])
         same = identity(session, prompts, found, args.tokens) if args.identity and temperature == 0 else {}
-        setting = {"drafter": spelled, "temperature": temperature, "split": split, "depth": args.depth}
+        setting = {"drafter": spelled, "temperature": temperature, "split": split, "depth": args.depth,
+                   "topk": args.topk, "nodes": args.nodes}  # fmt: skip
         done.append({**setting, "task": task, "prompts": len(prompts), **row_of(stats), **same})
         yield done[-1]
         if task == args.task[-1]:
@@ -118,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float64")
     parser.add_argument("--drafter", action="append", required=True, metavar="NAME[=PATH]", help="repeatable")
     parser.add_argument("--depth", type=int, default=4, help="draft length gamma (default 4)")
+    parser.add_argument("--topk", type=int, default=1, help="children a node may have (default 1: chains)")
+    parser.add_argument("--nodes", type=int, default=0, help="cap on a tree, its root included (default: depth + 1)")
     parser.add_argument("--temperature", type=float, nargs="+", default=[0.0])
     parser.add_argument("--split", nargs="+", choices=["dev", "test"], default=["test"])
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))

@@ -53,12 +53,14 @@ class Contest:
 
     def rounds(self, name: str, prompt: Sequence[int], limits: "Limits") -> "Generator[Round]":
         """Decode `prompt` with that decoder, round by round, greedily."""
+        from specdec_ref.drafters import forget
         from specdec_ref.trace import plain_rounds, rounds
 
         chosen = self.decoders[name]
         if chosen is None:
             return plain_rounds(self.session.target, prompt, limits=limits)
         drafter, budget = chosen
+        forget(drafter)  # a second pass must not find the answers of the first
         return rounds(self.session.engine(drafter, budget=budget, limits=limits), prompt)
 
     def run(self, name: str, prompt: Sequence[int], limits: "Limits", painter: "Painter | None" = None) -> Run:

@@ -46,10 +46,13 @@ TASKS = (
     Task("chat", "Why is the sky blue?", 48),
 )
 
-DEPTHS = {"ngram": 6, "eagle": 3, "layer-skip": 2}  # the less a guess costs, the longer a draft may be
+# The less a guess costs, the longer a draft may be.
+DEPTHS = {"ngram": 6, "trie": 6, "hybrid": 6, "eagle": 3, "layer-skip": 2}
 ABOUT = {
     PLAIN: "one forward of the target a token",
     "ngram": "copies what followed the same words before",
+    "trie": "copies what followed any of them, here or in other requests",
+    "hybrid": "copies where that pays, asks the eagle head elsewhere",
     "layer-skip": "guesses with some of the target's own layers",
     "draft": "guesses with a smaller model",
     "eagle": "guesses from the target's own features",
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     group = parser.add_argument_group("demo")
     group.add_argument("--draft-model", metavar="MODEL", help="also run the drafter `draft`, with this model")
-    group.add_argument("--depth", type=int, metavar="N", help="default: 6 ngram, 3 eagle, 2 layer-skip, 4 draft")
+    group.add_argument("--depth", type=int, metavar="N", help="default: 3 eagle, 2 layer-skip, 4 draft, 6 others")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens an answer (default: 80 and 48)")
 
 

@@ -14,6 +14,7 @@ from specdec_ref.cli.shared import (
     add_drafting,
     add_model,
     add_sampling,
+    add_trie,
     check_names,
     config_from,
     console,
@@ -78,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_model(parser)
     add_drafting(parser)
+    add_trie(parser)
     add_sampling(parser)
 
 

@@ -4,9 +4,10 @@ import argparse
 import re
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, TrieOptions
 from specdec_ref.request import Limits
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from specdec_ref.session import Session
 
 __all__ = [
-    "Parser", "UsageError", "add_drafting", "add_model", "add_sampling", "check_names", "config_from", "console",
-    "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
+    "Parser", "UsageError", "add_drafting", "add_model", "add_sampling", "add_trie", "check_names", "config_from",
+    "console", "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
 
 
@@ -88,14 +89,15 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
         help="ngram (default): prompt lookup, copies what followed the same words earlier in the text, for nothing; "
         "layer-skip: the target with layers left out; draft: a smaller model, --draft-model; eagle: a trained head "
         "that reads the target's own features, the one shipped for this target or --draft-model's; "
-        "none: plain decoding, one forward a token",
+        "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward a token",
     )  # fmt: skip
     group.add_argument(
         "--draft-model", metavar="MODEL",
-        help="draft: a folder or id, with the target's vocabulary; eagle: a head's folder or file",
+        help="draft: a folder or id, with the target's vocabulary; eagle, hybrid: a head's folder or file",
     )  # fmt: skip
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
+        "trie: what followed them in any text, a tree of it; "
         help="auto (default): the one of these that fits, and keeps the target's law; greedy: keeps guesses that "
         "are the target's first choice, for temperature 0; rejection: keeps guess x of a chain with probability "
         "min(1, p(x)/q(x)); target_only: trees, keeps the child that a draw from p would have been; multi_round: "
@@ -123,6 +125,26 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         ("--temperature", float, default.temperature, "flattens p above 1, sharpens it below (default 0)"),
         ("--top-k", int, default.top_k, "keep the N likeliest tokens (default 0: off)"),
         ("--top-p", float, default.top_p, "keep the likeliest tokens up to this mass (default 1: off)"),
+def add_trie(parser: argparse.ArgumentParser) -> None:
+    """The options of the shared trie."""
+    default = TrieOptions()
+    group = parser.add_argument_group(
+        "trie", "For the drafters trie and hybrid. --topk says how wide a draft may get,\n--nodes how large."
+    )
+    group.add_argument(
+        "--trie-match", default=default.match, metavar="NAME",
+        help="bfs (default): prefer what was said last; prob: what was said most",
+    )  # fmt: skip
+    for flag, value, text in (
+        ("--trie-depth", default.max_depth, "match and guesses together, in tokens"),
+        ("--trie-min-breadth", default.min_breadth, "bfs: children of a node after the longest match"),
+        ("--trie-max-breadth", default.max_breadth, "bfs: after the shortest; prob: everywhere"),
+        ("--trie-capacity", default.capacity, "nodes, about 0.6 kB each; the least recently used go"),
+    ):
+        group.add_argument(flag, type=int, default=value, metavar="N", help=f"{text} (default {value})")
+    group.add_argument("--corpus", metavar="FILE", help="a text that the trie learns beforehand")
+
+
         ("--min-p", float, default.min_p, "drop tokens less likely than this share of the likeliest (default 0: off)"),
         ("--seed", int, 0, "prompt i (from 0) draws with seed + i, whatever its batch (default 0)"),
         ("--max-new-tokens", int, Limits().max_new_tokens, f"default {Limits().max_new_tokens}"),
@@ -148,12 +170,22 @@ def check_names(config: SpecConfig) -> None:
     from specdec_ref.drafters import DRAFTERS
     from specdec_ref.verifiers import choose_verifier
 
+        trie=TrieOptions(
+            args.trie_match, args.trie_depth, args.trie_min_breadth, args.trie_max_breadth, args.trie_capacity,
+            args.corpus,
+        ),
     if config.drafter not in ("none", *DRAFTERS):
         raise UsageError(f"unknown drafter {config.drafter!r}; choose from none, {', '.join(DRAFTERS)}")
     if config.drafter == "draft" and config.draft_model is None:
         raise UsageError("--drafter draft needs --draft-model: a folder or Hugging Face id of a smaller model")
-    if config.drafter not in ("draft", "eagle") and config.draft_model is not None:
-        raise UsageError(f"--draft-model is for --drafter draft or eagle, not {config.drafter!r}: drop one of the two")
+    if config.drafter not in ("draft", "eagle", "hybrid") and config.draft_model is not None:
+        raise UsageError(
+            f"--draft-model is for --drafter draft, eagle or hybrid, not {config.drafter!r}: drop one of the two"
+        )
+    if config.drafter not in ("trie", "hybrid") and config.trie != TrieOptions():
+        raise UsageError(f"--trie-... and --corpus are for --drafter trie or hybrid, not {config.drafter!r}")
+    if config.trie.corpus is not None and not Path(config.trie.corpus).is_file():
+        raise UsageError(f"--corpus: there is no file {config.trie.corpus}")
     choose_verifier(config.verifier, config.sampling, lossy=config.lossy)
 
 
@@ -177,14 +209,28 @@ def engine_for(session: "Session", config: SpecConfig, limits: Limits) -> "SpecE
 
 def console(*, stderr: bool = False) -> "Console":
     """rich's console on stdout or stderr, as they are now."""
+    from specdec_ref.drafters import build_drafter
+
     from rich.console import Console
 
+    drafter = build_drafter(config.drafter, session.target, config.draft_model, config.trie)
+    if config.trie.corpus is not None:
+        _warm(drafter, session, Path(config.trie.corpus))
     return Console(file=sys.stderr if stderr else sys.stdout, highlight=False)
 
 
 def say(message: str, *, style: str = "dim") -> None:
     """One line for people, on stderr."""
     console(stderr=True).print(f"specdec: {message}", style=style, markup=False, soft_wrap=True)
+def _warm(drafter: Any, session: "Session", corpus: Path) -> None:
+    """Teach a trie a text. Raises UsageError if it is none."""
+    try:
+        tokens = session.encode(corpus.read_text(encoding="utf-8"), raw=True)
+    except ValueError as error:
+        raise UsageError(f"--corpus {corpus}: {error}") from error
+    drafter.warm(tokens)
+
+
 
 
 def one_line(message: object) -> str:

@@ -2,24 +2,30 @@
 
 from collections.abc import Callable
 
+from specdec_ref.config import TrieOptions
 from specdec_ref.core import Drafter
 from specdec_ref.drafters.ngram import NgramDrafter
+from specdec_ref.drafters.trie import TrieDrafter
 from specdec_ref.models.target import Target
 
-__all__ = ["DRAFTERS", "NgramDrafter", "build_drafter"]
+__all__ = ["DRAFTERS", "NgramDrafter", "TrieDrafter", "build_drafter", "forget"]
 
 
-def _ngram(target: Target, draft_model: str | None) -> Drafter:
+def _ngram(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
     return NgramDrafter()
 
 
-def _layer_skip(target: Target, draft_model: str | None) -> Drafter:
+def _trie(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
+    return TrieDrafter(trie)
+
+
+def _layer_skip(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
     from specdec_ref.drafters.layer_skip import layer_skip_drafter
 
     return layer_skip_drafter(target)
 
 
-def _draft_model(target: Target, draft_model: str | None) -> Drafter:
+def _draft_model(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
     from specdec_ref.drafters.draft_model import DraftModelDrafter
     from specdec_ref.models.hub import load
     from specdec_ref.weights.files import is_own_head
@@ -27,27 +33,43 @@ def _draft_model(target: Target, draft_model: str | None) -> Drafter:
     if draft_model is None:
         raise ValueError("drafter 'draft' needs a draft model: name a folder or Hugging Face id with --draft-model")
     if is_own_head(draft_model):  # a plain model of `specdec train draft`
-        return _eagle(target, draft_model)
+        return _eagle(target, draft_model, trie)
     model, _ = load(draft_model, dtype=target.dtype, device=str(target.device))
     return DraftModelDrafter(Target(model), target.vocab_size)
 
 
-def _eagle(target: Target, draft_model: str | None) -> Drafter:
+def _eagle(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
     from specdec_ref.weights import load_eagle
 
     return load_eagle(target, draft_model)
 
 
-DRAFTERS: dict[str, Callable[[Target, str | None], Drafter]] = {
+def _hybrid(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
+    from specdec_ref.drafters.hybrid import HybridDrafter
+    from specdec_ref.weights import load_eagle
+
+    return HybridDrafter(load_eagle(target, draft_model), TrieDrafter(trie))
+
+
+DRAFTERS: dict[str, Callable[[Target, str | None, TrieOptions], Drafter]] = {
     "ngram": _ngram,
+    "trie": _trie,
     "layer-skip": _layer_skip,
     "draft": _draft_model,
     "eagle": _eagle,
+    "hybrid": _hybrid,
 }
 
 
-def build_drafter(name: str, target: Target, draft_model: str | None = None) -> Drafter:
+def build_drafter(
+    name: str, target: Target, draft_model: str | None = None, trie: TrieOptions = TrieOptions()
+) -> Drafter:
     """The drafter of that name. Raises ValueError for an unknown name or a missing or mismatched draft model."""
     if name not in DRAFTERS:
         raise ValueError(f"unknown drafter {name!r}; choose from none, {', '.join(DRAFTERS)}")
-    return DRAFTERS[name](target, draft_model)
+    return DRAFTERS[name](target, draft_model, trie)
+
+
+def forget(drafter: Drafter) -> None:
+    """Drop what it learnt from requests that are over, if it does: who measures twice wants to measure the same."""
+    getattr(drafter, "forget", lambda: None)()
