@@ -83,7 +83,7 @@ class NgramTrie:
         return self._size
 
     def follow(self, suffixes: Sequence[Node], token: int) -> list[Node]:
-        """Learn that `token` followed `suffixes`: nodes of what the text ended with, longest first; returns the new ones.
+        """Learn that `token` followed `suffixes`, nodes of what the text ended with, longest first; returns the new.
 
         A node that was evicted in the meantime is left out: an n-gram enters only below its own beginning.
         """
