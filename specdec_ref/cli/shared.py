@@ -49,10 +49,6 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this text and exit")
         self.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)  # main looks for it by itself
 
-    def error(self, message: str) -> NoReturn:
-        """Raises UsageError."""
-        raise UsageError(f"{message}; see `{self.prog} --help`")
-
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=80)
@@ -87,6 +83,7 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drafter", default=default.drafter, metavar="NAME",
         help="ngram (default): prompt lookup, copies what followed the same words earlier in the text, for nothing; "
+        "trie: what followed them in any text, a tree of it; "
         "layer-skip: the target with layers left out; draft: a smaller model, --draft-model; eagle: a trained head "
         "that reads the target's own features, the one shipped for this target or --draft-model's; "
         "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward a token",
@@ -97,7 +94,6 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
-        "trie: what followed them in any text, a tree of it; "
         help="auto (default): the one of these that fits, and keeps the target's law; greedy: keeps guesses that "
         "are the target's first choice, for temperature 0; rejection: keeps guess x of a chain with probability "
         "min(1, p(x)/q(x)); target_only: trees, keeps the child that a draw from p would have been; multi_round: "
@@ -115,16 +111,6 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "Q", help=text)
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """Temperature and the rest, and when to end."""
-    group = parser.add_argument_group(
-        "sampling", "Temperature 0 takes the likeliest token (greedy). Above it, tokens are drawn\nfrom the law p."
-    )
-    default = SamplingParams()
-    for flag, kind, value, text in (
-        ("--temperature", float, default.temperature, "flattens p above 1, sharpens it below (default 0)"),
-        ("--top-k", int, default.top_k, "keep the N likeliest tokens (default 0: off)"),
-        ("--top-p", float, default.top_p, "keep the likeliest tokens up to this mass (default 1: off)"),
 def add_trie(parser: argparse.ArgumentParser) -> None:
     """The options of the shared trie."""
     default = TrieOptions()
@@ -145,6 +131,16 @@ def add_trie(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--corpus", metavar="FILE", help="a text that the trie learns beforehand")
 
 
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Temperature and the rest, and when to end."""
+    group = parser.add_argument_group(
+        "sampling", "Temperature 0 takes the likeliest token (greedy). Above it, tokens are drawn\nfrom the law p."
+    )
+    default = SamplingParams()
+    for flag, kind, value, text in (
+        ("--temperature", float, default.temperature, "flattens p above 1, sharpens it below (default 0)"),
+        ("--top-k", int, default.top_k, "keep the N likeliest tokens (default 0: off)"),
+        ("--top-p", float, default.top_p, "keep the likeliest tokens up to this mass (default 1: off)"),
         ("--min-p", float, default.min_p, "drop tokens less likely than this share of the likeliest (default 0: off)"),
         ("--seed", int, 0, "prompt i (from 0) draws with seed + i, whatever its batch (default 0)"),
         ("--max-new-tokens", int, Limits().max_new_tokens, f"default {Limits().max_new_tokens}"),
@@ -160,6 +156,10 @@ def config_from(args: argparse.Namespace) -> SpecConfig:
         target=args.target, drafter=args.drafter, draft_model=args.draft_model,
         verifier=args.verifier, lossy=args.lossy,
         budget=DraftBudget(args.depth, args.topk, args.nodes, args.min_confidence),
+        trie=TrieOptions(
+            args.trie_match, args.trie_depth, args.trie_min_breadth, args.trie_max_breadth, args.trie_capacity,
+            args.corpus,
+        ),
         sampling=SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p),
         dtype=args.dtype, device=args.device,
     )  # fmt: skip
@@ -170,10 +170,6 @@ def check_names(config: SpecConfig) -> None:
     from specdec_ref.drafters import DRAFTERS
     from specdec_ref.verifiers import choose_verifier
 
-        trie=TrieOptions(
-            args.trie_match, args.trie_depth, args.trie_min_breadth, args.trie_max_breadth, args.trie_capacity,
-            args.corpus,
-        ),
     if config.drafter not in ("none", *DRAFTERS):
         raise UsageError(f"unknown drafter {config.drafter!r}; choose from none, {', '.join(DRAFTERS)}")
     if config.drafter == "draft" and config.draft_model is None:
@@ -199,29 +195,19 @@ def open_session(config: SpecConfig) -> "Session":
 
 def engine_for(session: "Session", config: SpecConfig, limits: Limits) -> "SpecEngine | None":
     """The engine of this set-up; None for plain decoding."""
-    if config.drafter == "none":
-        return None
-    return session.engine(
-        config.drafter, draft_model=config.draft_model, budget=config.budget, sampling=config.sampling,
-        verifier=config.verifier, limits=limits, lossy=config.lossy,
-    )  # fmt: skip
-
-
-def console(*, stderr: bool = False) -> "Console":
-    """rich's console on stdout or stderr, as they are now."""
     from specdec_ref.drafters import build_drafter
 
-    from rich.console import Console
-
+    if config.drafter == "none":
+        return None
     drafter = build_drafter(config.drafter, session.target, config.draft_model, config.trie)
     if config.trie.corpus is not None:
         _warm(drafter, session, Path(config.trie.corpus))
-    return Console(file=sys.stderr if stderr else sys.stdout, highlight=False)
+    return session.engine(
+        drafter, budget=config.budget, sampling=config.sampling, verifier=config.verifier, limits=limits,
+        lossy=config.lossy,
+    )  # fmt: skip
 
 
-def say(message: str, *, style: str = "dim") -> None:
-    """One line for people, on stderr."""
-    console(stderr=True).print(f"specdec: {message}", style=style, markup=False, soft_wrap=True)
 def _warm(drafter: Any, session: "Session", corpus: Path) -> None:
     """Teach a trie a text. Raises UsageError if it is none."""
     try:
@@ -231,6 +217,16 @@ def _warm(drafter: Any, session: "Session", corpus: Path) -> None:
     drafter.warm(tokens)
 
 
+def console(*, stderr: bool = False) -> "Console":
+    """rich's console on stdout or stderr, as they are now."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr if stderr else sys.stdout, highlight=False)
+
+
+def say(message: str, *, style: str = "dim") -> None:
+    """One line for people, on stderr."""
+    console(stderr=True).print(f"specdec: {message}", style=style, markup=False, soft_wrap=True)
 
 
 def one_line(message: object) -> str:
