@@ -8,13 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from specdec_ref.cli import demo, doctor, fetch, generate, grade, train
+from specdec_ref.cli import demo, doctor, explain, export_command, fetch, generate, grade, train
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
 from specdec_ref.config import DraftBudget
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = {"demo": demo, "generate": generate, "doctor": doctor, "fetch": fetch, "train": train, "grade": grade}
+COMMANDS = {
+    "demo": demo, "generate": generate, "doctor": doctor, "fetch": fetch, "train": train,
+    "export-command": export_command, "explain": explain, "grade": grade,
+}  # fmt: skip
 
 _DESCRIPTION = f"""\
 Speculative decoding: the same text from the same model, in less time.

@@ -1,0 +1,190 @@
+"""A launch command explained: flag by flag, what the engine makes of it, and the same in our words.
+
+Nothing is run, and nothing but the text is looked at: no model, no network.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from specdec_ref.config import SpecConfig
+from specdec_ref.exporters.launch import Finding, refused
+from specdec_ref.exporters.meanings import MEANINGS
+from specdec_ref.exporters.sglang import from_sglang
+from specdec_ref.exporters.table import ENGINES, REMOVED
+from specdec_ref.exporters.vllm import from_vllm
+
+__all__ = ["Explained", "Explanation", "explain"]
+
+Status = Literal["known", "removed", "unknown", "other"]
+DEAD_VARIABLES = {"SGLANG_ENABLE_SPEC_V2": "ignored with a warning: there is one speculative worker now"}
+SPEC_FLAGS = {"--spec-method": "method", "--spec-model": "model", "--spec-tokens": "num_speculative_tokens"}
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A flag, or a key of vLLM's JSON, as it was written; "other" is not about speculation."""
+
+    name: str
+    value: Any
+    status: Status
+    meaning: str
+    default: Any = None
+    now: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`config` is None if the engine refuses the command, or this package has no such drafter.
+
+    `translated` is the command with every removed name replaced; None if there was none.
+    """
+
+    engine: str
+    version: str
+    flags: tuple[Explained, ...]
+    findings: tuple[Finding, ...]
+    config: SpecConfig | None
+    translated: str | None
+
+
+def explain(command: str) -> Explanation:
+    """Explain a command line of SGLang or vLLM. Raises ValueError if it is neither's, or cannot be split into words."""
+    try:
+        words = shlex.split(command.replace("\\\n", " "))
+    except ValueError as error:
+        raise ValueError(f"this is no command line: {error}") from error
+    engine, target = _engine(words), None
+    if engine == "vllm" and "serve" in words:
+        after = words[words.index("serve") + 1 :]
+        target = after[0] if after and not after[0].startswith("-") else None
+    flags = [flag for name, value in _flags(words, engine) for flag in _read(name, value, engine)]
+    variables = [word.partition("=") for word in words if word.partition("=")[0] in DEAD_VARIABLES]
+    flags += [Explained(name, value, "removed", DEAD_VARIABLES[name]) for name, _, value in variables]
+    values = {flag.now or flag.name: flag.value for flag in flags if flag.status == "known" or flag.now}
+    findings = [
+        refused(f"{flag.name}: {'gone' if flag.status == 'removed' else 'unknown'}, the engine stops at it")
+        for flag in flags
+        if flag.status in ("removed", "unknown") and flag.name not in DEAD_VARIABLES
+    ]
+    if engine == "sglang":
+        config, said = from_sglang(values)
+    else:
+        config, said = from_vllm(values, target) if values else (SpecConfig(target or "smollm2-135m", "none"), [])
+    table = ENGINES[engine]
+    return Explanation(
+        engine, table["version"], tuple(flags), (*findings, *said), config, _translated(words, flags, engine)
+    )
+
+
+def _engine(words: Sequence[str]) -> str:
+    config = ("--speculative-config", "--speculative_config", "-sc")
+    if any(word == "vllm" or word.startswith(("vllm.", *config)) for word in words):
+        return "vllm"
+    if any(word == "sglang" or word.startswith("sglang.") for word in words):
+        return "sglang"
+    if any(word.partition("=")[0] in ENGINES["sglang"]["flags"] and word.startswith("--speculative") for word in words):
+        return "sglang"
+    raise ValueError("neither SGLang's nor vLLM's: start with `python -m sglang.launch_server` or `vllm serve`")
+
+
+def _flags(words: Sequence[str], engine: str) -> list[tuple[str, Any]]:
+    """(flag, value); True for a flag without one."""
+    found: list[tuple[str, Any]] = []
+    for index, word in enumerate(words):
+        if not word.startswith("--") and word != "-sc":
+            continue
+        name, equals, value = word.partition("=")
+        following = words[index + 1] if index + 1 < len(words) else "--"
+        given = value if equals else True if following.startswith("--") else following
+        found.append((_full(name, engine), given))
+    return found
+
+
+def _full(name: str, engine: str) -> str:
+    """The flag's own name: argparse takes an alias or an unambiguous beginning, vLLM's parser underscores as well."""
+    if engine == "vllm":
+        head, dot, key = name.partition(".")
+        return ("--speculative-config" if head == "-sc" else head.replace("_", "-")) + dot + key
+    table: Mapping[str, Any] = ENGINES["sglang"]["flags"]
+    for flag, row in table.items():
+        if name == flag or name in row.get("aliases", ()):
+            return flag
+    longer = [flag for flag in table if name.startswith("--speculative-") and flag.startswith(name)]
+    return longer[0] if len(longer) == 1 else name
+
+
+def _read(name: str, value: Any, engine: str) -> list[Explained]:
+    """The flag; for vLLM's config, its keys."""
+    if engine == "vllm" and name.partition(".")[0] == "--speculative-config":
+        key = name.partition(".")[2]
+        return [_key(k, v) for k, v in ({key: _number(value)} if key else _json(value)).items()]
+    if engine == "vllm" and name in SPEC_FLAGS:
+        return [_key(SPEC_FLAGS[name], _number(value))]
+    if name in REMOVED[engine]:
+        gone = REMOVED[engine][name]
+        return [Explained(name, _number(value), "removed", gone.why, now=gone.now)]
+    row = ENGINES[engine]["flags"].get(name)
+    if engine == "sglang" and row is not None and name in MEANINGS["sglang"]:
+        return [Explained(name, _number(value), "known", MEANINGS["sglang"][name], row["default"])]
+    if name.startswith(("--speculative", "--spec-", "--num-speculative", "--ngram-")):
+        return [Explained(name, value, "unknown", f"no flag of {engine} {ENGINES[engine]['version']}")]
+    return [Explained(name, value, "other", "not about speculation")]
+
+
+def _key(key: str, value: Any) -> Explained:
+    key = key.replace("-", "_")
+    if key in REMOVED["vllm"]:
+        gone = REMOVED["vllm"][key]
+        return Explained(key, value, "removed", gone.why, now=gone.now)
+    row = ENGINES["vllm"]["keys"].get(key)
+    if row is None:
+        return Explained(key, value, "unknown", f"no key of --speculative-config in vllm {ENGINES['vllm']['version']}")
+    return Explained(key, value, "known", MEANINGS["vllm"][key], row["default"])
+
+
+def _json(text: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(str(text))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"--speculative-config takes JSON in single quotes, and this is none: {text!r} ({error})"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"--speculative-config takes a JSON object, not {text!r}")  # noqa: TRY004  (a wrong text)
+    return found
+
+
+def _number(value: Any) -> Any:
+    """Words that spell a number or a truth are one."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
+
+
+def _translated(words: Sequence[str], flags: Sequence[Explained], engine: str) -> str | None:
+    """The command without what is gone; what has a successor says it by its new name."""
+    gone = {flag.name: flag for flag in flags if flag.status == "removed"}
+    if not gone:
+        return None
+    kept, skip, moved = [], False, {flag.now: flag.value for flag in gone.values() if flag.now}
+    for index, word in enumerate(words):
+        name = word.partition("=")[0]
+        if skip:
+            skip = False
+        elif name in gone:
+            skip = "=" not in word and index + 1 < len(words) and not words[index + 1].startswith("--")
+        elif not (engine == "vllm" and (name == "-sc" or name.replace("_", "-").startswith("--speculative-config"))):
+            kept.append(word)
+        else:
+            skip = "=" not in word
+    if engine == "sglang":
+        return shlex.join([*kept, *(w for flag, value in moved.items() for w in (flag, str(value)))])
+    keys = {flag.name: flag.value for flag in flags if flag.status == "known"} | moved
+    method = {} if "method" in keys or keys.get("model") not in ("ngram", "[ngram]") else {"method": "ngram"}
+    if method:
+        keys.pop("model")
+    return shlex.join([*kept, "--speculative-config", json.dumps(method | keys)])
