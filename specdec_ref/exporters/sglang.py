@@ -78,8 +78,7 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
         if topk is not None or nodes is not None:
             more = "" if nodes is None else f"; for a chain of {nodes - 1} drafts: num-steps {nodes - 1}, eagle-topk 1"
             return [*found, refused(f"eagle-topk, num-draft-tokens: refused without {S}num-steps{more}")]
-        llama = name != "STANDALONE" and "llama" in str(out.get("--model-path", "")).lower()
-        steps, topk, nodes = (5, 4, 8) if llama else (3, 1, 4)
+        steps, topk, nodes = _own_triple(out, name)
         found.append(
             note(
                 f"no triple given: the engine takes steps {steps}, topk {topk}, nodes {nodes} "
@@ -105,6 +104,12 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
         found.append(note("eagle-topk > 1 with pages of several tokens: attention by flashinfer, fa3 or triton only"))
     out |= {f"{S}num-steps": steps, f"{S}eagle-topk": topk, f"{S}num-draft-tokens": nodes}
     return found
+
+
+def _own_triple(out: Mapping[str, Any], name: str) -> tuple[int, int, int]:
+    """What the engine picks by the target's architecture, which only its name tells us."""
+    llama = name != "STANDALONE" and "llama" in str(out.get("--model-path", "")).lower()
+    return (5, 4, 8) if llama else (3, 1, 4)
 
 
 def _ngram_rules(out: dict[str, Any]) -> list[Finding]:
