@@ -49,6 +49,10 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this text and exit")
         self.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)  # main looks for it by itself
 
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=80)
