@@ -87,22 +87,27 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
         )
     elif topk is None:
         return [*found, refused(f"{S}num-steps without {S}eagle-topk: the engine compares None with a number")]
+    out |= {f"{S}num-steps": steps, f"{S}eagle-topk": topk}
+    return found + _tree_rules(out, steps, topk, nodes)
+
+
+def _tree_rules(out: dict[str, Any], steps: int, topk: int, nodes: int | None) -> list[Finding]:
+    """A chain's nodes follow from its steps; a tree's have to be given, and drafted."""
+    found = []
     if topk == 1 and nodes != steps + 1:
         if nodes is not None:
-            found.append(
-                changed(f"eagle-topk 1 is a chain: num-draft-tokens {nodes} becomes num-steps + 1 = {steps + 1}")
-            )
+            becomes = f"becomes num-steps + 1 = {steps + 1}"
+            found.append(changed(f"eagle-topk 1 is a chain: num-draft-tokens {nodes} {becomes}"))
         nodes = steps + 1
-    pool = 1 + topk + (steps - 1) * topk * topk if steps else 1
     if nodes is None:
-        return [*found, refused(f"eagle-topk {topk} needs {S}num-draft-tokens")]
+        return [refused(f"eagle-topk {topk} needs {S}num-draft-tokens")]
+    pool = 1 + topk + (steps - 1) * topk * topk if steps else 1
     if nodes > pool:
-        found.append(
-            refused(f"num-draft-tokens {nodes}: {steps} steps of top-{topk} make {pool} nodes at most, root included")
-        )
+        most = f"{steps} steps of top-{topk} make {pool} nodes at most, root included"
+        found.append(refused(f"num-draft-tokens {nodes}: {most}"))
     if topk > 1:
         found.append(note("eagle-topk > 1 with pages of several tokens: attention by flashinfer, fa3 or triton only"))
-    out |= {f"{S}num-steps": steps, f"{S}eagle-topk": topk, f"{S}num-draft-tokens": nodes}
+    out[f"{S}num-draft-tokens"] = nodes
     return found
 
 
