@@ -107,14 +107,20 @@ class Watched:
             raise
         if not isinstance(result, VerifyResult):
             raise Trouble(f"it returned {type(result).__name__} {result!r}, and the engine expects a VerifyResult")
-        if tuple(result.path) != tuple(range(1, len(result.path) + 1)) or len(result.path) >= len(tree):
+        if not _is_path(tree, tuple(result.path)):
+            kind = "chain" if tree.is_chain else "tree"
             raise Trouble(
-                f"it returned the path {tuple(result.path)} for a chain with nodes 1 to {len(tree) - 1}. A path lists "
-                "the indices of the accepted nodes from 1 on, not their tokens; the root, node 0, is left out"
+                f"it returned the path {tuple(result.path)} for a {kind} with nodes 1 to {len(tree) - 1}. A path lists "
+                "the indices of the accepted nodes, each the child of the one before it, not their tokens; the root, "
+                "node 0, is left out"
             )
         if not isinstance(result.next_token, int) or not 0 <= result.next_token < self.vocab:
             raise Trouble(f"next_token is {result.next_token!r}, and should be a token id: an int below {self.vocab}")
         return result
+
+
+def _is_path(tree: DraftTree, path: tuple[int, ...]) -> bool:
+    return not path or (path[-1] in range(1, len(tree)) and tree.path(path[-1]) == path)
 
 
 def engine(target: TableLM, drafter: Drafter, verifier: Verifier, depth: int) -> SpecEngine:

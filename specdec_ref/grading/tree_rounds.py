@@ -1,0 +1,156 @@
+"""The wrong tree verifiers that people write in exercise 05, each with the sentence that explains it.
+
+They differ from `MultiRoundVerifier` in one place: what is owed after a refusal, what q is then, or who is asked.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.grading.examine import Suspect
+from specdec_ref.sampling import residual
+from specdec_ref.trees.links import distinct_children
+
+__all__ = ["VERIFIERS"]
+
+Row = Float[Tensor, " vocab"]
+Rows = Float[Tensor, "nodes vocab"]
+
+
+def _scaled(weights: Row) -> Row:
+    return weights / weights.sum() if bool(weights.any()) else weights
+
+
+def _without(row: Row, x: int) -> Row:
+    kept = row.clone()
+    kept[x] = 0.0
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    """Multi-round verification in which one thing may be another.
+
+    `owes(r, q, x)`: r after x was refused; `next_q(q, x, law)`: what the next child was drawn from, as it believes.
+    """
+
+    owes: Callable[[Row, Row, int], Row] = lambda r, q, x: _scaled(residual(r, q))
+    next_q: Callable[[Row, int, str], Row] = lambda q, x, law: q if law == "iid" else _scaled(_without(q, x))
+    ratio: Callable[[Row, Row, int], float] = lambda r, q, x: float(r[x] / q[x])
+    last: Callable[[Row, Row], Row] = lambda r, p: r
+    children: Callable[[DraftTree, int], list[int]] = lambda tree, node: tree.children(node)
+    row: Callable[[int, int], int] = lambda node, child: node
+    q_row: Callable[[int, int], int] = lambda node, child: node
+    deeper: bool = True
+    lossless_for: frozenset[str] = frozenset({"iid", "without_replacement"})
+
+    def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
+        assert tree.q is not None
+        node = 0
+        while True:
+            r, q, taken = p[node], tree.q[node], None
+            for child in self.children(tree, node):
+                x = tree.token_list[child]
+                r = p[self.row(node, child)] if self.row(node, child) != node else r
+                q = tree.q[self.q_row(node, child)] if self.q_row(node, child) != node else q
+                if rng.accept(self.ratio(r, q, x)):
+                    taken = child
+                    break
+                r, q = self.owes(r, q, x), self.next_q(q, x, tree.law)
+            if taken is None:
+                return VerifyResult(tree.path(node), rng.draw(self.last(r, p[node])))
+            if not self.deeper:
+                return VerifyResult(tree.path(taken), rng.draw(p[taken]))
+            node = taken
+
+
+def _unchanged(r: Row, q: Row, x: int) -> Row:
+    return r
+
+
+@dataclass(frozen=True, slots=True)
+class _Once:
+    """Each child is tested against p; only the last draw comes from what is owed to the last one."""
+
+    lossless_for: frozenset[str] = frozenset({"iid", "without_replacement"})
+
+    def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
+        assert tree.q is not None
+        node = 0
+        while True:
+            r, q, taken = p[node], tree.q[node], None
+            for child in tree.children(node):
+                x = tree.token_list[child]
+                if rng.accept(float(p[node, x] / q[x])):
+                    taken = child
+                    break
+                r = residual(p[node], q)
+                q = q if tree.law == "iid" else _scaled(_without(q, x))
+            if taken is None:
+                return VerifyResult(tree.path(node), rng.draw(r))
+            node = taken
+
+
+VERIFIERS = (
+    Suspect(
+        "The second child is tested against p as it was. What the first refusal took off p is gone: go on with what is "
+        "still owed.",
+        _Once(),
+    ),
+    Suspect(
+        "After the last refusal you draw from p itself. The words that were drawn too often then get a second chance.",
+        _Rounds(last=lambda r, p: p),
+    ),
+    Suspect(
+        "Children drawn without replacement are tested against the q that the first one came from. The second was "
+        "drawn from q without the first, scaled to one again; to leave out the scaling comes to the same.",
+        _Rounds(next_q=lambda q, x, law: q),
+    ),
+    Suspect(
+        "q loses the refused word for independent children as well. Those were all drawn from the same q; the same "
+        "word may come twice.",
+        _Rounds(next_q=lambda q, x, law: _scaled(_without(q, x))),
+    ),
+    Suspect(
+        "What is owed is not scaled to one. It must be a law before it is compared with q, or too little is kept.",
+        _Rounds(owes=lambda r, q, x: residual(r, q)),
+    ),
+    Suspect(
+        "A refusal only rules out the refused word. That is right for a guess made without chance; a drawn one may "
+        "propose several words too often.",
+        _Rounds(owes=lambda r, q, x: _scaled(_without(r, x))),
+    ),
+    Suspect(
+        "A refusal changes nothing at all: each child is tested against p, and the last word is drawn from p.",
+        _Rounds(owes=_unchanged),
+    ),
+    Suspect(
+        "The ratio leaves q out. p(x) alone is the rule for guesses made without chance (target-only): the law holds "
+        "if the rest fits, and guesses are wasted.",
+        _Rounds(ratio=lambda r, q, x: float(r[x]), owes=lambda r, q, x: _scaled(_without(r, x))),
+    ),
+    Suspect(
+        "Only the first child of a node is ever tested. Its siblings get their turn when it is refused.",
+        _Rounds(children=lambda tree, node: tree.children(node)[:1]),
+    ),
+    Suspect(
+        "The walk ends at the first accepted child. That one may have children of its own: go on from there.",
+        _Rounds(deeper=False),
+    ),
+    Suspect(
+        "Repeated siblings are left out. A second draw of the same word is a test of its own.",
+        _Rounds(children=lambda tree, node: distinct_children(tree)[node]),
+    ),
+    Suspect(
+        "A child is tested with its own row of p. Row i is the law of what follows node i, so the children of node i "
+        "are tested with row i.",
+        _Rounds(row=lambda node, child: child),
+    ),
+    Suspect(
+        "A child is tested with its own row of q. Row i of q is what the children of node i were drawn from.",
+        _Rounds(q_row=lambda node, child: child),
+    ),
+)
