@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from specdec_ref.cli import demo, doctor, explain, export_command, fetch, generate, grade, train
+from specdec_ref.cli import bench, demo, doctor, explain, export_command, fetch, generate, grade, train
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
 from specdec_ref.config import DraftBudget
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "demo": demo, "generate": generate, "doctor": doctor, "fetch": fetch, "train": train,
+    "demo": demo, "generate": generate, "doctor": doctor, "bench": bench, "fetch": fetch, "train": train,
     "export-command": export_command, "explain": explain, "grade": grade,
 }  # fmt: skip
 

@@ -12,6 +12,8 @@ from specdec_ref.cli.shared import add_model, console, version
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from specdec_ref.cost_model import RoundCosts
+
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "Check", "add_arguments", "run"]
 
 HELP = "what this machine can do, what is missing, and its measured verify curve"
@@ -19,6 +21,8 @@ DESCRIPTION = """\
 Versions, processor, number format and why, the model cache, the measured price
 of checking k tokens at once, what is missing and how to get it, and a block to
 paste into a report. Ten to twenty seconds; nothing is downloaded or changed.
+--calibrate measures what each drafter costs as well and keeps it in the cache,
+for --adaptive optimal and the predictions of `specdec bench`.
 """
 EPILOG = """\
 Exit code 1 if something that `specdec generate` needs is missing.
@@ -49,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--no-measure", action="store_true", help="leave out the verify curve")
+    group.add_argument("--calibrate", action="store_true", help="also measure what drafting costs, and keep it")
+    group.add_argument("--drafter", action="append", metavar="NAME[=PATH]", help="only these; repeatable")
     group.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
 
 
@@ -60,19 +66,21 @@ def run(args: argparse.Namespace) -> int:
     facts = _facts(args)
     checks = [*_packages(), _gpu(), _model(args.target)]
     curve: dict[int, float] = {}
+    costs: dict[str, RoundCosts] = {}
     if not args.no_measure and checks[-1].ok:
-        curve, failed = _measure(args)
+        curve, costs, failed = _measure(args)
         checks += failed
     if args.json:
         rows = [{"k": k, "seconds": round(t, 6), "v": round(t / curve[1], 4)} for k, t in curve.items()]
-        print(json.dumps({"facts": facts, "verify_curve": rows, "checks": [asdict(check) for check in checks]}))
+        kept = {"costs": {name: cost.to_dict() for name, cost in costs.items()}} if args.calibrate else {}
+        print(json.dumps({"facts": facts, "verify_curve": rows, "checks": [asdict(check) for check in checks]} | kept))
     else:
-        _print(facts, curve, checks, console())
+        _print(facts, curve, costs, checks, console())
     return int(any(check.needed and not check.ok for check in checks))
 
 
 def _facts(args: argparse.Namespace) -> dict[str, str]:
-    from specdec_ref.cli.machine import cpu_features, cpu_name, machine_line, memory_gb
+    from specdec_ref.bench.machine import cpu_features, cpu_name, machine_line, memory_gb
     from specdec_ref.models.hub import cache_dir, describe_dtype, pick_device
 
     device, memory = pick_device(args.device), memory_gb()
@@ -143,27 +151,37 @@ def _model(name: str) -> Check:
     return Check(f"embedded model {name}: {damage}", False, "specdec fetch")
 
 
-def _measure(args: argparse.Namespace) -> tuple[dict[int, float], list[Check]]:
-    """The verify curve; or, where the model cannot be loaded, a check that says why."""
+def _measure(args: argparse.Namespace) -> "tuple[dict[int, float], dict[str, RoundCosts], list[Check]]":
+    """The verify curve, drafting costs if asked for; or, where the model cannot be loaded, a check that says why."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from specdec_ref.cli.curve import measure_verify_curve
+    from specdec_ref.bench.calibrate import calibrate
+    from specdec_ref.bench.curve import measure_verify_curve
+    from specdec_ref.bench.sides import usable_drafters
+    from specdec_ref.config import DraftBudget
     from specdec_ref.models.hub import ModelError
     from specdec_ref.session import Session
 
     passes = 9
     columns = (TextColumn("specdec: {task.description}"), BarColumn())
     with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task("loading the model, then measuring v(k)", total=passes + 2)
+        task = bar.add_task("loading the model, then measuring", total=passes + 2)
         try:
             session = Session.open(args.target, dtype=args.dtype, device=args.device)
         except (ModelError, ValueError) as error:
-            return {}, [Check(f"target {args.target} can be loaded", False, str(error))]
+            return {}, {}, [Check(f"target {args.target} can be loaded", False, str(error))]
         bar.advance(task)
-        return measure_verify_curve(session.target, passes=passes, tick=lambda: bar.advance(task)), []
+        if not args.calibrate:
+            return measure_verify_curve(session.target, passes=passes, tick=lambda: bar.advance(task)), {}, []
+        drafters, _ = usable_drafters(session, args.drafter or ())
+        rows = [(name, drafter, DraftBudget()) for name, drafter in drafters.items()]
+        costs = calibrate(session, rows, fresh=True, tick=lambda: bar.advance(task))
+        return dict(next(iter(costs.values())).verify), costs, []
 
 
-def _print(facts: dict[str, str], curve: dict[int, float], checks: list[Check], out: "Console") -> None:
+def _print(
+    facts: dict[str, str], curve: dict[int, float], costs: "dict[str, RoundCosts]", checks: list[Check], out: "Console"
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -173,6 +191,8 @@ def _print(facts: dict[str, str], curve: dict[int, float], checks: list[Check], 
     out.print(grid)
     if curve:
         out.print(_chart(curve))
+    if costs:
+        out.print(_costs(costs))
     out.rule("[bold]what is there[/]", align="left", style="dim")
     for check in checks:
         out.print(_line(check))
@@ -203,6 +223,34 @@ def _chart(curve: dict[int, float]) -> "RenderableType":
         style="dim",
     )
     return Group(Rule("[bold]verify curve[/]", align="left", style="dim"), table, words)
+
+
+def _costs(costs: "dict[str, RoundCosts]") -> "RenderableType":
+    """What drafting costs, and the length that pays best if guesses are right with probability alpha."""
+    from rich.console import Group
+    from rich.rule import Rule
+    from rich.table import Table
+    from rich.text import Text
+
+    from specdec_ref.cost_model import expected_tau
+
+    alphas, table = (0.5, 0.7, 0.9), Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("drafter")
+    for column in ("c, 1 guess", "c, 4 guesses", "the rest", *(f"alpha {alpha}" for alpha in alphas)):
+        table.add_column(column, justify="right")
+    for name, cost in costs.items():
+        best = []
+        for alpha in alphas:
+            gain = {g: expected_tau(alpha, g) / cost.round(g, g + 1) for g in range(13)}
+            gamma = max(gain, key=lambda g: gain[g])
+            best.append(f"{gamma}: {gain[gamma]:.2f}" if gamma else "none")
+        rest = cost.overhead / cost.verify[1]
+        table.add_row(name, f"{cost.c(1):.3f}", f"{cost.c(4):.3f}", f"{rest:.3f}", *best)
+    words = Text(
+        "c, the rest: drafting, and all that is neither drafting nor the forward, in plain steps a round. Right: the "
+        "chain length with the largest predicted speed-up, if each guess is right with probability alpha.", style="dim",
+    )  # fmt: skip
+    return Group(Rule("[bold]drafting[/]", align="left", style="dim"), table, words)
 
 
 def _line(check: Check) -> "RenderableType":

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from specdec_ref.cli.shared import plural
-
 __all__ = ["cpu_features", "cpu_name", "machine_line", "memory_gb"]
 
 _FEATURES = (  # what decides how fast a matrix product is: torch's name of it, the name people know
@@ -48,7 +46,10 @@ def memory_gb() -> float | None:
 
 def machine_line(device: torch.device) -> str:
     """Processor, cores and threads in one line."""
-    cores = f"{plural(os.cpu_count() or 1, 'core')}, {plural(torch.get_num_threads(), 'thread')}"
+    cores = ", ".join(
+        f"{count} {noun}{'' if count == 1 else 's'}"
+        for count, noun in ((os.cpu_count() or 1, "core"), (torch.get_num_threads(), "thread"))
+    )
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}; {cpu_name()}, {cores}"
     return f"{cpu_name()}, {cores}"

@@ -1,0 +1,142 @@
+"""What a round takes on this machine, in about ten seconds: v(k), the draft's c by depth, and everything else.
+
+    verify     seconds of one forward over k tokens                                      `curve.measure_verify_curve`
+    draft      seconds of `Drafter.propose` by the depth that was asked for              real rounds, depths in turn
+    overhead   seconds of a round that are neither: verifying, committing, counting      the same rounds
+
+Kept in the cache, a file per machine, model, number format and torch: `cost_model.RoundCosts` predicts from it, the
+optimal controller of `adaptive.py` decides by it. Measured in one go, so that a busy machine distorts ratios little;
+`specdec doctor --calibrate` measures again.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from specdec_ref.adaptive import LengthControl, adapt
+from specdec_ref.bench.curve import measure_verify_curve
+from specdec_ref.bench.machine import machine_line
+from specdec_ref.bench.workloads import load_prompts
+from specdec_ref.config import DraftBudget
+from specdec_ref.core import Drafter
+from specdec_ref.cost_model import RoundCosts
+from specdec_ref.metrics import StepRecord
+from specdec_ref.models.hub import cache_dir
+from specdec_ref.session import Session
+
+__all__ = ["WIDTHS", "calibrate", "controller", "costs_of"]
+
+WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64)
+DEPTHS = (1, 2, 4, 8)
+SECONDS = 10.0  # what it may take in all
+
+
+class _Turns:
+    """A controller that goes through `DEPTHS` in turn."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+
+    def start(self, rows: Sequence[int]) -> None:
+        """Nothing to forget."""
+
+    def depths(self, rows: Sequence[int], most: int) -> list[int]:
+        """Whose turn it is."""
+        return [min(most, DEPTHS[self.turn % len(DEPTHS)])] * len(rows)
+
+    def observe(self, records: Sequence[StepRecord]) -> None:
+        """Next, please."""
+        self.turn += 1
+
+
+def measure_drafting(
+    session: Session, drafter: Drafter, budget: DraftBudget, seconds: float
+) -> tuple[dict[int, float], float]:
+    """Median seconds of proposing by depth, and of what is neither drafting nor the forward."""
+    turns, prompt = _Turns(), session.encode(load_prompts()[0].prompt, raw=True)[:64]
+    room = (session.target.max_positions or 1000) - len(prompt)
+    limits = session.limits(min(400, room), ignore_eos=True)
+    wide = DraftBudget(max(DEPTHS), budget.topk, budget.nodes, budget.min_confidence)
+    engine = session.engine(drafter, budget=wide, limits=limits, control=turns)
+    taken: dict[int, list[float]] = defaultdict(list)
+    rest: list[float] = []
+    started = perf_counter()
+    try:
+        engine.start([prompt])
+        while engine.requests and (turns.turn < 4 * len(DEPTHS) or perf_counter() - started < seconds):
+            depth, warm = turns.depths([0], max(DEPTHS))[0], turns.turn >= len(DEPTHS)
+            (record,) = engine.step()
+            if warm and engine.requests:  # the last rounds of a request are cut short
+                taken[depth].append(record.propose_s)
+                rest.append(record.step_s - record.propose_s - record.forward_s)
+    finally:
+        engine.close()
+    return {depth: median(times) for depth, times in taken.items()}, median(rest)
+
+
+def calibrate(
+    session: Session, drafters: Sequence[tuple[str, Drafter, DraftBudget]], *, fresh: bool = False,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, RoundCosts]:  # fmt: skip
+    """Costs by the drafters' names, from the cache where they are known and `fresh` does not ask for new ones."""
+    file = _file(session)
+    known = {} if fresh else _read(file)
+    missing = [row for row in drafters if _key(row[0], row[2]) not in known.get("drafters", {})]
+    if "verify" not in known:
+        known = {"machine": machine_line(session.target.device), "target": session.name, "drafters": {}}
+        known["verify"] = measure_verify_curve(session.target, WIDTHS, seconds=SECONDS / 2, tick=tick)
+    for name, drafter, budget in missing:
+        draft, overhead = measure_drafting(session, drafter, budget, SECONDS / 2 / len(missing))
+        known["drafters"][_key(name, budget)] = {"draft": draft, "overhead": overhead}
+        tick()
+    if missing:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".new")
+        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        partial.replace(file)
+    return {
+        name: RoundCosts.from_dict({"verify": known["verify"], **known["drafters"][_key(name, budget)]})
+        for name, _, budget in drafters
+    }
+
+
+def costs_of(session: Session, name: str, drafter: Drafter, budget: DraftBudget) -> RoundCosts:
+    """What rounds of this drafter take, measured now if it never was. `name` tells drafters apart in the cache."""
+    return calibrate(session, [(name, drafter, budget)])[name]
+
+
+def controller(
+    adaptive: str, session: Session, name: str, drafter: Drafter, budget: DraftBudget
+) -> tuple[LengthControl | None, DraftBudget]:
+    """The controller of that name for this drafter on this machine, and the budget to use it with: see `adapt`."""
+    return adapt(adaptive, budget, costs_of(session, name, drafter, budget) if adaptive == "optimal" else None)
+
+
+def _key(name: str, budget: DraftBudget) -> str:
+    return name if budget.topk == 1 else f"{name}, topk {budget.topk}, {budget.max_nodes} nodes"
+
+
+def _file(session: Session) -> Path:
+    """One file for everything that changes what a step takes."""
+    target = session.target
+    told = [machine_line(target.device), session.name, str(target.dtype), target.backend, torch.__version__]
+    name = hashlib.sha256("|".join(told).encode()).hexdigest()[:16]
+    return cache_dir() / "calibration" / f"{name}.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What is known; nothing, if the file is missing or damaged: it can be measured again."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        for entry in known["drafters"].values():
+            RoundCosts.from_dict({"verify": known["verify"], **entry})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return dict(known)

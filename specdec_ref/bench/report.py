@@ -1,0 +1,40 @@
+"""Rows of `specdec bench` as Markdown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+__all__ = ["markdown"]
+
+
+def markdown(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The environment in a line, then for each temperature and batch a table: methods down, tasks across."""
+    lines = [f"{about['target']} in {about['dtype']} on {about['machine']}, torch {about['torch']}, "
+             f"transformers {about['transformers']}, {about['date']}. Speed-up over plain decoding: median of paired "
+             "ratios; over all tasks their geometric mean, with a 95 % bootstrap interval."]  # fmt: skip
+    for (temperature, batch, context), group in groupby(rows, key=_setting):
+        lines += ["", f"Temperature {temperature:g}, batch {batch}" + (f", context {context}" if context else ""), ""]
+        lines += _table(list(group))
+    return "\n".join(lines) + "\n"
+
+
+def _setting(row: Mapping[str, Any]) -> tuple[float, int, int]:
+    return row["temperature"], row["batch"], row["context"]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    tasks = list(dict.fromkeys(row["task"] for row in rows if row["task"] != "all"))
+    cells = {(row["method"], row["task"]): row for row in rows}
+    yield f"| method | setting | {' | '.join(tasks)} | all | 95 % | over transformers | tau | same text |"
+    yield f"|---|---|{'---:|' * len(tasks)}---:|---|---:|---:|---:|"
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mean = cells[method, "all"]
+        speeds = [f"{cells[method, task]['speedup_vs_plain']:.2f}" for task in tasks]
+        over = "" if mean["speedup_vs_hf"] is None else f"{mean['speedup_vs_hf']:.2f}"
+        same = [cells[method, task] for task in tasks if cells[method, task]["identical"] is not None]
+        texts = f"{sum(c['identical'] for c in same)}/{sum(c['texts'] for c in same)}" if same else ""
+        interval = f"{mean['ci_low']:.2f}-{mean['ci_high']:.2f}"
+        yield (
+            f"| {method} | {mean['setting']} | {' | '.join(speeds)} | **{mean['speedup_vs_plain']:.2f}** | {interval} "
+            f"| {over} | {mean['tau']:.2f} | {texts} |"
+        )

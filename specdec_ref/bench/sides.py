@@ -1,0 +1,119 @@
+"""What `specdec bench` compares: methods, each at every setting of a small stated grid, on one loaded model.
+
+    plain                 our plain decoder, the denominator
+    NAME                  chains of a drafter of `DRAFTERS`, or of NAME=FOLDER for a trained one
+    NAME tree             the same drafter, EAGLE-2's dynamic trees
+    NAME adaptive         chains whose length the cost-model controller decides (`adaptive.Optimal`), up to 12
+    hf ...                transformers' generate(), see `peers.py`
+
+A drafter that cannot be had for this model, and a method that a setting rules out, is left out with its reason.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specdec_ref.bench.calibrate import controller
+from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.core import Drafter
+from specdec_ref.drafters import DRAFTERS, build_drafter, forget
+from specdec_ref.metrics import RunStats
+from specdec_ref.models.hub import ModelError
+from specdec_ref.request import Limits
+from specdec_ref.session import Session
+
+__all__ = ["PLAIN", "Answer", "Call", "Setting", "Side", "ours", "usable_drafters"]
+
+PLAIN = "plain"
+CHAINS = {"ngram": (4, 8, 12), "trie": (4, 8, 12), "layer-skip": (1, 2, 4)}
+ANY_CHAIN = (2, 3, 5)
+TREES = (DraftBudget(3, 2, 6), DraftBudget(4, 2, 8), DraftBudget(5, 3, 12))
+CAP = 12  # levels that the controller may choose from
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """New tokens of one prompt; its rounds, or those of the whole call where only the forwards could be counted."""
+
+    tokens: list[int]
+    stats: RunStats | None = None
+
+
+Call = Callable[[Sequence[list[int]], Sequence[int]], list[Answer]]  # prompts of a batch, a seed each
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all methods of a table have in common."""
+
+    session: Session
+    sampling: SamplingParams
+    limits: Limits
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A method at one setting. `begin` gives a call that knows nothing of earlier requests."""
+
+    method: str
+    setting: str
+    begin: Callable[[], Call]
+
+
+def usable_drafters(session: Session, spelled: Sequence[str] = ()) -> tuple[dict[str, Drafter], dict[str, str]]:
+    """Drafters by spelling, NAME or NAME=FOLDER (none given: all of `DRAFTERS`); and why others cannot be had.
+
+    Raises ValueError for one that was asked for and cannot be had.
+    """
+    found: dict[str, Drafter] = {}
+    missing: dict[str, str] = {}
+    for name in spelled or DRAFTERS:
+        kind, _, source = name.partition("=")
+        try:
+            found[name] = build_drafter(kind, session.target, source or None)
+        except (ValueError, ModelError) as error:
+            if spelled:
+                raise
+            missing[name] = str(error)
+    return found, missing
+
+
+def ours(setting: Setting, drafters: Mapping[str, Drafter]) -> Iterator[Side]:
+    """Our sides: plain first, then every drafter's settings."""
+    yield Side(PLAIN, "", lambda: _plain(setting))
+    for name, drafter in drafters.items():
+        kind = name.partition("=")[0]
+        for depth in CHAINS.get(kind, ANY_CHAIN):
+            yield Side(name, f"gamma {depth}", _beginner(setting, name, drafter, DraftBudget(depth)))
+        if hasattr(drafter, "grow") or kind in ("trie", "hybrid"):
+            for budget in TREES:
+                words = f"depth {budget.depth}, topk {budget.topk}, nodes {budget.nodes}"
+                yield Side(f"{name} tree", words, _beginner(setting, name, drafter, budget))
+        yield Side(f"{name} adaptive", f"up to {CAP}", _beginner(setting, name, drafter, DraftBudget(CAP), "optimal"))
+
+
+def _plain(setting: Setting) -> Call:
+    def call(prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
+        done = setting.session.plain(prompts, sampling=setting.sampling, limits=setting.limits, seeds=seeds)
+        return [Answer(answer.tokens) for answer in done]
+
+    return call
+
+
+def _beginner(
+    setting: Setting, name: str, drafter: Drafter, budget: DraftBudget, adaptive: str | None = None
+) -> Callable[[], Call]:
+    def begin() -> Call:
+        forget(drafter)
+        control, limited = controller(adaptive, setting.session, name, drafter, budget) if adaptive else (None, budget)
+        engine: Any = setting.session.engine(
+            drafter, budget=limited, sampling=setting.sampling, limits=setting.limits, control=control
+        )
+
+        def call(prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
+            return [Answer(done.tokens, done.stats) for done in engine.generate(prompts, seeds)]
+
+        return call
+
+    return begin

@@ -1,0 +1,172 @@
+"""`specdec bench`: every method on the held-out prompts, against plain decoding and transformers, in one process."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdec_ref.cli.shared import UsageError, add_model, console, open_session, plural, say
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
+
+if TYPE_CHECKING:
+    from specdec_ref.bench.run import Plan
+    from specdec_ref.bench.workloads import Prompt
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
+
+HELP = "measure every method against plain decoding and transformers"
+DESCRIPTION = """\
+All methods on the held-out prompts, interleaved in one process: plain decoding,
+each drafter as a chain, as a tree where it grows one, and with its length
+decided by the cost model; beside them transformers' generate(), its prompt
+lookup and its assisted decoding. Each method runs at the setting that was
+fastest on other prompts (the dev split). Texts are compared with plain's.
+Ratios are paired; absolute speeds are this machine's at this moment.
+"""
+EPILOG = """\
+--json writes one object a line: the environment first, then a row for each task
+and method as soon as it is measured; the task "all" is their geometric mean.
+  task, method, setting, dtype, batch, temperature, context
+  tokens_per_s, tau, alpha            tau: tokens a target forward
+  speedup_vs_plain, ci_low, ci_high   median of paired ratios, 95 % bootstrap
+  speedup_vs_hf                       the same against transformers' generate()
+  identical, texts, calls             greedy texts that are plain's, of how many
+
+examples:
+  $ specdec bench --quick                          about a minute
+  $ specdec bench --json > rows.jsonl              everything, batch 1, greedy
+  $ specdec bench --drafter eagle --drafter ngram --temperature 0 1 --batch 1 4
+  $ specdec bench --prompts-file mine.jsonl        {"id", "task", "prompt"} a line
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_model(parser)
+    group = parser.add_argument_group("methods")
+    group.add_argument("--drafter", action="append", metavar="NAME[=PATH]", help="repeatable (default: all there are)")
+    group.add_argument("--method", action="append", default=[], metavar="NAME", help="only these rows; repeatable")
+    group.add_argument("--no-hf", action="store_true", help="leave transformers' own decoding out")
+    group.add_argument("--tune", type=int, default=1, metavar="N", help="dev prompts a task to choose settings by (1)")
+    group = parser.add_argument_group("work")
+    group.add_argument("--task", nargs="+", metavar="TASK", help="only these tasks")
+    group.add_argument("--prompts", type=int, default=4, metavar="N", help="prompts a task (default 4)")
+    group.add_argument("--prompts-file", type=Path, metavar="FILE", help="other prompts; a third of each task tunes")
+    group.add_argument("--tokens", type=int, default=96, metavar="N", help="new tokens an answer, at most (default 96)")
+    group.add_argument("--temperature", type=float, nargs="+", default=[0.0], metavar="X", help="default 0")
+    group.add_argument(
+        "--batch", type=int, nargs="+", default=[1], metavar="N", help="prompts side by side (default 1)"
+    )
+    group.add_argument("--context", type=int, default=0, metavar="N", help="lengthen prompts to about N tokens")
+    group.add_argument("--repeats", type=int, default=1, metavar="N", help="times everything is run (default 1)")
+    group.add_argument("--quick", action="store_true", help="a minute: one prompt of three tasks, nothing tuned")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else")
+    group.add_argument("--plot", type=Path, metavar="FILE", help="also a picture, PNG")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, load, measure; rows as they come, or a table at the end."""
+    from specdec_ref.bench.report import markdown
+    from specdec_ref.bench.run import bench, environment
+    from specdec_ref.bench.sides import usable_drafters
+
+    plan = _plan(args)
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):
+        session = open_session(SpecConfig(target=args.target, dtype=args.dtype, device=args.device))
+        drafters, missing = usable_drafters(session, args.drafter or ())
+        for name, reason in missing.items():
+            say(f"{name} is left out: {reason}")
+        about = environment(session)
+        rows: list[dict[str, Any]] = []
+        if args.json:
+            out.write(json.dumps({"environment": about}) + "\n")
+        with console(stderr=True).status("measuring") as status:
+            for row in bench(session, drafters, plan, lambda text: status.update(f"measuring: {text}")):
+                rows.append({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()})
+                if args.json:
+                    out.write(json.dumps(rows[-1]) + "\n")
+                    out.flush()
+        if not args.json:
+            out.write(markdown(about, rows))
+        if args.plot:
+            _plot(rows, args.plot)
+    wrong = sum(row["texts"] - row["identical"] for row in rows if row.get("identical") is not None)
+    if wrong:
+        say(f"{plural(wrong, 'greedy text')} not plain's: near-ties in {about['dtype']}, or a mistake; float64 tells")
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> "Plan":
+    """What the arguments ask for. Raises UsageError or ValueError before a model is loaded."""
+    from specdec_ref.bench.run import Plan
+    from specdec_ref.bench.workloads import HELD_OUT, load_prompts
+
+    if min(args.prompts, args.repeats, args.tokens, *args.batch) < 1 or min(args.tune, args.context) < 0:
+        raise UsageError("--prompts, --repeats, --tokens and --batch must be >= 1, --tune and --context >= 0")
+    for temperature in args.temperature:
+        SamplingParams(temperature)
+    DraftBudget()
+    if args.quick:
+        args.task = args.task or ["editing", "code", "chat"]
+        args.prompts, args.tune, args.tokens = 1, 0, min(args.tokens, 48)
+    if args.prompts_file:
+        test, dev = _own_prompts(args.prompts_file)
+    else:
+        test, dev = (load_prompts((), split, file=HELD_OUT) for split in ("test", "dev"))
+    tasks = args.task or list(dict.fromkeys(p.task for p in test))
+    unknown = sorted(set(tasks) - {p.task for p in test})
+    if unknown:
+        raise UsageError(f"--task: no prompts for {unknown[0]!r}; there are {', '.join({p.task: 0 for p in test})}")
+    return Plan(
+        _first(test, tasks, args.prompts), _first(dev, tasks, args.tune), args.tokens, args.repeats,
+        args.temperature, args.batch, args.context, args.method, not args.no_hf,
+    )  # fmt: skip
+
+
+def _first(prompts: "Sequence[Prompt]", tasks: Sequence[str], count: int) -> "list[Prompt]":
+    return [p for task in tasks for p in [p for p in prompts if p.task == task][:count]]
+
+
+def _own_prompts(file: Path) -> "tuple[list[Prompt], list[Prompt]]":
+    """(test, dev) of a JSONL file; every third prompt of a task is for tuning. Raises UsageError naming a bad line."""
+    from specdec_ref.bench.workloads import Prompt
+
+    by_task: dict[str, list[Prompt]] = {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--prompts-file: cannot read {file}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            prompt = Prompt(str(entry.get("id", number)), str(entry.get("task", "prompts")), "own", entry["prompt"])
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UsageError(f"{file}, line {number}: want an object with a prompt, got {error!r}") from error
+        by_task.setdefault(prompt.task, []).append(prompt)
+    if not by_task:
+        raise UsageError(f"{file} holds no prompts")
+    dev = [p for task in by_task.values() for p in task[2::3]]
+    return [p for task in by_task.values() for p in task if p not in dev], dev
+
+
+def _plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Geometric means over tasks, at the first temperature and batch size."""
+    try:
+        from specdec_ref.plots import bars
+    except ImportError as error:
+        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
+    means = [row for row in rows if row["task"] == "all"]
+    first = {r["method"]: r["speedup_vs_plain"] for r in means if r["temperature"] == means[0]["temperature"]
+             and r["batch"] == means[0]["batch"]}  # fmt: skip
+    alt = "Speed-up over plain decoding: " + ", ".join(f"{name} {gain:.2f}" for name, gain in first.items())
+    axis = f"speed-up over plain decoding, T = {means[0]['temperature']:g}, batch {means[0]['batch']}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(bars(first, x=axis, alt=alt, guide=1).png)
+    say(f"picture: {file}")
