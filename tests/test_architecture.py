@@ -23,14 +23,15 @@ LEVELS = (
     {"models", "verifiers", "cost_model"},
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
     {"engine", "session", "training"},
-    {"laws", "bench", "choose", "exporters", "plots", "plots_tree", "trace", "grading"},
+    {"laws", "bench", "choose", "exporters", "plots", "plots_tree", "trace", "replay", "exposition",
+     "grading"},
     {"cli", "widgets"},
 )
 CORE = {
     "core", "engine", "config", "sampling", "randomness", "request", "baseline", "adaptive", "metrics", "cost_model",
     "laws", "choose", "models", "trees", "drafters", "verifiers",
 }  # fmt: skip
-MAX_CORE_LINES, MAX_KERNEL_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 3540, 1200, 300, 40
+MAX_CORE_LINES, MAX_KERNEL_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 3630, 1200, 300, 40
 
 # Who alone may import what: one place to look when the other project changes.
 OWNERS = {"triton": "kernels/", "ipywidgets": "widgets/", "matplotlib": "plots", "nbgrader": "grading/"}

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from specdec_ref.cli import bench, demo, doctor, explain, export_command, fetch, generate, grade, train
+from specdec_ref.cli import bench, choose, demo, doctor, explain, export_command, fetch, generate, grade, replay, train
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
 from specdec_ref.config import DraftBudget
 
@@ -16,7 +16,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "demo": demo, "generate": generate, "doctor": doctor, "bench": bench, "fetch": fetch, "train": train,
-    "export-command": export_command, "explain": explain, "grade": grade,
+    "replay": replay, "choose": choose, "export-command": export_command, "explain": explain, "grade": grade,
 }  # fmt: skip
 
 _DESCRIPTION = f"""\

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from specdec_ref.cli.observe import add_observing, check_observing, write_metrics, write_trace
 from specdec_ref.cli.prompts import Job, read_jobs
 from specdec_ref.cli.shared import (
     UsageError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from specdec_ref.metrics import StepRecord
     from specdec_ref.request import Generation, Limits
     from specdec_ref.session import Session
+    from specdec_ref.trace import Round
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
@@ -81,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_drafting(parser)
     add_trie(parser)
     add_sampling(parser)
+    add_observing(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,7 +95,10 @@ def run(args: argparse.Namespace) -> int:
     Limits(args.max_new_tokens, stop=tuple(args.stop), decode=str)  # refuses bad numbers and empty stop texts now
     if args.batch_size < 1:
         raise UsageError(f"--batch-size must be >= 1, got {args.batch_size}")
+    streamed = len(jobs) == 1 and not args.json and args.prompts_file is None
+    check_observing(args, streamed=streamed)
     out = sys.stdout
+    records: list[StepRecord] = []
     with redirect_stdout(sys.stderr):  # stdout is for results alone, whatever a library may print
         session = open_session(config)
         limits = session.limits(args.max_new_tokens, args.stop, ignore_eos=args.ignore_eos)
@@ -100,9 +106,15 @@ def run(args: argparse.Namespace) -> int:
         prompts = [_encode(session, job, limits, raw=args.raw) for job in jobs]
         _announce(session, config)
         work = Work(session, config, engine, limits, args.seed)
-        if len(jobs) == 1 and not args.json and args.prompts_file is None:
-            return _stream(work, prompts[0], out)
-        return _decode_all(work, jobs, prompts, args.batch_size, out, as_json=args.json)
+        if streamed:
+            done = _stream(work, prompts[0], out)
+            write_trace(args.trace, work, jobs[0].prompt, done)
+            seconds = sum(step.seconds for step in done)
+            write_metrics(args.metrics, work, [step.record for step in done if step.record], seconds)
+            return 0
+        code = _decode_all(work, jobs, prompts, args.batch_size, out, records, as_json=args.json)
+        write_metrics(args.metrics, work, records, None)
+        return code
 
 
 def _encode(session: "Session", job: Job, limits: "Limits", *, raw: bool) -> list[int]:
@@ -124,12 +136,12 @@ def _announce(session: "Session", config: "SpecConfig") -> None:
         say(config.budget.describe())
 
 
-def _stream(work: Work, prompt: Sequence[int], out: "TextIO") -> int:
+def _stream(work: Work, prompt: Sequence[int], out: "TextIO") -> "list[Round]":
     """Text to stdout as it becomes certain; what it took to stderr."""
     from specdec_ref.text import TextStream
 
     text = TextStream(work.session.decode, work.limits.stop)
-    done = []
+    done: list[Round] = []
     try:
         with closing(work.rounds(prompt)) as stream:
             for step in failing(stream):
@@ -143,7 +155,7 @@ def _stream(work: Work, prompt: Sequence[int], out: "TextIO") -> int:
     count, seconds = sum(len(step.tokens) for step in done), sum(step.seconds for step in done)
     say(f"{plural(count, 'token')} in {seconds:.2f} s without prefill, {count / max(seconds, 1e-9):.1f} tokens/s")
     _say_stats(work, [step.record for step in done if step.record])
-    return 0
+    return done
 
 
 def _say_stats(work: Work, records: "Sequence[StepRecord]") -> None:
@@ -157,11 +169,11 @@ def _say_stats(work: Work, records: "Sequence[StepRecord]") -> None:
 
 
 def _decode_all(
-    work: Work, jobs: Sequence[Job], prompts: Sequence[Sequence[int]], size: int, out: "TextIO", *, as_json: bool
-) -> int:
+    work: Work, jobs: Sequence[Job], prompts: Sequence[Sequence[int]], size: int, out: "TextIO",
+    records: "list[StepRecord]", *, as_json: bool,
+) -> int:  # fmt: skip
     """All prompts, in batches. Results are written in the file's order, and flushed, as soon as that allows."""
     started, written, tokens = time.perf_counter(), 0, 0
-    records: list[StepRecord] = []
     with _progress(out) as bar:
         task = bar.add_task("decoding", total=len(jobs), speed="")
         try:

@@ -1,0 +1,63 @@
+"""Acceptance that was measured already, on prompts that no head was trained on: what a choice can start from.
+
+    trained drafters    the tables in the cards of the heads that come with the package (`weights/*/README.md`)
+    n-grams             rows/ngram-acceptance.jsonl:
+                        python -m specdec_ref.bench.acceptance --drafter ngram --temperature 0 1 --prompts 8
+
+    share of rounds that draft at all = rejections + whole drafts = (tau - 1) (1/alpha - 1) + alive_gamma
+
+since a drafted round ends in a rejection or accepts its draft to the end. A trained drafter drafts always. All of it is
+of one small model with chains of gamma = 4: your model, your prompts and your temperature will differ.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["Known", "known"]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """`alive`: share of rounds whose draft 1, 2, ... was accepted; `drafts`: share of rounds with a draft."""
+
+    alive: tuple[float, ...]
+    drafts: float
+    tau: float
+
+
+def known(task: str = "mean", temperature: float = 0.0, split: str = "test") -> dict[str, Known]:
+    """Drafter -> what was measured. Raises ValueError if there is nothing for this task and temperature."""
+    found = {name: row for name, setting, row in _all() if setting == (temperature, split, task)}
+    if not found:
+        raise ValueError(f"nothing was measured for task {task!r} at temperature {temperature:g}")
+    return found
+
+
+def _all() -> Iterator[tuple[str, tuple[float, str, str], Known]]:
+    """(drafter, (temperature, split, task), figures) of everything that comes with the package."""
+    for folder in files("specdec_ref.weights").iterdir():
+        card = folder.joinpath("README.md")
+        if card.is_file():
+            yield from _card(card.read_text(encoding="utf-8"))
+    rows = files("specdec_ref.bench").joinpath("rows/ngram-acceptance.jsonl").read_text(encoding="utf-8")
+    for row in map(json.loads, rows.splitlines()[1:]):
+        yield row["drafter"], (row["temperature"], row["split"], row["task"]), _of(row)
+
+
+def _card(text: str) -> Iterator[tuple[str, tuple[float, str, str], Known]]:
+    """The rows of a card's table: drafter, T, split, task, tau, shares by position."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and cells[1].replace(".", "").isdigit():
+            name, temperature, split, task, tau, shares = cells
+            row = Known(tuple(map(float, shares.split())), 1.0, float(tau))
+            yield name, (float(temperature), split, task), row
+
+
+def _of(row: dict[str, Any]) -> Known:
+    alive = tuple(float(share) for share in row["per_position"])
+    rejections = (row["tau"] - 1) * (1 / row["alpha"] - 1) if row["alpha"] else 0.0
+    return Known(alive, min(1.0, rejections + (alive[-1] if alive else 0.0)), float(row["tau"]))

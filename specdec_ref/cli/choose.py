@@ -1,0 +1,139 @@
+"""`specdec choose`: which method and length pay here, and why."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from specdec_ref.cli.shared import UsageError, add_model, console, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from specdec_ref.bench.known import Known
+    from specdec_ref.choose import Choice, Option
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
+
+HELP = "which method and draft length pay, and why"
+DESCRIPTION = """\
+Choose between drafting methods and lengths, "do not speculate" included, from
+how often drafts are accepted and what a round costs. Acceptance is what was
+measured on our held-out prompts, or yours (--acceptance: the figures of a log
+line, by position). Costs are this machine's, measured once and kept; or those
+of a GPU that is not here, from its data sheet: a model, no measurement.
+"""
+EPILOG = """\
+examples:
+  $ specdec choose --task chat
+  $ specdec choose --task editing --batch 16 --temperature 1
+  $ specdec choose --gpu H100 --size 8b --batch 32 --acceptance eagle=0.73,0.52,0.35
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--task", default="mean", metavar="NAME",
+                        help="code, chat, translation, summary, creative, editing; default: their mean")  # fmt: skip
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 (default) or 1 were measured")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests at a time (default 1)")
+    parser.add_argument("--acceptance", action="append", default=[], metavar="NAME=A,B,..",
+                        help="share of rounds whose draft 1, 2, ... was accepted; repeatable")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
+    gpu = parser.add_argument_group("a GPU that is not here", "No model is loaded.")
+    gpu.add_argument("--gpu", metavar="NAME", help="L4, L40S, A100, H100, H200")
+    gpu.add_argument("--size", default="8b", metavar="NAME", help="8b (default) or 70b: Llama 3.1's shapes, bfloat16")
+    gpu.add_argument("--context", type=int, default=1024, metavar="N", help="tokens a row has cached (default 1024)")
+    gpu.add_argument("--draft-share", type=float, default=0.05, metavar="X",
+                     help="bytes a draft token reads, in the target's (default 0.05; n-grams: 0)")  # fmt: skip
+    add_model(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect acceptance and costs, weigh, print."""
+    from specdec_ref.choose import choose
+
+    if args.batch < 1:
+        raise UsageError(f"--batch must be >= 1, got {args.batch}")
+    accepted = _acceptance(args)
+    options, v = _modelled(args, accepted) if args.gpu else _measured(args, accepted)
+    choice = choose(options, v, batch=args.batch)
+    if args.json:
+        print(json.dumps(_plain(choice)))
+    else:
+        _print(choice, args)
+    return 0
+
+
+def _acceptance(args: argparse.Namespace) -> "dict[str, Known]":
+    """Ours, or the caller's."""
+    from specdec_ref.bench.known import Known, known
+
+    if not args.acceptance:
+        return known(args.task, args.temperature)
+    found = {}
+    for spelled in args.acceptance:
+        name, _, numbers = spelled.partition("=")
+        try:
+            alive = tuple(float(number) for number in numbers.replace(" ", ",").split(",") if number)
+        except ValueError as error:
+            raise UsageError(f"--acceptance {spelled}: write NAME=0.7,0.5,0.3") from error
+        found[name] = Known(alive, 1.0, 1.0 + sum(alive))
+    return found
+
+
+def _modelled(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[list[Option], Callable[[int], float]]":
+    from specdec_ref.choose import SHAPES, Option, roofline_cost
+    from specdec_ref.cost_model import GPUS
+
+    for given, table in ((args.gpu, GPUS), (args.size, SHAPES)):
+        if given not in table:
+            raise UsageError(f"{given!r} is not known; choose from {', '.join(table)}")
+    shape, gpu = SHAPES[args.size], GPUS[args.gpu]
+    options = []
+    for name, row in accepted.items():
+        c = 0.0 if name in ("ngram", "trie") else args.draft_share
+        options.append(Option(name, row.alive, roofline_cost(shape, gpu, c, args.batch, args.context)[0], row.drafts))
+    return options, roofline_cost(shape, gpu, 0.0, args.batch, args.context)[1]
+
+
+def _measured(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[list[Option], Callable[[int], float]]":
+    """Costs of this machine, for those drafters that can be had here."""
+    from specdec_ref.bench.calibrate import calibrate
+    from specdec_ref.choose import Option, measured_cost
+    from specdec_ref.config import DraftBudget
+    from specdec_ref.drafters import build_drafter
+    from specdec_ref.session import Session
+
+    say(f"loading {args.target}; what a round takes is measured once, in ten seconds, and kept")
+    session = Session.open(args.target, dtype=args.dtype, device=args.device)
+    drafters = []
+    for name in accepted:
+        try:
+            drafters.append((name, build_drafter(name, session.target, None), DraftBudget()))
+        except ValueError as error:
+            say(f"{name} is left out: {error}")
+    costs = calibrate(session, drafters)
+    if not costs:
+        raise UsageError("none of these drafters can be had here, so there is nothing to weigh")
+    priced = {name: measured_cost(cost, args.batch) for name, cost in costs.items()}
+    options = [Option(name, accepted[name].alive, cost, accepted[name].drafts) for name, (cost, _) in priced.items()]
+    return options, next(iter(priced.values()))[1]
+
+
+def _plain(choice: "Choice") -> dict[str, Any]:
+    return asdict(choice) | {"weighed": [asdict(way) | {"speedup": way.speedup} for way in choice.weighed]}
+
+
+def _print(choice: "Choice", args: argparse.Namespace) -> None:
+    from rich.text import Text
+
+    out = console()
+    name = "plain decoding" if choice.method == "none" else f"{choice.method}, gamma {choice.gamma}"
+    where = f"{args.gpu}, from its data sheet" if args.gpu else "this machine"
+    whose = "your acceptance" if args.acceptance else f"task {args.task}, temperature {args.temperature:g}"
+    out.print(
+        Text(f"{name}: {choice.speedup:.2f} times plain, predicted ({whose}; {where})", style="bold"), soft_wrap=True
+    )
+    for reason in choice.reasons:
+        out.print(Text(f"- {reason}"), soft_wrap=True)
