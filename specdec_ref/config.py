@@ -115,6 +115,7 @@ class SpecConfig:
     sampling: SamplingParams = SamplingParams()
     dtype: str = "auto"
     device: str = "auto"
+    adaptive: str | None = None  # a controller of `adaptive.CONTROLS`; the budget's depth is then its cap
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from chat_models import save_byte_model
 
+from specdec_ref.adaptive import CONTROLS
 from specdec_ref.bench import calibrate
 from specdec_ref.bench.report import markdown
 from specdec_ref.bench.run import Plan, bench, environment
@@ -179,3 +180,25 @@ def test_the_command(lab: Session, tmp_path: Path, capsys: pytest.CaptureFixture
     ):  # fmt: skip
         assert main([*argv, *wrong]) == 2
         assert why in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick_calibration")
+def test_generate_and_demo_adapt_their_lengths(lab: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same text under every controller; the optimal one measures its costs first."""
+    argv = ["generate", "--target", lab.name, "--dtype", "float64", "--drafter", "layer-skip", "--json"]
+    texts, rounds = {}, {}
+    for name in ("", *CONTROLS):
+        extra = ["--adaptive", name] if name else []
+        assert main([*argv, "--max-new-tokens", "30", *extra, "Why is the sky blue?"]) == 0
+        row = json.loads(capsys.readouterr().out)
+        texts[name], rounds[name] = row["tokens"], row["rounds"]
+    assert all(text == texts[""] for text in texts.values())
+    assert len(set(rounds.values())) > 1, "no controller made a difference: the test is empty"
+    for wrong in (["--adaptive", "best"], ["--adaptive", "ema", "--drafter", "none"]):
+        assert main([*argv, *wrong, "Hello"]) == 2
+        assert "choose from constant" in capsys.readouterr().err
+    demo = ["demo", "--target", lab.name, "--dtype", "float64", "--max-new-tokens", "4", "--adaptive"]
+    assert main([*demo, "best"]) == 2
+    capsys.readouterr()
+    assert main([*demo, "ema"]) == 0
+    assert "gamma 12" in capsys.readouterr().out

@@ -39,7 +39,8 @@ examples:
   $ specdec bench --quick                          about a minute
   $ specdec bench --json > rows.jsonl              everything, batch 1, greedy
   $ specdec bench --drafter eagle --drafter ngram --temperature 0 1 --batch 1 4
-  $ specdec bench --prompts-file mine.jsonl        {"id", "task", "prompt"} a line
+  $ specdec bench --prompts-file mine.jsonl
+      with a line such as {"id": "a", "task": "chat", "prompt": "Hi"} a prompt
 """
 
 

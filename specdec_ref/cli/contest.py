@@ -2,12 +2,13 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from specdec_ref.cli.work import failing
 
 if TYPE_CHECKING:
+    from specdec_ref.adaptive import LengthControl
     from specdec_ref.cli.paint import Painter
     from specdec_ref.config import DraftBudget
     from specdec_ref.core import Drafter
@@ -50,6 +51,7 @@ class Contest:
 
     session: "Session"
     decoders: Mapping[str, "tuple[Drafter, DraftBudget] | None"]
+    controls: Mapping[str, "LengthControl | None"] = field(default_factory=dict)  # of those that adapt their length
 
     def rounds(self, name: str, prompt: Sequence[int], limits: "Limits") -> "Generator[Round]":
         """Decode `prompt` with that decoder, round by round, greedily."""
@@ -61,7 +63,8 @@ class Contest:
             return plain_rounds(self.session.target, prompt, limits=limits)
         drafter, budget = chosen
         forget(drafter)  # a second pass must not find the answers of the first
-        return rounds(self.session.engine(drafter, budget=budget, limits=limits), prompt)
+        engine = self.session.engine(drafter, budget=budget, limits=limits, control=self.controls.get(name))
+        return rounds(engine, prompt)
 
     def run(self, name: str, prompt: Sequence[int], limits: "Limits", painter: "Painter | None" = None) -> Run:
         """Decode to the end, painting every round if asked to."""

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
-from specdec_ref.cli.shared import add_model, console, open_session
+from specdec_ref.cli.shared import ADAPTIVE_DEPTH, UsageError, add_model, console, control_for, open_session
 from specdec_ref.config import DraftBudget, SpecConfig
 
 if TYPE_CHECKING:
@@ -67,21 +67,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("demo")
     group.add_argument("--draft-model", metavar="MODEL", help="also run the drafter `draft`, with this model")
     group.add_argument("--depth", type=int, metavar="N", help="default: 3 eagle, 2 layer-skip, 4 draft, 6 others")
+    group.add_argument("--adaptive", metavar="NAME", help="let this controller decide the lengths; see generate --help")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens an answer (default: 80 and 48)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, show every decoder once, measure again while time allows, sum up."""
+    from specdec_ref.adaptive import CONTROLS
     from specdec_ref.cli.paint import legend
     from specdec_ref.cli.summary import print_summary
     from specdec_ref.request import Limits
 
     started = time.perf_counter()
     DraftBudget(4 if args.depth is None else args.depth)  # refuse bad numbers before a model is loaded
+    if args.adaptive is not None and args.adaptive not in CONTROLS:
+        raise UsageError(f"--adaptive {args.adaptive!r}: choose from {', '.join(CONTROLS)}")
     Limits(128 if args.max_new_tokens is None else args.max_new_tokens)
     out = console()
     session = open_session(SpecConfig(target=args.target, dtype=args.dtype, device=args.device))
-    contest = Contest(session, _decoders(session, args, out))
+    contest = _adapted(Contest(session, _decoders(session, args, out)), args.adaptive)
     work = _prepare(contest, args.max_new_tokens, out)
     out.print()
     out.print(legend())
@@ -109,7 +113,8 @@ def _decoders(
         if name == "draft" and args.draft_model is None:
             out.print("[bold]draft[/] is left out: it needs a second, smaller model, --draft-model MODEL")
             continue
-        budget = DraftBudget(DEPTHS.get(name, 4) if args.depth is None else args.depth)
+        usual = ADAPTIVE_DEPTH if args.adaptive else DEPTHS.get(name, 4)
+        budget = DraftBudget(usual if args.depth is None else args.depth)
         try:
             found[name] = (build_drafter(name, session.target, args.draft_model if name == "draft" else None), budget)
         except (ValueError, ModelError) as error:
@@ -117,6 +122,19 @@ def _decoders(
                 raise
             out.print(f"[bold]{name}[/] is left out: {escape(str(error))}")
     return found
+
+
+def _adapted(contest: Contest, adaptive: str | None) -> Contest:
+    """Every drafter with a controller of its own, which goes on learning from answer to answer."""
+    if adaptive is None:
+        return contest
+    decoders, controls = dict(contest.decoders), {}
+    for name, chosen in contest.decoders.items():
+        if chosen is not None:
+            drafter, budget = chosen
+            controls[name], budget = control_for(adaptive, contest.session, name, drafter, budget)
+            decoders[name] = drafter, budget
+    return Contest(contest.session, decoders, controls)
 
 
 def _prepare(contest: Contest, max_new_tokens: int | None, out: "Console") -> "dict[Task, tuple[list[int], Limits]]":

@@ -13,13 +13,18 @@ from specdec_ref.request import Limits
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from specdec_ref.adaptive import LengthControl
+    from specdec_ref.core import Drafter
     from specdec_ref.engine import SpecEngine
     from specdec_ref.session import Session
 
 __all__ = [
-    "Parser", "UsageError", "add_drafting", "add_model", "add_sampling", "add_trie", "check_names", "config_from",
-    "console", "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
+    "ADAPTIVE_DEPTH", "Parser", "UsageError", "add_drafting", "add_model", "add_sampling", "add_trie", "check_names",
+    "config_from", "console", "control_for",
+    "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
+
+ADAPTIVE_DEPTH = 12  # what a controller may choose up to, unless told
 
 
 class UsageError(ValueError):
@@ -106,8 +111,15 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
         "gives at least 1/2",
     )  # fmt: skip
     group.add_argument("--lossy", action="store_true", help="allow a verifier that changes the law of the text")
+    group.add_argument(
+        "--adaptive", metavar="NAME",
+        help="decide the length anew each round, up to --depth (then 12): plus-minus: transformers' heuristic; ema: "
+        "SGLang's tiers; window: by the mean acceptance of ten drafts; confidence: stop after an unsure guess; "
+        "optimal: most tokens a second by running acceptance and this machine's costs, measured once, where no guess "
+        "is a choice, too; constant",
+    )  # fmt: skip
     for flag, kind, value, text in (
-        ("--depth", int, budget.depth, f"gamma, the longest branch (default {budget.depth}); 0: no guesses"),
+        ("--depth", int, None, f"gamma, the longest branch (default {budget.depth}); 0: no guesses"),
         ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
         ("--nodes", int, budget.nodes, "cap on the tree, its root included (default: depth + 1, a chain)"),
         ("--min-confidence", float, budget.min_confidence, "a draft model stops after a guess less likely than this"),
@@ -156,21 +168,25 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def config_from(args: argparse.Namespace) -> SpecConfig:
     """The set-up that the arguments spell. Raises ValueError for numbers out of range."""
+    depth = args.depth
+    if depth is None:
+        depth = ADAPTIVE_DEPTH if args.adaptive else DraftBudget().depth
     return SpecConfig(
         target=args.target, drafter=args.drafter, draft_model=args.draft_model,
         verifier=args.verifier, lossy=args.lossy,
-        budget=DraftBudget(args.depth, args.topk, args.nodes, args.min_confidence),
+        budget=DraftBudget(depth, args.topk, args.nodes, args.min_confidence),
         trie=TrieOptions(
             args.trie_match, args.trie_depth, args.trie_min_breadth, args.trie_max_breadth, args.trie_capacity,
             args.corpus,
         ),
         sampling=SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p),
-        dtype=args.dtype, device=args.device,
+        dtype=args.dtype, device=args.device, adaptive=args.adaptive,
     )  # fmt: skip
 
 
 def check_names(config: SpecConfig) -> None:
     """Refuse unknown names before a model is loaded. Raises UsageError or ValueError."""
+    from specdec_ref.adaptive import CONTROLS
     from specdec_ref.drafters import DRAFTERS
     from specdec_ref.verifiers import choose_verifier
 
@@ -186,6 +202,8 @@ def check_names(config: SpecConfig) -> None:
         raise UsageError(f"--trie-... and --corpus are for --drafter trie or hybrid, not {config.drafter!r}")
     if config.trie.corpus is not None and not Path(config.trie.corpus).is_file():
         raise UsageError(f"--corpus: there is no file {config.trie.corpus}")
+    if config.adaptive is not None and (config.adaptive not in CONTROLS or config.drafter == "none"):
+        raise UsageError(f"--adaptive {config.adaptive!r}: choose from {', '.join(CONTROLS)}, with a drafter")
     choose_verifier(config.verifier, config.sampling, lossy=config.lossy)
 
 
@@ -206,10 +224,25 @@ def engine_for(session: "Session", config: SpecConfig, limits: Limits) -> "SpecE
     drafter = build_drafter(config.drafter, session.target, config.draft_model, config.trie)
     if config.trie.corpus is not None:
         _warm(drafter, session, Path(config.trie.corpus))
+    control, budget = None, config.budget
+    if config.adaptive is not None:
+        name = config.drafter + (f"={config.draft_model}" if config.draft_model else "")
+        control, budget = control_for(config.adaptive, session, name, drafter, budget)
     return session.engine(
-        drafter, budget=config.budget, sampling=config.sampling, verifier=config.verifier, limits=limits,
-        lossy=config.lossy,
+        drafter, budget=budget, sampling=config.sampling, verifier=config.verifier, limits=limits, lossy=config.lossy,
+        control=control,
     )  # fmt: skip
+
+
+def control_for(
+    adaptive: str, session: "Session", name: str, drafter: "Drafter", budget: DraftBudget
+) -> "tuple[LengthControl | None, DraftBudget]":
+    """A controller by name; the optimal one looks up or measures what this drafter costs here."""
+    from specdec_ref.bench.calibrate import controller
+
+    if adaptive == "optimal":
+        say(f"what drafting by {name} costs on this machine: from the cache, or measured now, some ten seconds")
+    return controller(adaptive, session, name, drafter, budget)
 
 
 def _warm(drafter: Any, session: "Session", corpus: Path) -> None:
