@@ -164,6 +164,6 @@ ANSWERS = (
     _walk("choice after the root", "is the choice after the root", extra="tl.load(best + base)"),
     _walk("last draft again", "last accepted draft once more", extra="tl.load(tokens + base + node)"),
     _walk("never ends", "does not come to an end", after="tl.where(hit, -1, child)"),
-    _walk("a placeholder followed", "before the beginning of tokens", text="tl.program_id(0).to(tl.int64)",
+    _walk("a placeholder followed", "where -1 points, of tokens", text="tl.program_id(0).to(tl.int64)",
           after="tl.where(hit, -1, tl.load(next_sibling + base + child))", extra="tl.load(tokens + base + taken)"),
 )  # fmt: skip

@@ -66,8 +66,10 @@ def _sentence(regions: Sequence[Region], strays: Any, what: str) -> str:
             return f"{who} {region.name} at an offset that has wrapped around at 2^31: it was computed in 32 bits"
     nearest = min(regions, key=lambda region: int(_distance(region, strays).min()))
     end = "behind the end of a row" if nearest.tensor.ndim == 2 else "behind the end"
-    place = "before the beginning" if (strays < nearest.tensor.data_ptr()).all() else end
-    return f"{who} {place} of {nearest.name}, with {lanes}"
+    if (strays < nearest.tensor.data_ptr()).all():
+        minus_one = nearest.tensor.data_ptr() - nearest.tensor.element_size()
+        end = "before the beginning" + ", where -1 points," * bool((strays == minus_one).all())
+    return f"{who} {end} of {nearest.name}, with {lanes}"
 
 
 def _distance(region: Region, strays: Any) -> Any:
