@@ -47,7 +47,8 @@ class _Replay:
         return possible[taken][0]
 
     def accept(self, prob: float) -> bool:
-        return bool(self._choose([(1, min(1.0, prob)), (0, 1.0 - min(1.0, prob))]))
+        share = min(1.0, float(prob))  # float: learners pass tensors, and laws are compared as numbers
+        return bool(self._choose([(1, share), (0, 1.0 - share)]))
 
     def draw(self, weights: Float[Tensor, " n"]) -> int:
         shares = (weights.double() / weights.double().sum()).tolist()

@@ -176,6 +176,8 @@ ANSWERS = (
     _rerank("tokens of one", "a list of candidates' numbers", _ranked(kept="max(order)")),
     _verify("p as it was", "tested against p as it was",
             _rounds(ratio="p[node][x] / q[x]", owed="residual(p[node], q)")),
+    _verify("tensors for numbers, one q for all", "against the q that the first one came from",
+            _rounds(drop="False").replace("float(owed[x] / q[x])", "owed[x] / q[x]")),
     _verify("draws from p", "draw from p itself", _rounds(last="p[node]")),
     _verify("one q for all", "against the q that the first one came from", _rounds(drop="False")),
     _verify("q without scale", "against the q that the first one came from", _rounds(rest=f"q * {OTHERS}")),
@@ -222,6 +224,7 @@ class MyTreeVerifier:
         return 1 + best(nodes - 1, 0)
         """),
     _links("unmended", "links as the server did", _linked()),
+    _links("another token", "still meets them", _linked(pad="-1")),
     _links("no word 0", "Every token 0 is left out", _linked(skip="tokens[node] == 0")),
     _links("below the last", "hang on the last guess", _linked(parents="parents + [guesses - 1] * pads").replace(
         "guesses, tokens, parents = len(tokens), ", "guesses = len(tokens)\n    tokens, parents = ")),

@@ -100,8 +100,8 @@ Pool = tuple[str, Sequence[float], Sequence[int], int]  # what it is, confidence
 POOLS: tuple[Pool, ...] = (
     ("Values multiply", (0.625, 0.25, 0.5, 0.25, 0.75), (-1, -1, 0, 0, 1), 4),
     ("The order of the candidates", (0.25, 0.5, 0.25, 0.75), (-1, -1, 0, 1), 4),
-    ("A certain child", (0.5, 0.25, 1.0, 0.5), (-1, -1, 1, 0), 3),
-    ("Two certain ones in a row", (0.75, 0.25, 1.0, 1.0, 0.5), (-1, -1, 0, 2, 1), 3),
+    ("A certain child", (0.5, 0.25, 1.0, 0.125, 1.0), (-1, -1, 1, 0, 3), 3),
+    ("Two certain ones in a row", (0.75, 0.25, 1.0, 1.0, 1.0, 0.5), (-1, -1, 1, 0, 3, 1), 3),
     ("More room than candidates", (0.5, 0.25, 0.5), (-1, -1, 0), 9),
 )
 
@@ -166,8 +166,8 @@ def verifier(make: Callable[[], Any], target: int = 1, other: int = 11) -> Repor
         Trial("Two children without replacement: the law is the target's", *law(FORK, rest, 2)),
         Trial("Three children without replacement: the law is the target's", *law(FAN, rest, 2)),
         Trial("A child below the second: the law is the target's", *law(TWIG, rest, 3)),
-        Trial("No guess is wasted (independent)", *length(FORK, "iid"), weight=0.5),
-        Trial("No guess is wasted (without replacement)", *length(TWIG, rest), weight=0.5),
+        Trial("A round yields as many words as the rule gives (independent)", *length(FORK, "iid"), weight=0.5),
+        Trial("A round yields as many words as the rule gives (without replacement)", *length(TWIG, rest), weight=0.5),
     ]
     return examine("Task 3, the verifier", make, trials, VERIFIERS)
 
@@ -187,7 +187,8 @@ def best_tau(function: Callable[..., float], budgets: Sequence[Budget] = BUDGETS
         def judge(value: float) -> tuple[bool, str]:
             good = abs(value - best) < CLOSE
             word = "as many as" if good else "fewer than" if value < best else "more than"
-            return good, f"it gave {value:.4f}, {word} the best of all {len(shapes)} ways to link {nodes} nodes"
+            ways = f"the best of all {len(shapes)} ways to link {nodes} nodes" if nodes > 2 else "the only tree"
+            return good, f"it gave {value:.4f}, {word} {ways}"
 
         rates = ", ".join(f"{share:g}" for share in row)
         return Trial(

@@ -187,12 +187,14 @@ TAUS: tuple[Suspect, ...] = (  # (acceptance, nodes) -> tau
 
 
 def _linked(
-    parents: Callable[[list[int], int], list[int]], links: Callable[[list[int], int, int], bool] = lambda t, n, i: True
+    parents: Callable[[list[int], int], list[int]],
+    links: Callable[[list[int], int, int], bool] = lambda tokens, guesses, i: True,
+    pad: int = 0,
 ) -> Callable[[list[int], list[int], int], Any]:
     """The library's links with other parents for the pads, or with some nodes skipped: `links(tokens, guesses, i)`."""
 
     def function(tokens: list[int], above: list[int], size: int) -> tuple[list[int], list[int], list[int]]:
-        padded, up = tokens + [0] * (size - len(tokens)), parents(above, size)
+        padded, up = tokens + [pad] * (size - len(tokens)), parents(above, size)
         child, sibling = [-1] * size, [-1] * size
         last: dict[int, int] = {}
         for node in range(1, size):
@@ -217,6 +219,10 @@ LINKS = (  # (tokens, parents, size) -> (tokens, children, siblings)
         "This links as the server did. Look at what hangs on the root beside the guesses, and at what a walk makes of "
         "a token that it meets several times.",
         _linked(_on_the_root),
+    ),
+    Suspect(
+        "The pads have another token now, and are linked as before: the walk still meets them.",
+        _linked(_on_the_root, pad=-1),
     ),
     Suspect(
         "Every token 0 is left out. It is a word like any other, and somebody may have guessed it.",
