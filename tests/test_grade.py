@@ -1,6 +1,7 @@
 """`specdec grade` on a copy of the course: what is released, graded and reported; submissions that would never end."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -52,32 +53,63 @@ def test_a_report_before_anything_is_graded_says_so(
     assert "nothing is graded yet" in capsys.readouterr().err
 
 
+def handed_in(course: Path, student: str, code: str) -> Path:
+    """The exercise as released, with this code in its first task."""
+    notebook = course / "in" / student / f"{NAME}.ipynb"
+    notebook.parent.mkdir(parents=True)
+    shutil.copy(course / "exercises" / NAME / f"{NAME}.ipynb", notebook)
+    cut(notebook, code)
+    return notebook
+
+
+# What a submission does, the limits that stop it, and what its graded copy then says.
+DEF = "def my_acceptance(p, q, x):\n    "
+RUNAWAYS = {
+    "loop": ("while True:\n    pass", ["--cell-seconds", "15"], "No reply from kernel before timeout"),
+    "stubborn": ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass",
+                 ["--cell-seconds", "15"], "could not be interrupted"),
+    "exit": ("import os\nos._exit(3)", [], "the notebook was stopped: its process died"),
+    "exit in a graded cell": (f"{DEF}import os; os._exit(3)", [], "the notebook was stopped: its process died"),
+    "memory": (f"{DEF}hoard = []\n    while True:\n        hoard.append(bytearray(100_000_000))",
+               ["--memory-gb", "2"], "MemoryError"),
+    "cpu": ("while True:\n    pass", ["--cpu-seconds", "12"], "the notebook has used up its CPU time"),
+    "wall": ("import time\ntime.sleep(600)", ["--wall-seconds", "25"], "the notebook was stopped: it ran longer than 25 s"),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_submission_without_an_end_is_cut_off_and_the_class_goes_on(
-    course: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("student", RUNAWAYS)
+def test_a_submission_without_an_end_is_cut_off_marked_and_told_why(
+    student: str, course: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An endless loop loses its own task by the cell's clock, a killed process everything; both are marked."""
-    folder = course / "in"
-    folder.mkdir()
-    for student, code in (("loop", "while True:\n    pass"), ("exit", "import os\nos._exit(3)")):
-        handed_in = folder / f"{student}" / f"{NAME}.ipynb"
-        handed_in.parent.mkdir()
-        shutil.copy(course / "exercises" / NAME / f"{NAME}.ipynb", handed_in)
-        cut(handed_in, code)
-        arguments = [
-            "grade",
-            "autograde",
-            str(handed_in),
-            "--student",
-            student,
-            "--course",
-            str(course),
-            "--cell-seconds",
-            "6",
-        ]
-        main(arguments)
+    """Options stand before and behind the path, as people type them."""
+    code, limits, told = RUNAWAYS[student]
+    notebook = handed_in(course, student, code)
+    assert main(["grade", "autograde", "--student", student, str(notebook), "--course", str(course), *limits]) == 0
+    graded = (course / "gradebook" / "autograded" / student / NAME / f"{NAME}.ipynb").read_text(encoding="utf-8")
+    assert told in graded
     capsys.readouterr()
     assert main(["grade", "report", "--json", "--course", str(course)]) == 0
     marks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {mark["student"] for mark in marks} == {"loop", "exit"}
+    assert {mark["student"] for mark in marks} == {student}
+    assert len(marks) == 6
     assert sum(mark["points"] or 0.0 for mark in marks) == 0.0
+
+
+@pytest.mark.slow
+def test_a_person_reads_the_written_answer_and_enters_its_points(
+    course: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = [NAME, "--course", str(course)]
+    assert main(["grade", "mark", *about]) == 2, "nothing is graded yet"
+    main(["grade", "autograde", str(handed_in(course, "me", "import os\nos._exit(3)")), "--course", str(course)])
+    capsys.readouterr()
+    assert main(["grade", "mark", *about]) == 0
+    assert "Write your answer here" in capsys.readouterr().out
+    assert main(["grade", "mark", "--points", "1.5", *about, "--comment", "the reason is missing"]) == 0
+    assert re.search(r"prediction +1\.5 of 2", capsys.readouterr().out)
+    assert main(["grade", "mark", "--points", "3", *about]) == 2
+    assert "0 to 2 points" in capsys.readouterr().err
+    assert main(["grade", "report", "--feedback", "--course", str(course)]) == 0
+    page = course / "gradebook" / "feedback" / "me" / NAME / f"{NAME}.html"
+    assert "the reason is missing" in page.read_text(encoding="utf-8")

@@ -23,6 +23,8 @@ The exercises' way from the instructor to the students and back:
   autograde    run what was handed in, hidden tests included. PATHs are copied
                to gradebook/submitted/STUDENT/ first; without PATHs, all that
                lies there is graded
+  mark         the written answers, which only a person can judge: prints them,
+               and with --points enters what an answer is worth
   report       points by student and task; --feedback writes a page each
 
 Student code runs in a process of its own, with limits on time and memory, but
@@ -33,16 +35,20 @@ examples:
   $ specdec grade release --check
   $ specdec grade autograde exercises/02_verification/02_verification.ipynb
   $ specdec grade autograde ada/02_verification.ipynb --student ada
+  $ specdec grade mark 02_verification --student ada
+  $ specdec grade mark 02_verification --student ada --points 1.5
   $ specdec grade report --feedback
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("action", choices=("release", "autograde", "report"), help="what to do, see above")
+    parser.add_argument("action", choices=("release", "autograde", "mark", "report"), help="what to do, see above")
     parser.add_argument("what", nargs="*", metavar="EXERCISE", help="exercises (default: all), or PATHs of notebooks")
     parser.add_argument("--check", action="store_true", help="release: compare only; exit code 1 if it differs")
-    parser.add_argument("--student", metavar="NAME", help="autograde: whose work (default for PATHs: me)")
+    parser.add_argument("--student", metavar="NAME", help="autograde, mark: whose work (default: me)")
+    parser.add_argument("--points", type=float, metavar="X", help="mark: what the written answer is worth")
+    parser.add_argument("--comment", metavar="TEXT", help="mark: a sentence for the student's feedback page")
     parser.add_argument("--feedback", action="store_true", help="report: write a page for each hand-in, too")
     parser.add_argument("--json", action="store_true", help="report: a JSON object a graded cell, on stdout")
     parser.add_argument(
@@ -63,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         return _release(course, args.what or course.names(), check=args.check)
     if args.action == "autograde":
         return _autograde(course, args.what, args.student)
+    if args.action == "mark":
+        return _mark(course, args.what or course.names(), args.student or "me", args.points, args.comment)
     return _report(course, feedback=args.feedback, as_json=args.json)
 
 
@@ -119,6 +127,23 @@ def _autograde(course: "Course", what: Sequence[str], student: str | None) -> in
                 say(f"{whose}, {name}: {note}", style="")
     _table([mark for mark in course.marks() if (mark.student, mark.exercise) in todo])
     return 1 if failed else 0
+
+
+def _mark(course: "Course", names: Sequence[str], student: str, points: float | None, comment: str | None) -> int:
+    """Each exercise asks for one answer in words."""
+    from specdec_ref.cli.shared import UsageError
+
+    if points is not None and len(names) != 1:
+        raise UsageError("--points are for one exercise: name it")
+    for name in names:
+        for task, text in course.answers(student, name).items():
+            if points is None:
+                print(f"{student}  {name}, {task}:\n{text}\n")
+            else:
+                course.mark(student, name, task, points, comment)
+    if points is not None:
+        _table([mark for mark in course.marks() if (mark.student, mark.exercise) == (student, names[0])])
+    return 0
 
 
 def _report(course: "Course", *, feedback: bool, as_json: bool) -> int:

@@ -54,6 +54,16 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this text and exit")
         self.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)  # main looks for it by itself
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but a list of words (nargs "*") also takes words that stand behind an option."""
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if action.nargs == "*" and not action.option_strings:
+                words = [word for word in rest if not word.startswith("-")]
+                setattr(found, action.dest, [*getattr(found, action.dest), *words])
+                rest = [word for word in rest if word.startswith("-")]
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
         raise UsageError(f"{message}; see `{self.prog} --help`")

@@ -20,7 +20,7 @@ from typing import Any
 
 import nbformat
 from nbconvert.preprocessors import ClearMetadataPreprocessor
-from nbgrader.api import Gradebook
+from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGraderAPI
 from nbgrader.converters import Autograde, GenerateAssignment
 from sqlalchemy.exc import SAWarning
@@ -107,6 +107,28 @@ class Course:
         with self._api() as api:
             _require(api.generate_feedback(name, student), f"{student}, {name}")
         return self._book / "feedback" / student / name
+
+    def answers(self, student: str, name: str) -> dict[str, str]:
+        """What a student wrote where a person has to read it: task -> text, from the graded copy."""
+        path = self._book / "autograded" / student / name / f"{name}.ipynb"
+        if not path.is_file():
+            raise ValueError(f"{student} has no graded {name}: `specdec grade autograde` first")
+        cells = nbformat.read(path, as_version=4).cells
+        return {cell.metadata.nbgrader["grade_id"]: cell.source for cell in cells if role(cell) == "manual"}
+
+    def mark(self, student: str, name: str, task: str, points: float, comment: str | None = None) -> None:
+        """Enter what a written answer is worth. Raises ValueError if the task has no such points."""
+        with _own_programs(), Gradebook(self._database, "specdec") as book:
+            try:
+                grade = book.find_grade(task, name, name, student)
+            except MissingEntry as error:
+                raise ValueError(f"{student} has nothing to mark in {name}, {task}: {error}") from error
+            if not 0 <= points <= grade.max_score:
+                raise ValueError(f"{task} is worth 0 to {grade.max_score:g} points, not {points:g}")
+            grade.manual_score, grade.needs_manual_grade = points, False
+            if comment is not None:
+                book.find_comment(task, name, name, student).manual_comment = comment
+            book.db.commit()
 
     def marks(self) -> list[Mark]:
         """All graded cells of all hand-ins, in the order of the exercises and their tasks."""
@@ -204,6 +226,7 @@ def _config(allowance: Allowance) -> Config:
         LimitedExecute if step.__name__ == "Execute" else step for step in steps
     ]
     config.LimitedExecute.timeout = allowance.cell_seconds
+    config.LimitedExecute.iopub_timeout = 10  # seconds to obey an interrupt
     config.LimitedExecute.wall_seconds = allowance.wall_seconds
     config.LimitedExecute.cpu_seconds = allowance.cpu_seconds
     config.LimitedExecute.memory_bytes = allowance.memory_bytes

@@ -8,12 +8,13 @@ nbgrader: so cells that did not come to run are marked with an error here.
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from nbgrader.preprocessors import Execute
@@ -51,6 +52,7 @@ class LimitedExecute(Execute):
     wall_seconds = Int(300, help="seconds for the whole notebook").tag(config=True)
     cpu_seconds = Int(180, help="CPU seconds for the whole notebook").tag(config=True)
     memory_bytes = Int(4_000_000_000, help="bytes that the notebook may write to").tag(config=True)
+    _running = 0  # index of the cell that runs
 
     def create_kernel_manager(self) -> Any:
         """nbclient's, which starts our kernel."""
@@ -60,7 +62,7 @@ class LimitedExecute(Execute):
         return manager
 
     def preprocess(self, nb: NotebookNode, resources: Any, km: Any = None) -> tuple[NotebookNode, Any]:
-        """Run all cells; if the kernel dies or is killed on the way, mark the cells that it did not finish."""
+        """Run all cells; where the kernel dies, is killed or hangs, mark the cells that it did not finish."""
         guard = Timer(self.wall_seconds, self._kill)
         guard.start()
         try:
@@ -68,12 +70,19 @@ class LimitedExecute(Execute):
         except DeadKernelError:
             late = guard.finished.is_set()
             why = f"it ran longer than {self.wall_seconds} seconds" if late else "its process died"
-            _mark_unrun(nb, f"the notebook was stopped: {why}")
-            return nb, resources
+        except CellTimeoutError:
+            why = f"a cell ran longer than {self.timeout} seconds and could not be interrupted"
         else:
             return done
         finally:
             guard.cancel()
+        _mark_unrun(nb.cells[self._running :], f"the notebook was stopped: {why}")
+        return nb, resources
+
+    def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:
+        """Run one cell, and remember which: one that is cut off may have no output, which would be full points."""
+        self._running = index
+        return super().preprocess_cell(cell, resources, index)
 
     def _kill(self) -> None:
         kernel = self.km.provisioner.process
@@ -83,7 +92,7 @@ class LimitedExecute(Execute):
             kernel.kill()
 
 
-def _mark_unrun(nb: NotebookNode, message: str) -> None:
-    for cell in nb.cells:
-        if cell.cell_type == "code" and cell.execution_count is None:
+def _mark_unrun(cells: Sequence[NotebookNode], message: str) -> None:
+    for cell in cells:
+        if cell.cell_type == "code":
             cell.outputs = [new_output("error", ename="Stopped", evalue=message, traceback=[message])]
