@@ -48,7 +48,7 @@ class _Rounds:
     lossless_for: frozenset[str] = frozenset({"iid", "without_replacement"})
 
     def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
-        assert tree.q is not None
+        assert tree.q is not None  # tells the type checker: drawn trees have it
         node = 0
         while True:
             r, q, taken = p[node], tree.q[node], None
@@ -78,7 +78,7 @@ class _Once:
     lossless_for: frozenset[str] = frozenset({"iid", "without_replacement"})
 
     def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
-        assert tree.q is not None
+        assert tree.q is not None  # tells the type checker: drawn trees have it
         node = 0
         while True:
             r, q, taken = p[node], tree.q[node], None
