@@ -21,17 +21,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from specdec_ref.bench.workloads import HELD_OUT, TASKS, load_prompts
+from specdec_ref.bench.command import command_parser, named_drafter
+from specdec_ref.bench.workloads import HELD_OUT, load_prompts
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter
-from specdec_ref.drafters import build_drafter, forget
+from specdec_ref.drafters import forget
 from specdec_ref.identity import EPSILON, check_identity
 from specdec_ref.metrics import RunStats
-from specdec_ref.models.target import Target
 from specdec_ref.request import Generation
 from specdec_ref.session import Session
 
-__all__ = ["decode", "main", "named_drafter", "table"]
+__all__ = ["decode", "main", "table"]
 
 
 def decode(
@@ -58,12 +58,6 @@ def identity(session: Session, prompts: Sequence[str], found: Sequence[Generatio
     parted, wrong = len(report.differences), len(report.errors)
     return {"identical": report.texts - parted, "near_ties": parted - wrong, "wrong": wrong,
             "gaps": [difference.gap for difference in report.differences]}  # fmt: skip
-
-
-def named_drafter(spelled: str, target: Target) -> Drafter:
-    """`name` or `name=folder-or-file`."""
-    name, _, source = spelled.partition("=")
-    return build_drafter(name, target, source or None)
 
 
 def row_of(stats: RunStats) -> dict[str, Any]:
@@ -114,19 +108,13 @@ def _rows(session: Session, args: argparse.Namespace) -> Iterator[dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
-    parser = argparse.ArgumentParser(prog="python -m specdec_ref.bench.acceptance", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--target", default="smollm2-135m", help="model name, folder or Hugging Face id")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float64")
+    parser = command_parser("acceptance", __doc__, prompts=None, tokens=128)
     parser.add_argument("--drafter", action="append", required=True, metavar="NAME[=PATH]", help="repeatable")
     parser.add_argument("--depth", type=int, default=4, help="draft length gamma (default 4)")
     parser.add_argument("--topk", type=int, default=1, help="children a node may have (default 1: chains)")
     parser.add_argument("--nodes", type=int, default=0, help="cap on a tree, its root included (default: depth + 1)")
     parser.add_argument("--temperature", type=float, nargs="+", default=[0.0])
     parser.add_argument("--split", nargs="+", choices=["dev", "test"], default=["test"])
-    parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--prompts", type=int, default=None, help="only the first N prompts a task")
-    parser.add_argument("--tokens", type=int, default=128, help="new tokens a prompt (default 128)")
     parser.add_argument("--batch", type=int, default=8, help="prompts side by side (default 8); changes no law")
     parser.add_argument("--identity", action="store_true", help="compare greedy texts with the plain decoder's")
     args = parser.parse_args(argv)

@@ -10,7 +10,6 @@ Only ratios are meant to be quoted. Tokens are compared: a row says whether both
 """
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from specdec_ref.bench.command import print_row
 from specdec_ref.bench.harness import median_interval, paired
 from specdec_ref.bench.workloads import load_prompts
 from specdec_ref.config import DraftBudget
@@ -113,20 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=["plain", "ngram"], help="one measurement instead of all")
     args = parser.parse_args(argv)
     session = Session.open(args.target, dtype=args.dtype)
-    _print({"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
+    print_row({"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
             "torch": torch.__version__, "model": args.target, "dtype": str(session.target.dtype)})  # fmt: skip
     if args.only != "ngram":
-        _print(plain_against_transformers(session, args.tokens, args.repeats, args.seconds))
+        print_row(plain_against_transformers(session, args.tokens, args.repeats, args.seconds))
     if args.only != "plain":
         for row in ngram_against_plain(session, args.depth, args.tokens, max(3, args.repeats // 5), args.seconds):
-            _print(row)
+            print_row(row)
     return 0
-
-
-def _print(row: dict[str, Any]) -> None:
-    short = {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
-    sys.stdout.write(json.dumps(short) + "\n")
-    sys.stdout.flush()
 
 
 def _tick(what: str) -> None:

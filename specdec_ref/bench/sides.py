@@ -4,6 +4,7 @@
     NAME                  chains of a drafter of `DRAFTERS`, or of NAME=FOLDER for a trained one
     NAME tree             the same drafter, EAGLE-2's dynamic trees
     NAME adaptive         chains whose length the cost-model controller decides (`adaptive.Optimal`), up to 12
+    useless               if asked for: a random model as drafter, which only costs; what should adaptive do about it?
     hf ...                transformers' generate(), see `peers.py`
 
 A drafter that cannot be had for this model, and a method that a setting rules out, is left out with its reason.
@@ -14,15 +15,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdec_ref.bench.calibrate import controller
+from specdec_ref.bench.command import named_drafter
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter
-from specdec_ref.drafters import DRAFTERS, build_drafter, forget
+from specdec_ref.drafters import DRAFTERS, forget
+from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.metrics import RunStats
 from specdec_ref.models.hub import ModelError
+from specdec_ref.models.target import Target
+from specdec_ref.models.toy import tiny_llama
 from specdec_ref.request import Limits
 from specdec_ref.session import Session
 
-__all__ = ["PLAIN", "Answer", "Call", "Setting", "Side", "ours", "usable_drafters"]
+__all__ = ["PLAIN", "Answer", "Call", "Setting", "Side", "chain_side", "ours", "plain_side", "usable_drafters"]
 
 PLAIN = "plain"
 CHAINS = {"ngram": (4, 8, 12), "trie": (4, 8, 12), "layer-skip": (1, 2, 4)}
@@ -62,16 +67,15 @@ class Side:
 
 
 def usable_drafters(session: Session, spelled: Sequence[str] = ()) -> tuple[dict[str, Drafter], dict[str, str]]:
-    """Drafters by spelling, NAME or NAME=FOLDER (none given: all of `DRAFTERS`); and why others cannot be had.
+    """Drafters by spelling: NAME, NAME=FOLDER, useless (none given: all of `DRAFTERS`); and why others cannot be had.
 
     Raises ValueError for one that was asked for and cannot be had.
     """
     found: dict[str, Drafter] = {}
     missing: dict[str, str] = {}
     for name in spelled or DRAFTERS:
-        kind, _, source = name.partition("=")
         try:
-            found[name] = build_drafter(kind, session.target, source or None)
+            found[name] = _useless(session) if name == "useless" else named_drafter(name, session.target)
         except (ValueError, ModelError) as error:
             if spelled:
                 raise
@@ -79,13 +83,19 @@ def usable_drafters(session: Session, spelled: Sequence[str] = ()) -> tuple[dict
     return found, missing
 
 
+def _useless(session: Session) -> Drafter:
+    """A small model of random weights that is never right but by luck: what a bad drafter costs."""
+    model = tiny_llama(0, vocab=session.target.vocab_size, layers=1, dtype=session.target.dtype)
+    return DraftModelDrafter(Target(model.to(session.target.device)), session.target.vocab_size)
+
+
 def ours(setting: Setting, drafters: Mapping[str, Drafter]) -> Iterator[Side]:
     """Our sides: plain first, then every drafter's settings."""
-    yield Side(PLAIN, "", lambda: _plain(setting))
+    yield plain_side(setting)
     for name, drafter in drafters.items():
         kind = name.partition("=")[0]
         for depth in CHAINS.get(kind, ANY_CHAIN):
-            yield Side(name, f"gamma {depth}", _beginner(setting, name, drafter, DraftBudget(depth)))
+            yield chain_side(setting, name, drafter, DraftBudget(depth))
         if hasattr(drafter, "grow") or kind in ("trie", "hybrid"):
             for budget in TREES:
                 words = f"depth {budget.depth}, topk {budget.topk}, nodes {budget.nodes}"
@@ -93,12 +103,19 @@ def ours(setting: Setting, drafters: Mapping[str, Drafter]) -> Iterator[Side]:
         yield Side(f"{name} adaptive", f"up to {CAP}", _beginner(setting, name, drafter, DraftBudget(CAP), "optimal"))
 
 
-def _plain(setting: Setting) -> Call:
+def plain_side(setting: Setting) -> Side:
+    """Our plain decoder."""
+
     def call(prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
         done = setting.session.plain(prompts, sampling=setting.sampling, limits=setting.limits, seeds=seeds)
         return [Answer(answer.tokens) for answer in done]
 
-    return call
+    return Side(PLAIN, "", lambda: call)
+
+
+def chain_side(setting: Setting, name: str, drafter: Drafter, budget: DraftBudget) -> Side:
+    """A drafter at a fixed length."""
+    return Side(name, f"gamma {budget.depth}", _beginner(setting, name, drafter, budget))
 
 
 def _beginner(

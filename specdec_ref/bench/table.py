@@ -22,7 +22,7 @@ from specdec_ref.bench.peers import HF
 from specdec_ref.bench.sides import PLAIN, Answer, Side
 from specdec_ref.metrics import RunStats
 
-__all__ = ["Batch", "Timing", "best_settings", "overall", "rows_of", "run_sides"]
+__all__ = ["Batch", "Timing", "best_settings", "overall", "pooled", "ratios", "rows_of", "run_sides"]
 
 Batch = tuple[list[list[int]], list[int]]  # prompts, seeds
 
@@ -74,25 +74,26 @@ def rows_of(task: str, timings: Mapping[Side, Sequence[Timing]], *, greedy: bool
     """A row a side."""
     base = {side.method: calls for side, calls in timings.items() if side.method in (PLAIN, HF)}
     for side, calls in timings.items():
-        ratios = _ratios(base[PLAIN], calls)
-        low, high = median_interval(ratios)
-        stats = _pooled(calls)
+        over = ratios(base[PLAIN], calls)
+        low, high = median_interval(over)
+        stats = pooled(calls)
         texts = [(a.tokens, b.tokens) for x, y in zip(base[PLAIN], calls, strict=True)
                  for a, b in zip(x.answers, y.answers, strict=True)]  # fmt: skip
         yield {
             "task": task, "method": side.method, "setting": side.setting, "calls": len(calls),
             "tokens_per_s": median(1 / call.per_token for call in calls), "tau": stats.tau if stats else 1.0,
-            "alpha": stats.alpha if stats and stats.tested else None, "speedup_vs_plain": median(ratios),
-            "speedup_vs_hf": median(_ratios(base[HF], calls)) if HF in base else None, "ci_low": low, "ci_high": high,
+            "alpha": stats.alpha if stats and stats.tested else None, "speedup_vs_plain": median(over),
+            "speedup_vs_hf": median(ratios(base[HF], calls)) if HF in base else None, "ci_low": low, "ci_high": high,
             "identical": sum(a == b for a, b in texts) if greedy else None, "texts": len(texts),
         }  # fmt: skip
 
 
-def _ratios(base: Sequence[Timing], calls: Sequence[Timing]) -> list[float]:
+def ratios(base: Sequence[Timing], calls: Sequence[Timing]) -> list[float]:
+    """The base's seconds a token over these calls', pair by pair: > 1 is faster."""
     return [b.per_token / c.per_token for b, c in zip(base, calls, strict=True)]
 
 
-def _pooled(calls: Sequence[Timing]) -> RunStats | None:
+def pooled(calls: Sequence[Timing]) -> RunStats | None:
     """Rounds of all answers, counts added; None where none were counted."""
     found = [answer.stats for call in calls for answer in call.answers if answer.stats is not None]
     if not found:
@@ -105,18 +106,17 @@ def overall(tasks: Mapping[str, Mapping[Side, Sequence[Timing]]], seed: int = 0)
     """A row a method for the task "all": geometric means over tasks; the interval resamples calls within tasks."""
     first = next(iter(tasks.values()))
     for side in first:
-        ratios = {base: [_ratios(_of(task, base), _of(task, side.method)) for task in tasks.values()]
-                  for base in (PLAIN, HF) if any(s.method == base for s in first)}  # fmt: skip
+        over = {base: [ratios(_of(task, base), _of(task, side.method)) for task in tasks.values()]
+                for base in (PLAIN, HF) if any(s.method == base for s in first)}  # fmt: skip
         rng = random.Random(seed)
         draws = sorted(
-            _geometric([median(rng.choices(values, k=len(values))) for values in ratios[PLAIN]])
-            for _ in range(RESAMPLES)
+            _geometric([median(rng.choices(values, k=len(values))) for values in over[PLAIN]]) for _ in range(RESAMPLES)
         )
-        taus = [(_pooled(_of(task, side.method)) or RunStats(1, 1)).tau for task in tasks.values()]
+        taus = [(pooled(_of(task, side.method)) or RunStats(1, 1)).tau for task in tasks.values()]
         yield {
-            "task": "all", "method": side.method, "setting": side.setting, "calls": sum(map(len, ratios[PLAIN])),
-            "tau": fmean(taus), "speedup_vs_plain": _geometric(list(map(median, ratios[PLAIN]))),
-            "speedup_vs_hf": _geometric(list(map(median, ratios[HF]))) if HF in ratios else None,
+            "task": "all", "method": side.method, "setting": side.setting, "calls": sum(map(len, over[PLAIN])),
+            "tau": fmean(taus), "speedup_vs_plain": _geometric(list(map(median, over[PLAIN]))),
+            "speedup_vs_hf": _geometric(list(map(median, over[HF]))) if HF in over else None,
             "ci_low": draws[int(0.025 * RESAMPLES)], "ci_high": draws[int(0.975 * RESAMPLES) - 1],
         }  # fmt: skip
 

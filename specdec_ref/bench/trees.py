@@ -12,7 +12,6 @@ Every measure after `ranks` uses its vectors, so `ranks` always runs first. One 
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 from collections import defaultdict
@@ -24,9 +23,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from specdec_ref.bench.acceptance import named_drafter
+from specdec_ref.bench.command import command_parser, named_drafter, print_row
 from specdec_ref.bench.harness import median_interval, paired
-from specdec_ref.bench.workloads import HELD_OUT, TASKS, load_prompts
+from specdec_ref.bench.workloads import HELD_OUT, load_prompts
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, VerifyResult
 from specdec_ref.engine import SpecEngine
@@ -126,7 +125,7 @@ class Bench:
         plan = Plan("probe", budget_of(shape), tuple(shape), static(shape))
         rounds, stats = self.rounds(plan, sampling, "dev")
         ranks = rank_acceptance(rounds)
-        _print({"measure": "ranks", "temperature": sampling.temperature, "rounds": stats.rounds, "nodes": len(shape),
+        print_row({"measure": "ranks", "temperature": sampling.temperature, "rounds": stats.rounds, "nodes": len(shape),
                 "tau": stats.tau, "acceptance": [[round(x, 4) for x in row] for row in ranks]})  # fmt: skip
         return ranks
 
@@ -174,18 +173,12 @@ class Bench:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m specdec_ref.bench.trees", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = command_parser("trees", __doc__, prompts=4, tokens=96)
     parser.add_argument("measure", nargs="+", choices=["ranks", "tau", "speed", "identity"])
-    parser.add_argument("--target", default="smollm2-135m", help="model name, folder or Hugging Face id")
-    parser.add_argument("--dtype", default="auto", help="auto, float32 (for identity), bfloat16")
     parser.add_argument("--drafter", default="eagle", metavar="NAME[=PATH]", help="eagle, draft=FOLDER, layer-skip")
     parser.add_argument("--temperature", type=float, nargs="+", default=[0.0])
     parser.add_argument("--depth", type=int, default=6, help="cap on the levels of an optimal tree (default 6)")
     parser.add_argument("--plan", action="append", help="only these contestants, by name; repeatable")
-    parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--prompts", type=int, default=4, help="the first N prompts a task (default 4)")
-    parser.add_argument("--tokens", type=int, default=96, help="at most so many new tokens a prompt (default 96)")
     parser.add_argument("--batch", type=int, default=8, help="prompts side by side where no clock runs (default 8)")
     parser.add_argument("--repeats", type=int, default=1, help="pairs a prompt in `speed` (default 1)")
     return parser
@@ -195,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
     args = _parser().parse_args(argv)
     bench = Bench(args)
-    _print({"target": args.target, "drafter": args.drafter, "dtype": str(bench.session.target.dtype),
+    print_row({"target": args.target, "drafter": args.drafter, "dtype": str(bench.session.target.dtype),
             "torch": torch.__version__, "threads": torch.get_num_threads(), "prompts": args.prompts,
             "tokens": args.tokens})  # fmt: skip
     for temperature in args.temperature:
@@ -209,14 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             ):
                 row = getattr(bench, measure)(plan, ranks, sampling)
                 shape = {"plan": plan.name, "nodes": plan.budget.max_nodes, "parents": plan.parents}
-                _print({"measure": measure, "temperature": temperature, **shape, **row})
+                print_row({"measure": measure, "temperature": temperature, **shape, **row})
     return 0
-
-
-def _print(row: dict[str, Any]) -> None:
-    short = {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
-    sys.stdout.write(json.dumps(short) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
