@@ -5,6 +5,7 @@ HTML and Image are used, never `interact` or `Output`: so the state is testable,
 """
 
 from specdec_ref.widgets.base import Explorer, Knob, View, show
+from specdec_ref.widgets.copying import copy_explorer, copy_view
 from specdec_ref.widgets.overlap import overlap_explorer, overlap_view
 from specdec_ref.widgets.painted import LEGEND, live, painted
 from specdec_ref.widgets.roofline import roofline_explorer, roofline_view
@@ -17,6 +18,8 @@ __all__ = [
     "Explorer",
     "Knob",
     "View",
+    "copy_explorer",
+    "copy_view",
     "live",
     "overlap_explorer",
     "overlap_view",

@@ -58,26 +58,34 @@ class Explorer:
     first: View
 
     @classmethod
-    def build(cls, knobs: Sequence[Knob], view: Callable[..., View], *, busy: bool = False) -> "Explorer":
-        """Wire `knobs` to `view`, which takes their quantities in order. `busy`: redraw once a slider is let go."""
+    def build(
+        cls, knobs: Sequence[Knob], view: Callable[..., View], *, busy: bool = False, text: str | None = None
+    ) -> "Explorer":
+        """Wire `knobs` to `view`, which takes their quantities in order. `busy`: redraw once a slider is let go.
+
+        `text`: a field to write or paste into, which starts with it; `view` then takes the text first.
+        """
         sliders = tuple(_slider(knob, busy) for knob in knobs)
         labels = [ipw.HTML(layout=ipw.Layout(margin="2px 2px 2px 10px")) for _ in knobs]  # clear of a slider's thumb
+        area = ipw.Textarea(value=text or "", rows=4, layout=ipw.Layout(width="62em", max_width="98%"))
+        fields = [] if text is None else [area]
         numbers = ipw.HTML()
         # No tooltip on the image: ipywidgets 8.1 then fails to draw any widget that has no description.
         image = ipw.Image(format="png", layout=ipw.Layout(max_width="100%", align_self="flex-start"))
 
         def redraw(change: object = None) -> View:
-            now = view(*(knob.read(slider.value) for knob, slider in zip(knobs, sliders, strict=True)))
+            values = [knob.read(slider.value) for knob, slider in zip(knobs, sliders, strict=True)]
+            now = view(*(field.value for field in fields), *values)
             for knob, slider, label in zip(knobs, sliders, labels, strict=True):
                 label.value = f"<b>{knob.words(slider.value)}</b> &nbsp; <span style='color:#666'>{knob.meaning}</span>"
             numbers.value, image.value = now.html, now.picture.png
             return now
 
         first = redraw()
-        for slider in sliders:
-            slider.observe(redraw, "value")
+        for control in (*sliders, *fields):
+            control.observe(redraw, "value")
         rows = [ipw.HBox([slider, label]) for slider, label in zip(sliders, labels, strict=True)]
-        return cls(ipw.VBox([*rows, numbers, image]), sliders, numbers, image, first)
+        return cls(ipw.VBox([*rows, *fields, numbers, image]), sliders, numbers, image, first)
 
 
 def _slider(knob: Knob, busy: bool) -> ipw.FloatSlider:
