@@ -40,7 +40,7 @@ USAGE = {
     "unknown verifier": (["generate", "--verifier", "judge", "a"], "choose from auto, greedy"),
     "lossy unasked": (["generate", "--verifier", "typical", "a"], "changes the law of the text"),
     "greedy above 0": (["generate", "--verifier", "greedy", "--temperature", "1", "a"], "temperature 0 only"),
-    "no draft model": (["generate", "--drafter", "draft", "a"], "--draft-model"),
+    "no draft model": (["generate", "--target", "x", "--drafter", "draft", "a"], "needs --draft-model"),
     "idle draft model": (["generate", "--draft-model", "x", "a"], "--drafter draft"),
     "negative temperature": (["generate", "--temperature", "-0.5", "a"], "temperature must be >= 0"),
     "temperature nan": (["generate", "--temperature", "nan", "a"], "temperature must be >= 0"),

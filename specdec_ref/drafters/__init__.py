@@ -28,9 +28,11 @@ def _layer_skip(target: Target, draft_model: str | None, trie: TrieOptions) -> D
 def _draft_model(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
     from specdec_ref.drafters.draft_model import DraftModelDrafter
     from specdec_ref.models.hub import load
+    from specdec_ref.weights import shipped
     from specdec_ref.weights.files import is_own_head
 
-    if draft_model is None:
+    draft_model = draft_model or str(shipped(target, "draft") or "")
+    if not draft_model:
         raise ValueError("drafter 'draft' needs a draft model: name a folder or Hugging Face id with --draft-model")
     if is_own_head(draft_model):  # a plain model of `specdec train draft`
         return _eagle(target, draft_model, trie)

@@ -4,26 +4,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specdec_ref.models.target import Target
+from specdec_ref.weights.files import OWN_FILE, read_head
 
 if TYPE_CHECKING:
     from specdec_ref.drafters.eagle import EagleDrafter
 
-__all__ = ["load_eagle", "shipped_head"]
+__all__ = ["load_eagle", "shipped"]
 
 _HERE = Path(__file__).parent
-SHIPPED = {"smollm2-135m": "eagle3-smollm2-135m"}  # target's name -> folder here
+SHIPPED = {
+    "smollm2-135m": {"eagle": "eagle3-smollm2-135m", "draft": "plain-smollm2-135m"}
+}  # target -> drafter -> folder
 
 
-def shipped_head(target: Target) -> Path:
-    """The folder of the head shipped for this target. Raises ValueError if there is none."""
+def shipped(target: Target, drafter: str = "eagle") -> Path | None:
+    """The folder of what is shipped for this target and drafter, "eagle" or "draft" (plain, one layer), or None."""
     name = Path(str(getattr(target.config, "_name_or_path", ""))).name
-    folder = _HERE / SHIPPED.get(name, "none")
-    if not (folder / "head.safetensors").is_file():
-        raise ValueError(
-            f"no EAGLE head is shipped for {name or 'this target'} (there is one for {', '.join(SHIPPED)}): name a "
-            "folder or file with --draft-model, or train one with `specdec train eagle`"
-        )
-    return folder
+    folder = _HERE / SHIPPED.get(name, {}).get(drafter, "none")
+    return folder if (folder / OWN_FILE).is_file() else None
 
 
 def load_eagle(target: Target, source: str | Path | None = None) -> "EagleDrafter":
@@ -32,8 +30,13 @@ def load_eagle(target: Target, source: str | Path | None = None) -> "EagleDrafte
     Raises ValueError if there is none, or if it does not fit this target.
     """
     from specdec_ref.drafters.eagle import EagleDrafter
-    from specdec_ref.weights.files import read_head
     from specdec_ref.weights.heads import build_head
 
-    loaded = build_head(read_head(shipped_head(target) if source is None else source), target.model, target.dtype)
+    source = source or shipped(target)
+    if source is None:
+        raise ValueError(
+            f"no EAGLE head is shipped for this target (there is one for {', '.join(SHIPPED)}): name a folder or file "
+            "with --draft-model, or train one with `specdec train eagle`"
+        )
+    loaded = build_head(read_head(source), target.model, target.dtype)
     return EagleDrafter(loaded.head, loaded.layers)
