@@ -103,8 +103,8 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
         "--drafter", default=default.drafter, metavar="NAME",
         help="ngram (default): prompt lookup, copies what followed the same words earlier in the text, for nothing; "
         "trie: what followed them in any text, a tree of it; "
-        "layer-skip: the target with layers left out; draft: a smaller model, --draft-model; eagle: a trained head "
-        "that reads the target's own features, the one shipped for this target or --draft-model's; "
+        "layer-skip: the target with layers left out; draft: a smaller model; eagle: a trained head that reads the "
+        "target's own features; both: the one shipped for this target or --draft-model's; "
         "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward a token",
     )  # fmt: skip
     group.add_argument(
@@ -199,10 +199,11 @@ def check_names(config: SpecConfig) -> None:
     from specdec_ref.adaptive import CONTROLS
     from specdec_ref.drafters import DRAFTERS
     from specdec_ref.verifiers import choose_verifier
+    from specdec_ref.weights import SHIPPED
 
     if config.drafter not in ("none", *DRAFTERS):
         raise UsageError(f"unknown drafter {config.drafter!r}; choose from none, {', '.join(DRAFTERS)}")
-    if config.drafter == "draft" and config.draft_model is None:
+    if config.drafter == "draft" and config.draft_model is None and config.target not in SHIPPED:
         raise UsageError("--drafter draft needs --draft-model: a folder or Hugging Face id of a smaller model")
     if config.drafter not in ("draft", "eagle", "hybrid") and config.draft_model is not None:
         raise UsageError(
