@@ -73,7 +73,7 @@ RUNAWAYS = {
     "memory": (f"{DEF}hoard = []\n    while True:\n        hoard.append(bytearray(100_000_000))",
                ["--memory-gb", "2"], "MemoryError"),
     "cpu": ("while True:\n    pass", ["--cpu-seconds", "12"], "the notebook has used up its CPU time"),
-    "wall": ("import time\ntime.sleep(600)", ["--wall-seconds", "25"], "the notebook was stopped: it ran longer than 25 s"),
+    "wall": (f"{DEF}import time; time.sleep(600)", ["--wall-seconds", "25"], "the notebook was stopped: it ran longer than 25 s"),
 }  # fmt: skip
 
 
