@@ -14,12 +14,12 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from specdec_ref.palette import PALETTE
 
 __all__ = [
-    "GREY", "Box", "Number", "Picture", "bars", "laws", "lines", "overlap", "render", "roofline", "strip",
+    "GREY", "Box", "Number", "Picture", "bars", "laws", "lines", "overlap", "pattern", "render", "roofline", "strip",
     "training_curves",
 ]  # fmt: skip
 
@@ -84,8 +84,12 @@ def lines(
     curves: Mapping[str, tuple[Sequence[Number], Sequence[Number]]], *, x: str, y: str, alt: str,
     colours: Sequence[str] = ("target", "draft", "accepted", "rejected", "bonus"), log: str = "",
     guide: Number | None = None, mark: tuple[Number, str] | None = None, dashed: Sequence[str] = (),
+    top: Number | None = None,
 ) -> Picture:  # fmt: skip
-    """Curves by name. `x`, `y`: labels with units; `log`: "x", "y" or "xy"; `guide`: a level; `mark`: a place on x."""
+    """Curves by name. `x`, `y`: labels with units; `log`: "x", "y" or "xy"; `guide`: a level; `mark`: a place on x.
+
+    `top`: upper end of y, so that pictures behind a slider can be compared.
+    """
     with rc_context(_STYLE):
         figure, axes = _figure()
         for i, (name, (at, values)) in enumerate(curves.items()):
@@ -99,6 +103,10 @@ def lines(
             axes.annotate(mark[1], (mark[0], 1.0), (4, -2), xycoords=("data", "axes fraction"), va="top", fontsize=9,
                           textcoords="offset points", color=GREY)  # fmt: skip
         _scales(axes, log)
+        if all(isinstance(place, int) for at, _ in curves.values() for place in at) and "x" not in log:
+            axes.xaxis.get_major_locator().set_params(integer=True)  # positions: there is no 1.5th
+        if top is not None:
+            axes.set_ylim(top=top)
         axes.set(xlabel=x, ylabel=y)
         if len(curves) > 1:
             axes.legend()
@@ -180,6 +188,32 @@ def laws(wanted: Sequence[Number], got: Mapping[str, Sequence[Number]], names: S
         axes.grid(axis="x", visible=False)
         axes.legend()
         return render(figure, alt)
+
+
+def pattern(
+    blocks: Mapping[str, Sequence[Sequence[bool]]], *, x: str, y: str, alt: str, colours: Sequence[str]
+) -> Picture:
+    """Who may look at whom: blocks of a mask side by side, by name; a filled cell of row i, column j: i sees j."""
+    with rc_context(_STYLE):
+        rows, left = len(next(iter(blocks.values()))), 0.0
+        wide = sum(len(block[0]) for block in blocks.values()) + 0.6 * (len(blocks) - 1)
+        figure = Figure(figsize=(0.42 * wide + 0.9, 0.42 * rows + 0.95))
+        axes = figure.add_subplot()
+        for (name, block), colour in zip(blocks.items(), colours, strict=True):
+            for i, j in ((i, j) for i in range(rows) for j in range(len(block[0]))):
+                axes.add_patch(Rectangle((left + j, i), 1, 1, facecolor=_colour(colour) if block[i][j] else "white",
+                                         edgecolor="#dddddd"))  # fmt: skip
+            for j in range(len(block[0])):
+                axes.text(left + j + 0.5, rows + 0.35, str(j), ha="center", va="center", fontsize=9)
+            axes.text(left, -0.35, name, fontsize=9, color=_colour(colour))
+            left += len(block[0]) + 0.6
+        axes.set(xlim=(-0.05, wide + 0.05), ylim=(rows + 0.7, -0.9), xlabel=x, ylabel=y, aspect="equal")
+        axes.set_yticks([i + 0.5 for i in range(rows)], list(map(str, range(rows))))
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        return render(figure, alt, fit=True)
 
 
 def roofline(

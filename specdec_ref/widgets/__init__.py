@@ -6,8 +6,10 @@ HTML and Image are used, never `interact` or `Output`: so the state is testable,
 
 from specdec_ref.widgets.base import Explorer, Knob, View, show
 from specdec_ref.widgets.copying import copy_explorer, copy_view
+from specdec_ref.widgets.heads import head_explorer, head_view
 from specdec_ref.widgets.overlap import overlap_explorer, overlap_view
 from specdec_ref.widgets.painted import LEGEND, live, painted
+from specdec_ref.widgets.progress import progress
 from specdec_ref.widgets.roofline import roofline_explorer, roofline_view
 from specdec_ref.widgets.stepper import step_view, trace_stepper
 from specdec_ref.widgets.traffic import traffic_explorer, traffic_view
@@ -20,10 +22,13 @@ __all__ = [
     "View",
     "copy_explorer",
     "copy_view",
+    "head_explorer",
+    "head_view",
     "live",
     "overlap_explorer",
     "overlap_view",
     "painted",
+    "progress",
     "roofline_explorer",
     "roofline_view",
     "show",
