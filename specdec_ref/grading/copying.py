@@ -103,7 +103,7 @@ def tree(function: Callable[..., Any], more: Sequence[tuple[Branches, int]] = ()
             if twice:
                 return False, f"the path {twice[0]} stands there {sum(path == twice[0] for path in paths)} times"
             right = {tuple(path) for path in paths} == _paths(branches, nodes)
-            told = f"{len(paths) + 1} nodes" + (f" with the paths {paths}" if paths else "")
+            told = f"{len(paths) + 1} node{'s' * bool(paths)}" + (f" with the paths {paths}" if paths else "")
             return right, f"from {[list(b) for b in branches]} and a budget of {nodes} came {told}"
 
         return Trial(asks, outcome, judge)

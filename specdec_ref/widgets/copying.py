@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from specdec_ref.config import DraftBudget, TrieOptions
 from specdec_ref.drafters.ngram import NgramIndex
 from specdec_ref.drafters.trie import NgramTrie, Node
+from specdec_ref.metrics import StepRecord
 from specdec_ref.plots import Number, bars
 from specdec_ref.trace import Round
 from specdec_ref.widgets.base import Explorer, Knob, View
@@ -77,7 +78,9 @@ def replay(tokens: Sequence[int], copier: Copier, gamma: int) -> list[Round]:
         held = min(held, len(left))
         added = left[held] if held < len(left) else None
         wrong = tuple(guesses[held : held + 1]) if added is not None else ()
-        rounds.append(Round(tuple(guesses[:held]), wrong, tuple(guesses[held + 1 :]), added))
+        emitted = held + (added is not None)
+        record = StepRecord(0, len(guesses), held + len(wrong), held, emitted, len(guesses))
+        rounds.append(Round(tuple(guesses[:held]), wrong, tuple(guesses[held + 1 :]), added, record=record))
         copier.extend(rounds[-1].tokens)
         at += len(rounds[-1].tokens)
     return rounds
@@ -89,6 +92,10 @@ def copy_view(text: str, longest: Number, shortest: Number, gamma: Number, polic
     if len(words) < SHORTEST:
         return View("<p>Write or paste at least two words.</p>", bars({"": 0.0}, x="words", alt="Nothing to show yet."))
     names = list(dict.fromkeys(words))
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(names[i] for i in ids)
+
     number = {word: i for i, word in enumerate(names)}
     most, least, length = round(longest), min(round(shortest), round(longest)), round(gamma)
     copier: Copier = (
@@ -104,14 +111,14 @@ def copy_view(text: str, longest: Number, shortest: Number, gamma: Number, polic
     tau, tested = (len(words) - 1) / len(rounds), max(1, held + turned)
     silent = sum(not (r.accepted or r.rejected) for r in rounds)
     html = (
-        f"<p>{LEGEND}</p>{painted(rounds, lambda ids: ''.join(names[i] for i in ids), POLICIES[round(policy)])}"
-        f"<p>{len(words) - 1} words in {len(rounds)} rounds: <b>tau = {tau:.2f}</b> words a round. {held} of {tested} "
-        f"tested guesses held (alpha = {held / tested:.2f}); in {silent} rounds nothing matched, so nothing was "
-        f"guessed.</p>"
+        f"<p>{LEGEND}</p>{painted([Round(added=0), *rounds], decode, POLICIES[round(policy)])}"
+        f"<p>The first word is given; then {len(words) - 1} words in {len(rounds)} rounds: "
+        f"<b>tau = {tau:.2f}</b> words a round. {held} of {tested} tested guesses held (alpha = {held / tested:.2f}); "
+        f"in {silent} rounds nothing matched, so nothing was guessed.</p>"
     )
-    counts = {"accepted": held, "rejected": turned, "never tested": never, "own words": len(words) - 1 - held}
+    counts = {"accepted": held, "rejected": turned, "never tested": never, "the target's own": len(words) - 1 - held}
     colours = ["accepted", "rejected", "grey", "bonus"]
-    alt = f"{held} guesses accepted, {turned} rejected, {never} never tested, {counts['own words']} words of its own."
+    alt = f"{held} guesses accepted, {turned} rejected, {never} never tested, {len(words) - 1 - held} words of its own."
     return View(html, bars(counts, x=f"words, in {len(rounds)} rounds", alt=alt, colours=colours, form="{:.0f}"))
 
 
