@@ -104,7 +104,7 @@ def lines(
                           textcoords="offset points", color=GREY)  # fmt: skip
         _scales(axes, log)
         if all(isinstance(place, int) for at, _ in curves.values() for place in at) and "x" not in log:
-            axes.xaxis.get_major_locator().set_params(integer=True)  # positions: there is no 1.5th
+            axes.locator_params(axis="x", integer=True)  # positions: there is no 1.5th
         if top is not None:
             axes.set_ylim(top=top)
         axes.set(xlabel=x, ylabel=y)
