@@ -284,3 +284,33 @@ def test_a_greedy_draft_model_stops_where_it_is_unsure() -> None:
         mean_depth.append(stats.drafted / stats.rounds)
     assert mean_depth[0] > 2.5
     assert mean_depth[1] <= 1.0
+
+
+def test_a_draft_model_that_is_never_asked_reads_nothing(tiny: Target, tiny_weights: nn.Module) -> None:
+    """Not even the prompt; asked later, it reads all there is, and its guesses are those of one asked from the start."""
+
+    class After:
+        def __init__(self, rounds: int) -> None:
+            self.left = rounds
+
+        def start(self, rows: Sequence[int]) -> None: ...
+
+        def depths(self, rows: Sequence[int], most: int) -> list[int]:
+            return [0 if self.left > 0 else most] * len(rows)
+
+        def observe(self, records: Sequence[StepRecord]) -> None:
+            self.left -= 1
+
+    prompts, limits = [[3, 1, 4, 1, 5], [9, 2, 6]], Limits(max_new_tokens=12)
+    plain = [g.tokens for g in plain_generate(tiny, prompts, limits=limits)]
+    for rounds in (99, 4):
+        draft = Target(perturbed(tiny_weights, 0.0), check=False)
+        forwards: list[int] = []
+        draft.model.register_forward_hook(lambda *_, seen=forwards: seen.append(1))
+        drafter = DraftModelDrafter(draft, tiny.vocab_size)
+        engine = SpecEngine(tiny, drafter, budget=DraftBudget(3), limits=limits, control=After(rounds))
+        found = engine.generate(prompts)
+        assert [g.tokens for g in found] == plain
+        assert bool(forwards) == (rounds == 4)
+        if forwards:
+            assert found[0].stats.alpha == 1.0, "the same weights guess right, if they have read the same text"

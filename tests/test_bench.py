@@ -21,7 +21,7 @@ from specdec_ref.metrics import RunStats
 from specdec_ref.session import Session
 
 KEYS = {
-    "task", "method", "setting", "dtype", "batch", "temperature", "context", "calls", "tokens_per_s", "tau", "alpha",
+    "task", "method", "setting", "dtype", "batch", "temperature", "context", "clock", "calls", "tokens_per_s", "tau", "alpha",
     "speedup_vs_plain", "speedup_vs_hf", "ci_low", "ci_high", "identical", "texts",
 }  # fmt: skip
 
@@ -174,6 +174,8 @@ def test_the_command(lab: Session, tmp_path: Path, capsys: pytest.CaptureFixture
     ]  # fmt: skip
     assert rows[1]["setting"].startswith("gamma")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*argv, *work, "--json", "--cpu-clock"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[1])["clock"] == "cpu"
     for wrong, why in (
         (["--task", "poems"], "no prompts for 'poems'; there are code"), (["--batch", "0"], "--batch must be >= 1"),
         (["--prompts-file", str(tmp_path / "none")], "cannot read"), (["--method", "magic"], "unknown method 'magic'"),

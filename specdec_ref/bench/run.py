@@ -6,9 +6,11 @@ fastest setting of each method stays; those run on the test split, task by task.
 
 import datetime
 import platform
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +41,12 @@ class Plan:
     context: int = 0
     methods: Sequence[str] = ()  # only these; () for all
     hf: bool = True
+    cpu_clock: bool = False  # processor seconds of the process instead of the wall clock's
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds, from any zero."""
+        return time.process_time if self.cpu_clock else time.perf_counter
 
 
 def environment(session: Session) -> dict[str, Any]:
@@ -59,11 +67,12 @@ def bench(
         for batch in plan.batches:
             setting = Setting(session, SamplingParams(temperature), session.limits(plan.tokens), batch)
             about = {"dtype": str(session.target.dtype).removeprefix("torch."), "batch": batch,
-                     "temperature": temperature, "context": plan.context}  # fmt: skip
+                     "temperature": temperature, "context": plan.context,
+                     "clock": "cpu" if plan.cpu_clock else "wall"}  # fmt: skip
             chosen = _tuned(setting, plan, _sides(setting, drafters, plan), tick)
             tasks: dict[str, dict[Side, list[Timing]]] = {}
             for task, batches in _batches(session, plan.test, batch, plan.context).items():
-                tasks[task] = run_sides(chosen, batches, plan.repeats, lambda task=task: tick(task))  # type: ignore[misc]
+                tasks[task] = run_sides(chosen, batches, plan.repeats, partial(tick, task), plan.clock)
                 yield from (about | row for row in rows_of(task, tasks[task], greedy=temperature == 0))
             yield from (about | row for row in overall(tasks))
 
@@ -89,7 +98,9 @@ def _tuned(setting: Setting, plan: Plan, sides: Sequence[Side], tick: Callable[[
         run_sides(list(first.values()), [([setting.session.encode("Hello!")], [0])], tick=lambda: tick("warm-up"))
         return list(first.values())
     tasks = _batches(setting.session, plan.dev, setting.batch, plan.context)
-    return best_settings([run_sides(sides, batches, 1, lambda: tick("tuning")) for batches in tasks.values()])
+    return best_settings(
+        [run_sides(sides, batches, 1, lambda: tick("tuning"), plan.clock) for batches in tasks.values()]
+    )
 
 
 def _batches(session: Session, prompts: Sequence[Prompt], size: int, context: int) -> dict[str, list[Batch]]:

@@ -41,8 +41,9 @@ class Timing:
 
 
 def run_sides(
-    sides: Sequence[Side], batches: Sequence[Batch], repeats: int = 1, tick: Callable[[], None] = lambda: None
-) -> dict[Side, list[Timing]]:
+    sides: Sequence[Side], batches: Sequence[Batch], repeats: int = 1, tick: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Side, list[Timing]]:  # fmt: skip
     """Every side on every batch, `repeats` times over; each batch starts with another side."""
     done: dict[Side, list[Timing]] = {side: [] for side in sides}
     for repeat in range(repeats):
@@ -50,9 +51,9 @@ def run_sides(
         for number, (prompts, seeds) in enumerate(batches):
             shift = (repeat + number) % len(sides)
             for side in [*sides[shift:], *sides[:shift]]:
-                started = time.perf_counter()
+                started = clock()
                 answers = calls[side](prompts, seeds)
-                done[side].append(Timing(time.perf_counter() - started, answers))
+                done[side].append(Timing(clock() - started, answers))
                 tick()
     return done
 

@@ -29,7 +29,7 @@ Ratios are paired; absolute speeds are this machine's at this moment.
 EPILOG = """\
 --json writes one object a line: the environment first, then a row for each task
 and method as soon as it is measured; the task "all" is their geometric mean.
-  task, method, setting, dtype, batch, temperature, context
+  task, method, setting, dtype, batch, temperature, context, clock
   tokens_per_s, tau, alpha            tau: tokens a target forward
   speedup_vs_plain, ci_low, ci_high   median of paired ratios, 95 % bootstrap
   speedup_vs_hf                       the same against transformers' generate()
@@ -63,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--context", type=int, default=0, metavar="N", help="lengthen prompts to about N tokens")
     group.add_argument("--repeats", type=int, default=1, metavar="N", help="times everything is run (default 1)")
+    group.add_argument(
+        "--cpu-clock", action="store_true",
+        help="processor seconds, not the wall clock's: for a machine that others use, with OMP_NUM_THREADS=1",
+    )  # fmt: skip
     group.add_argument("--quick", action="store_true", help="a minute: one prompt of three tasks, nothing tuned")
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else")
@@ -125,7 +129,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
         raise UsageError(f"--task: no prompts for {unknown[0]!r}; there are {', '.join({p.task: 0 for p in test})}")
     return Plan(
         _first(test, tasks, args.prompts), _first(dev, tasks, args.tune), args.tokens, args.repeats,
-        args.temperature, args.batch, args.context, args.method, not args.no_hf,
+        args.temperature, args.batch, args.context, args.method, not args.no_hf, args.cpu_clock,
     )  # fmt: skip
 
 

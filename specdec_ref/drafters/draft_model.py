@@ -42,18 +42,17 @@ class DraftModelDrafter:
         self.lm, self.grow = lm, grow
         self._growths: list[Growth] = []  # of the last round, if it proposed trees
         self._rows: list[int] = []  # request ids, in the order of the cache's rows
-        self._agreed: list[int] = []  # cached tokens that are committed text, in the same order
+        self._agreed: list[int] | None = None  # cached tokens that are committed text, in the same order; None: unread
         self._text: dict[int, list[int]] = {}  # what is committed; its unread part is text[cached tokens:]
 
     def start(
         self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
     ) -> None:  # fmt: skip
-        """Read the prompts but for their last token. Raises RuntimeError while an earlier batch is open."""
+        """Take the prompts, to be read before the first guess. Raises RuntimeError while an earlier batch is open."""
         if self._rows:
             raise RuntimeError(f"requests {self._rows} are still open: finish them before starting others")
-        self.lm.start([prompt[:-1] for prompt in prompts], capacity=max(map(len, prompts)) + 64)
-        self._rows, self._agreed = list(rows), list(self.lm.lengths)
+        self._rows, self._agreed = list(rows), None
         self._text = {row: list(prompt) for row, prompt in zip(rows, prompts, strict=True)}
 
     def propose(
@@ -62,8 +61,14 @@ class DraftModelDrafter:
         """A chain or a tree a row. A draft below `min_confidence` stays, and nothing comes after it."""
         if list(rows) != self._rows:
             raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
-        self.lm.cache.truncate(self._agreed)  # a no-op, unless an earlier draft was abandoned half-way
         self._growths = []
+        if budget.chain_depth == 0:  # a controller may never ask for a guess: then nothing is read
+            return [_tree(self._text[row][-1:], (), None) for row in rows]
+        if self._agreed is None:
+            texts = [self._text[row][:-1] for row in rows]
+            self.lm.start(texts, capacity=max(map(len, texts)) + 65)
+            self._agreed = list(self.lm.lengths)
+        self.lm.cache.truncate(self._agreed)  # a no-op, unless an earlier draft was abandoned half-way
         if self.grow is None and budget.topk == 1:
             return self._chains(rows, budget, sampling, rngs)
         grow = self.grow or dynamic
@@ -129,7 +134,7 @@ class DraftModelDrafter:
                 _slots(growth, tree, result) for growth, tree, result in zip(self._growths, trees, results, strict=True)
             ])  # fmt: skip
             self._agreed, self._growths = list(self.lm.lengths), []
-        else:
+        elif self._agreed is not None:
             lengths = zip(rows, trees, results, self.lm.lengths, strict=True)
             self._agreed = [
                 min(cached, len(self._text[row]) + max(0, min(len(result.path), len(tree) - 2)))
@@ -137,14 +142,16 @@ class DraftModelDrafter:
             ]
         for row, tree, result in zip(rows, trees, results, strict=True):
             self._text[row] += [*(tree.token_list[node] for node in result.path), result.next_token]
-        self.lm.cache.truncate(self._agreed)
+        if self._agreed is not None:
+            self.lm.cache.truncate(self._agreed)
 
     def finish(self, rows: Sequence[int]) -> None:
         """Drop these rows from the batch."""
         kept = [i for i, row in enumerate(self._rows) if row not in set(rows)]
-        if len(kept) < len(self._rows):
+        if self._agreed is not None and len(kept) < len(self._rows):
             self.lm.cache.select(kept)
-        self._rows, self._agreed = [self._rows[i] for i in kept], [self._agreed[i] for i in kept]
+            self._agreed = [self._agreed[i] for i in kept]
+        self._rows = [self._rows[i] for i in kept]
         self._text = {row: self._text[row] for row in self._rows}
 
 
