@@ -1,8 +1,8 @@
 """Acceptance that was measured already, on prompts that no head was trained on: what a choice can start from.
 
-    trained drafters    the tables in the cards of the heads that come with the package (`weights/*/README.md`)
-    n-grams             rows/ngram-acceptance.jsonl:
-                        python -m specdec_ref.bench.acceptance --drafter ngram --temperature 0 1 --prompts 8
+    rows/*-acceptance.jsonl    output of `bench.acceptance`; of n-grams:
+                               python -m specdec_ref.bench.acceptance --drafter ngram --temperature 0 1 --prompts 8
+    weights/*/README.md        the tables in the cards of the heads that come with the package
 
     share of rounds that draft at all = rejections + whole drafts = (tau - 1) (1/alpha - 1) + alive_gamma
 
@@ -11,12 +11,18 @@ of one small model with chains of gamma = 4: your model, your prompts and your t
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import zip_longest
+from statistics import fmean
 from typing import Any
 
+from specdec_ref.bench.workloads import TASKS
+
 __all__ = ["Known", "known"]
+
+COPIES = ("ngram", "trie")  # the others draft in every round
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +35,34 @@ class Known:
 
 
 def known(task: str = "mean", temperature: float = 0.0, split: str = "test") -> dict[str, Known]:
-    """Drafter -> what was measured. Raises ValueError if there is nothing for this task and temperature."""
-    found = {name: row for name, setting, row in _all() if setting == (temperature, split, task)}
+    """Drafter -> what was measured; "mean": every task counts alike. Raises ValueError if there is nothing."""
+    tasks = TASKS if task == "mean" else (task,)
+    rows = {(name, setting): row for name, setting, row in _all()}
+    found = {}
+    for name in dict.fromkeys(name for name, _ in rows):
+        own = [rows[name, (temperature, split, t)] for t in tasks if (name, (temperature, split, t)) in rows]
+        if len(own) == len(tasks):
+            found[name] = _mean(own)
     if not found:
         raise ValueError(f"nothing was measured for task {task!r} at temperature {temperature:g}")
     return found
 
 
+def _mean(rows: Sequence[Known]) -> Known:
+    alive = tuple(fmean(column) for column in zip_longest(*(row.alive for row in rows), fillvalue=0.0))
+    return Known(alive, fmean(row.drafts for row in rows), fmean(row.tau for row in rows))
+
+
 def _all() -> Iterator[tuple[str, tuple[float, str, str], Known]]:
-    """(drafter, (temperature, split, task), figures) of everything that comes with the package."""
+    """(drafter, (temperature, split, task), figures) of everything that comes with the package; a card comes last."""
+    for file in files("specdec_ref.bench").joinpath("rows").iterdir():
+        if file.name.endswith("-acceptance.jsonl"):
+            for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()[1:]):
+                yield row["drafter"].partition("=")[0], (row["temperature"], row["split"], row["task"]), _of(row)
     for folder in files("specdec_ref.weights").iterdir():
         card = folder.joinpath("README.md")
         if card.is_file():
             yield from _card(card.read_text(encoding="utf-8"))
-    rows = files("specdec_ref.bench").joinpath("rows/ngram-acceptance.jsonl").read_text(encoding="utf-8")
-    for row in map(json.loads, rows.splitlines()[1:]):
-        yield row["drafter"], (row["temperature"], row["split"], row["task"]), _of(row)
 
 
 def _card(text: str) -> Iterator[tuple[str, tuple[float, str, str], Known]]:
@@ -60,4 +78,6 @@ def _card(text: str) -> Iterator[tuple[str, tuple[float, str, str], Known]]:
 def _of(row: dict[str, Any]) -> Known:
     alive = tuple(float(share) for share in row["per_position"])
     rejections = (row["tau"] - 1) * (1 / row["alpha"] - 1) if row["alpha"] else 0.0
+    if row["drafter"] not in COPIES:
+        return Known(alive, 1.0, float(row["tau"]))
     return Known(alive, min(1.0, rejections + (alive[-1] if alive else 0.0)), float(row["tau"]))

@@ -27,7 +27,7 @@ EPILOG = """\
 examples:
   $ specdec choose --task chat
   $ specdec choose --task editing --batch 16 --temperature 1
-  $ specdec choose --gpu H100 --size 8b --batch 32 --acceptance eagle=0.73,0.52,0.35
+  $ specdec choose --gpu H100 --batch 32 --acceptance eagle=0.73,0.52,0.35
 """
 
 

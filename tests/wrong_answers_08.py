@@ -1,0 +1,104 @@
+"""Plausible wrong answers to exercise 08."""
+
+from wrong import Wrong, task
+
+__all__ = ["ANSWERS"]
+
+_read = task("08_production", "reading", "my_reading(page)")
+_flags = task("08_production", "flags", "my_flags(depth, topk, nodes)")
+_choose = task("08_production", "choice", "my_choice(drafters, v, margin)")
+_metrics = task("08_production", "metrics", "my_metrics(emitted, num_draft_tokens)")
+
+
+def _page(
+    name: str, told: str, tau: str = "1 + a / r", rate: str = "a / d", shares: str = "[c / r for c in counts]"
+) -> Wrong:
+    body = f"""
+    p = "vllm:spec_decode_num_"
+    r, d, a = page[p + "drafts_total"], page[p + "draft_tokens_total"], page[p + "accepted_tokens_total"]
+    counts = [page[key] for key in sorted(page) if "per_pos" in key]
+    return {tau}, {rate}, {shares}
+    """
+    return _read(name, told, body)
+
+
+def _triple(name: str, told: str, checks: str, made: str) -> Wrong:
+    lines = "\n    ".join(checks.splitlines() or ["pass"])
+    body = f"""
+    most = 1 + topk + (depth - 1) * topk**2
+    chain = depth + 1
+    {lines}
+    names = ["num-steps", "eagle-topk", "num-draft-tokens"]
+    return {{"--speculative-" + n: x for n, x in zip(names, {made})}}
+    """
+    return _flags(name, told, body)
+
+
+def _pick(
+    name: str, told: str, tau: str = "1 + sum(alive[:g])", cost: str = "share * (g * c + v(g + 1)) + 1 - share",
+    lengths: str = "range(1, len(alive) + 1)", end: str = 'best[:2] if best[2] >= margin else ("none", 0)',
+) -> Wrong:  # fmt: skip
+    body = f"""
+    best = ("none", 0, 0.0)
+    for name, (alive, c, share) in drafters.items():
+        for g in {lengths}:
+            gain = ({tau}) / ({cost})
+            if gain > best[2]:
+                best = (name, g, gain)
+    return {end}
+    """
+    return _choose(name, told, body)
+
+
+BOTH = """\
+if nodes is not None and (nodes != chain if topk == 1 else nodes > most):
+    raise ValueError("no")"""
+CHAIN = """\
+if topk == 1 and nodes not in (None, chain):
+    raise ValueError("no")"""
+GIVEN = "(depth, topk, nodes or chain)"
+
+ANSWERS = (
+    _page("bonus forgotten", "The bonus is forgotten", tau="a / r"),
+    _page("rounds for drafts", "It counts rounds", rate="a / r"),
+    _page("bonus accepted", "counted as an accepted draft", rate="(a + r) / d"),
+    _page("conditional", "divided by the one before it",
+          shares="[c / b if b else 0.0 for c, b in zip(counts, [r, *counts])]"),
+    _page("of accepted", "divided by all accepted tokens", shares="[c / a if a else 0.0 for c in counts]"),
+    _page("rate plus one", "accept rate plus one", tau="1 + a / d"),
+    _triple("drafts for nodes", "is the number of drafts here", BOTH, "(depth, topk, nodes or depth)"),
+    _triple("a step too many", "steps are one too many", "", "(depth + 1, topk, nodes or chain)"),
+    _triple("anything goes", "Nothing is refused", "", GIVEN),
+    _triple("put right in silence", "put right in silence", "", "(depth, topk, chain if topk == 1 else min(nodes, most))"),
+    _triple("chains only", "Only chains are checked", CHAIN, GIVEN),
+    _triple("no trees", "SGLang verifies trees", "if nodes not in (None, chain):\n    raise ValueError('no')", GIVEN),
+    _triple("a node too many", "without the root", "", "(depth, topk, chain if nodes is None else nodes + 1)"),
+    _pick("the longest", "The longest draft is taken", lengths="[len(alive)]"),
+    _pick("free checks", "v is left out", cost="share * (g * c + 1) + 1 - share"),
+    _pick("free drafts", "c is left out", cost="share * v(g + 1) + 1 - share"),
+    _pick("always charged", "a round without a match is a plain step", cost="g * c + v(g + 1)"),
+    _pick("tau alone", "tau decides alone", cost="1"),
+    _pick("always something", "is never the answer", end="best[:2]"),
+    _pick("v of gamma", "v is asked for gamma tokens", cost="share * (g * c + v(g)) + 1 - share"),
+    _pick("own token", "own token is forgotten", tau="sum(alive[:g])"),
+    _metrics("as it was", "Still the bonus", """
+        n = len(emitted)
+        return sum(emitted) / n, sum(emitted) / n / (num_draft_tokens - 1)
+        """),
+    _metrics("below one", "A rate below 1 hides", """
+        mean = sum(emitted) / len(emitted)
+        return mean, mean / num_draft_tokens
+        """),
+    _metrics("root drafted", "one fewer is drafted.", """
+        n = len(emitted)
+        return sum(emitted) / n, (sum(emitted) - n) / n / num_draft_tokens
+        """),
+    _metrics("cut off", "cut off at 1", """
+        mean = sum(emitted) / len(emitted)
+        return mean, min(mean / (num_draft_tokens - 1), 1)
+        """),
+    _metrics("length without bonus", "The length lost its bonus", """
+        mean = sum(emitted) / len(emitted) - 1
+        return mean, mean / (num_draft_tokens - 1)
+        """),
+)  # fmt: skip
