@@ -5,14 +5,14 @@
     overhead   seconds of a round that are neither: verifying, committing, counting      the same rounds
 
 Kept in the cache, a file per machine, model, number format and torch: `cost_model.RoundCosts` predicts from it, the
-optimal controller of `adaptive.py` decides by it. Measured in one go, so that a busy machine distorts ratios little;
-`specdec doctor --calibrate` measures again.
+optimal controller of `adaptive.py` decides by it. On a busy machine it is measured in too few passes to be good:
+`specdec doctor --calibrate` measures again when it is idle.
 """
 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -31,7 +31,7 @@ from specdec_ref.metrics import StepRecord
 from specdec_ref.models.hub import cache_dir
 from specdec_ref.session import Session
 
-__all__ = ["WIDTHS", "calibrate", "controller", "costs_of"]
+__all__ = ["WIDTHS", "calibrate", "controller", "costs_of", "rising"]
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64)
 DEPTHS = (1, 2, 4, 8)
@@ -91,10 +91,10 @@ def calibrate(
     missing = [row for row in drafters if _key(row[0], row[2]) not in known.get("drafters", {})]
     if "verify" not in known:
         known = {"machine": machine_line(session.target.device), "target": session.name, "drafters": {}}
-        known["verify"] = measure_verify_curve(session.target, WIDTHS, seconds=SECONDS / 2, tick=tick)
+        known["verify"] = rising(measure_verify_curve(session.target, WIDTHS, seconds=SECONDS / 2, tick=tick))
     for name, drafter, budget in missing:
         draft, overhead = measure_drafting(session, drafter, budget, SECONDS / 2 / len(missing))
-        known["drafters"][_key(name, budget)] = {"draft": draft, "overhead": overhead}
+        known["drafters"][_key(name, budget)] = {"draft": rising(draft), "overhead": overhead}
         tick()
     if missing:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +105,18 @@ def calibrate(
         name: RoundCosts.from_dict({"verify": known["verify"], **known["drafters"][_key(name, budget)]})
         for name, _, budget in drafters
     }
+
+
+def rising(seconds: Mapping[int, float]) -> dict[int, float]:
+    """The nearest curve that never falls (pool adjacent violators): more work takes no less time, the rest is noise."""
+    blocks: list[tuple[float, list[int]]] = []  # mean, and the points that share it
+    for k in sorted(seconds):
+        blocks.append((seconds[k], [k]))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (right, after), (left, before) = blocks.pop(), blocks.pop()
+            mean = (left * len(before) + right * len(after)) / (len(before) + len(after))
+            blocks.append((mean, before + after))
+    return {k: mean for mean, points in blocks for k in points}
 
 
 def costs_of(session: Session, name: str, drafter: Drafter, budget: DraftBudget) -> RoundCosts:
