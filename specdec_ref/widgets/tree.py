@@ -24,8 +24,8 @@ __all__ = ["followed", "judged", "ranks_taken", "tree_explorer", "tree_view"]
 Curve = Callable[[int], float]
 MOST = 20  # nodes
 KNOBS = (
-    Knob("depth", "levels below the root, a run of the draft each", 1, 8, 4, 1, "levels"),
-    Knob("top-k", "children that a node may have", 1, 5, 3, 1, "children"),
+    Knob("depth", "below the root, each a run of the draft", 1, 8, 4, 1, "levels"),
+    Knob("top-k", "that a node may have, at most", 1, 5, 3, 1, "children"),
     Knob("nodes", "checked in one forward, the root included", 2, MOST, 10, 1, "nodes"),
     Knob("round", "another place in a text: what the target takes there", 1, 30, 3, 1),
 )
