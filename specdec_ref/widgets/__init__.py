@@ -5,6 +5,7 @@ HTML and Image are used, never `interact` or `Output`: so the state is testable,
 """
 
 from specdec_ref.widgets.base import Explorer, Knob, View, show
+from specdec_ref.widgets.choice import choice_explorer, choice_view
 from specdec_ref.widgets.copying import copy_explorer, copy_view
 from specdec_ref.widgets.heads import head_explorer, head_view
 from specdec_ref.widgets.overlap import overlap_explorer, overlap_view
@@ -20,6 +21,8 @@ __all__ = [
     "Explorer",
     "Knob",
     "View",
+    "choice_explorer",
+    "choice_view",
     "copy_explorer",
     "copy_view",
     "head_explorer",
