@@ -96,9 +96,8 @@ class Choice:
 
 def choose(options: Sequence[Option], v: Callable[[int], float], *, batch: int = 1, margin: float = MARGIN) -> Choice:
     """The best of `options`, or none of them. `v`: price of checking k tokens a row, at this batch."""
-    with_drafts = [option for option in options if option.alive]
-    ways = sorted((option.best() for option in with_drafts), key=lambda way: -way.speedup)
-    by_name = {option.name: option for option in with_drafts}
+    by_name = {option.name: option for option in options if option.alive}
+    ways = sorted((option.best() for option in by_name.values()), key=lambda way: -way.speedup)
     reasons = [_price(v, batch), *(_account(by_name[way.name], way) for way in ways)]
     if not ways:
         return Choice("none", 0, 1.0, (*reasons, "There is no draft to use, so decode plainly."), ())
