@@ -26,7 +26,7 @@ from specdec_ref.bench.machine import machine_line
 from specdec_ref.bench.workloads import load_prompts
 from specdec_ref.config import DraftBudget
 from specdec_ref.core import Drafter
-from specdec_ref.cost_model import RoundCosts
+from specdec_ref.cost_model import RoundCosts, VerifyCurve
 from specdec_ref.metrics import StepRecord
 from specdec_ref.models.hub import cache_dir
 from specdec_ref.session import Session
@@ -57,15 +57,20 @@ class _Turns:
 
 
 def measure_drafting(
-    session: Session, drafter: Drafter, budget: DraftBudget, seconds: float
+    session: Session, drafter: Drafter, budget: DraftBudget, verify: Mapping[int, float], seconds: float
 ) -> tuple[dict[int, float], float]:
-    """Median seconds of proposing by depth, and of what is neither drafting nor the forward."""
+    """Median seconds of proposing by depth, and of what is neither drafting nor the forward.
+
+    Each is taken as a share of its own round's forward, times what `verify` says of that: the machine may have become
+    slower or faster since the curve was measured.
+    """
     turns, prompt = _Turns(), session.encode(load_prompts()[0].prompt, raw=True)[:64]
     room = (session.target.max_positions or 1000) - len(prompt)
     limits = session.limits(min(400, room), ignore_eos=True)
     wide = DraftBudget(max(DEPTHS), budget.topk, budget.nodes, budget.min_confidence)
     engine = session.engine(drafter, budget=wide, limits=limits, control=turns)
     taken: dict[int, list[float]] = defaultdict(list)
+    curve = VerifyCurve(verify)
     rest: list[float] = []
     started = perf_counter()
     try:
@@ -74,8 +79,9 @@ def measure_drafting(
             depth, warm = turns.depths([0], max(DEPTHS))[0], turns.turn >= len(DEPTHS)
             (record,) = engine.step()
             if warm and engine.requests:  # the last rounds of a request are cut short
-                taken[depth].append(record.propose_s)
-                rest.append(record.step_s - record.propose_s - record.forward_s)
+                pace = curve(min(record.drafted + 1, max(verify))) * verify[1] / record.forward_s
+                taken[depth].append(record.propose_s * pace)
+                rest.append((record.step_s - record.propose_s - record.forward_s) * pace)
     finally:
         engine.close()
     return {depth: median(times) for depth, times in taken.items()}, median(rest)
@@ -92,8 +98,9 @@ def calibrate(
     if "verify" not in known:
         known = {"machine": machine_line(session.target.device), "target": session.name, "drafters": {}}
         known["verify"] = rising(measure_verify_curve(session.target, WIDTHS, seconds=SECONDS / 2, tick=tick))
+    verify = {int(k): t for k, t in known["verify"].items()}  # JSON makes strings of keys
     for name, drafter, budget in missing:
-        draft, overhead = measure_drafting(session, drafter, budget, SECONDS / 2 / len(missing))
+        draft, overhead = measure_drafting(session, drafter, budget, verify, SECONDS / 2 / len(missing))
         known["drafters"][_key(name, budget)] = {"draft": rising(draft), "overhead": overhead}
         tick()
     if missing:
