@@ -8,7 +8,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specdec_ref.cli.shared import UsageError, add_model, console, open_session, plural, say
+from specdec_ref.cli.flags import add_model
+from specdec_ref.cli.shared import UsageError, console, open_session, plural, say
 from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
 
 if TYPE_CHECKING:

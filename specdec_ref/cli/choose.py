@@ -5,7 +5,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from specdec_ref.cli.shared import UsageError, add_model, console, say
+from specdec_ref.cli.flags import add_model
+from specdec_ref.cli.shared import UsageError, console, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable

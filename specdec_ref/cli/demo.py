@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
-from specdec_ref.cli.shared import ADAPTIVE_DEPTH, UsageError, add_model, console, control_for, open_session
+from specdec_ref.cli.flags import add_model
+from specdec_ref.cli.shared import ADAPTIVE_DEPTH, UsageError, console, control_for, open_session
 from specdec_ref.config import DraftBudget, SpecConfig
 
 if TYPE_CHECKING:

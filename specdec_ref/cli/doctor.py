@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from specdec_ref.cli.shared import add_model, console, version
+from specdec_ref.cli.flags import add_model
+from specdec_ref.cli.shared import console, version
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -5,7 +5,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from specdec_ref.cli.shared import add_drafting, add_model, add_trie, config_from, console
+from specdec_ref.cli.flags import add_drafting, add_model, add_trie
+from specdec_ref.cli.shared import config_from, console
 from specdec_ref.config import SamplingParams
 
 if TYPE_CHECKING:

@@ -8,22 +8,10 @@ from collections.abc import Sequence
 from contextlib import closing, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from specdec_ref.cli.flags import add_drafting, add_model, add_sampling, add_trie
 from specdec_ref.cli.observe import add_observing, check_observing, write_metrics, write_trace
 from specdec_ref.cli.prompts import Job, read_jobs
-from specdec_ref.cli.shared import (
-    UsageError,
-    add_drafting,
-    add_model,
-    add_sampling,
-    add_trie,
-    check_names,
-    config_from,
-    console,
-    engine_for,
-    open_session,
-    plural,
-    say,
-)
+from specdec_ref.cli.shared import UsageError, check_names, config_from, console, engine_for, open_session, plural, say
 from specdec_ref.cli.work import Work, failing
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from specdec_ref.session import Session
 
 __all__ = [
-    "ADAPTIVE_DEPTH", "Parser", "UsageError", "add_drafting", "add_model", "add_sampling", "add_trie", "check_names",
-    "config_from", "console", "control_for",
-    "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
+    "ADAPTIVE_DEPTH", "Parser", "UsageError", "check_names", "config_from", "console", "control_for", "engine_for",
+    "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
 
 ADAPTIVE_DEPTH = 12  # what a controller may choose up to, unless told
@@ -71,109 +70,6 @@ class Parser(argparse.ArgumentParser):
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=80)
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """--target, --dtype, --device."""
-    default = SpecConfig()
-    group = parser.add_argument_group("model", "The target is the model whose text is wanted.")
-    group.add_argument(
-        "--target", default=default.target, metavar="MODEL",
-        help=f"{default.target} (the embedded one, default), a local folder, or a Hugging Face id, org/name",
-    )  # fmt: skip
-    group.add_argument(
-        "--dtype", default=default.dtype, metavar="TYPE",
-        help="auto (bfloat16 where the processor multiplies it natively, else float32), float32, bfloat16, float16, "
-        "float64",
-    )  # fmt: skip
-    group.add_argument(
-        "--device", default=default.device, metavar="NAME", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
-    )
-
-
-def add_drafting(parser: argparse.ArgumentParser) -> None:
-    """--drafter, --verifier and the budget."""
-    default, budget = SpecConfig(), DraftBudget()
-    group = parser.add_argument_group(
-        "drafting",
-        "Each round a drafter guesses up to gamma tokens, and one forward of the target\n"
-        f"checks them all. The default budget, in three spellings:\n{spellings(budget)}",
-    )
-    group.add_argument(
-        "--drafter", default=default.drafter, metavar="NAME",
-        help="ngram (default): prompt lookup, copies what followed the same words earlier in the text, for nothing; "
-        "trie: what followed them in any text, a tree of it; "
-        "layer-skip: the target with layers left out; draft: a smaller model; eagle: a trained head that reads the "
-        "target's own features; both: the one shipped for this target or --draft-model's; "
-        "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward a token",
-    )  # fmt: skip
-    group.add_argument(
-        "--draft-model", metavar="MODEL",
-        help="draft: a folder or id, with the target's vocabulary; eagle, hybrid: a head's folder or file",
-    )  # fmt: skip
-    group.add_argument(
-        "--verifier", default=default.verifier, metavar="NAME",
-        help="auto (default): the one of these that fits, and keeps the target's law; greedy: keeps guesses that "
-        "are the target's first choice, for temperature 0; rejection: keeps guess x of a chain with probability "
-        "min(1, p(x)/q(x)); target_only: trees, keeps the child that a draw from p would have been; multi_round: "
-        "trees of drawn children, each tested against the q it came from; block: chains, judged as a whole, accepts "
-        "more than rejection; with --lossy also typical: keeps what p finds plausible, and threshold: keeps what p "
-        "gives at least 1/2",
-    )  # fmt: skip
-    group.add_argument("--lossy", action="store_true", help="allow a verifier that changes the law of the text")
-    group.add_argument(
-        "--adaptive", metavar="NAME",
-        help="decide the length anew each round, up to --depth (then 12): plus-minus: transformers' heuristic; ema: "
-        "SGLang's tiers; window: by the mean acceptance of ten drafts; confidence: stop after an unsure guess; "
-        "optimal: most tokens a second by running acceptance and this machine's costs, measured once, where no guess "
-        "is a choice, too; constant",
-    )  # fmt: skip
-    for flag, kind, value, text in (
-        ("--depth", int, None, f"gamma, the longest branch (default {budget.depth}); 0: no guesses"),
-        ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
-        ("--nodes", int, budget.nodes, "cap on the tree, its root included (default: depth + 1, a chain)"),
-        ("--min-confidence", float, budget.min_confidence, "a draft model stops after a guess less likely than this"),
-    ):
-        group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "Q", help=text)
-
-
-def add_trie(parser: argparse.ArgumentParser) -> None:
-    """The options of the shared trie."""
-    default = TrieOptions()
-    group = parser.add_argument_group(
-        "trie", "For the drafters trie and hybrid. --topk says how wide a draft may get,\n--nodes how large."
-    )
-    group.add_argument(
-        "--trie-match", default=default.match, metavar="NAME",
-        help="bfs (default): prefer what was said last; prob: what was said most",
-    )  # fmt: skip
-    for flag, value, text in (
-        ("--trie-depth", default.max_depth, "match and guesses together, in tokens"),
-        ("--trie-min-breadth", default.min_breadth, "bfs: children of a node after the longest match"),
-        ("--trie-max-breadth", default.max_breadth, "bfs: after the shortest; prob: everywhere"),
-        ("--trie-capacity", default.capacity, "nodes, about 0.6 kB each; the least recently used go"),
-    ):
-        group.add_argument(flag, type=int, default=value, metavar="N", help=f"{text} (default {value})")
-    group.add_argument("--corpus", metavar="FILE", help="a text that the trie learns beforehand")
-
-
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """Temperature and the rest, and when to end."""
-    group = parser.add_argument_group(
-        "sampling", "Temperature 0 takes the likeliest token (greedy). Above it, tokens are drawn\nfrom the law p."
-    )
-    default = SamplingParams()
-    for flag, kind, value, text in (
-        ("--temperature", float, default.temperature, "flattens p above 1, sharpens it below (default 0)"),
-        ("--top-k", int, default.top_k, "keep the N likeliest tokens (default 0: off)"),
-        ("--top-p", float, default.top_p, "keep the likeliest tokens up to this mass (default 1: off)"),
-        ("--min-p", float, default.min_p, "drop tokens less likely than this share of the likeliest (default 0: off)"),
-        ("--seed", int, 0, "prompt i (from 0) draws with seed + i, whatever its batch (default 0)"),
-        ("--max-new-tokens", int, Limits().max_new_tokens, f"default {Limits().max_new_tokens}"),
-    ):
-        group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "X", help=text)
-    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
-    group.add_argument("--ignore-eos", action="store_true", help="go on after the model's end-of-text token")
 
 
 def config_from(args: argparse.Namespace) -> SpecConfig:

@@ -42,7 +42,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    from specdec_ref.cli.shared import add_model
+    from specdec_ref.cli.flags import add_model
 
     parser.add_argument("action", choices=("corpus", "eagle", "draft", "plot", "export"), help="see above")
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="plot, export: the folder of a run")
