@@ -5,7 +5,7 @@ number format, machine.
 
     heads              python -m specdec_ref.bench.heads
     eagle-acceptance   python -m specdec_ref.bench.acceptance --drafter eagle --drafter draft=PLAIN --temperature 0 1
-    eagle-speed        python -m specdec_ref.bench.speed --drafter eagle --drafter draft=PLAIN
+    eagle-speed        python -m specdec_ref.bench.speed --drafter eagle --drafter draft --depth 3
 
 PLAIN is the folder `weights/plain-smollm2-135m` of this package.
 """

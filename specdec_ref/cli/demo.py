@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
 from specdec_ref.cli.flags import add_model
-from specdec_ref.cli.shared import ADAPTIVE_DEPTH, UsageError, console, control_for, open_session
+from specdec_ref.cli.shared import ADAPTIVE_DEPTH, UsageError, console, control_for, default_depth, open_session
 from specdec_ref.config import DraftBudget, SpecConfig
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ TASKS = (
     Task("chat", "Why is the sky blue?", 48),
 )
 
-# The less a guess costs, the longer a draft may be.
-DEPTHS = {"ngram": 6, "trie": 6, "hybrid": 6, "eagle": 3, "layer-skip": 2}
 ABOUT = {
     PLAIN: "one forward of the target a token",
     "ngram": "copies what followed the same words before",
@@ -114,7 +112,7 @@ def _decoders(
         if name == "draft" and args.draft_model is None:
             out.print("[bold]draft[/] is left out: it needs a second, smaller model, --draft-model MODEL")
             continue
-        usual = ADAPTIVE_DEPTH if args.adaptive else DEPTHS.get(name, 4)
+        usual = ADAPTIVE_DEPTH if args.adaptive else default_depth(name)
         budget = DraftBudget(usual if args.depth is None else args.depth)
         try:
             found[name] = (build_drafter(name, session.target, args.draft_model if name == "draft" else None), budget)

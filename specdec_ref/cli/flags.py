@@ -70,7 +70,12 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
 
 def _add_budget(group: Any, budget: DraftBudget) -> None:
     for flag, kind, value, text in (
-        ("--depth", int, None, f"gamma, the longest branch (default {budget.depth}); 0: no guesses"),
+        (
+            "--depth",
+            int,
+            None,
+            "gamma, the longest branch (default: 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 draft); 0: no guesses",
+        ),
         ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
         ("--nodes", int, budget.nodes, "cap on the tree, its root included (default: depth + 1, a chain)"),
         ("--min-confidence", float, budget.min_confidence, "a draft model stops after a guess less likely than this"),

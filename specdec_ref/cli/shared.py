@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from specdec_ref.session import Session
 
 __all__ = [
-    "ADAPTIVE_DEPTH", "Parser", "UsageError", "check_names", "config_from", "console", "control_for", "engine_for",
-    "one_line", "open_session", "plural", "say", "spellings", "version",
+    "ADAPTIVE_DEPTH", "Parser", "UsageError", "check_names", "config_from", "console", "control_for", "default_depth",
+    "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
 
 ADAPTIVE_DEPTH = 12  # what a controller may choose up to, unless told
+# gamma: the less a guess costs, the longer a draft may be; eagle: the better of 3 and 4 on the dev split, two cores
+DEPTHS = {"ngram": 6, "trie": 6, "hybrid": 6, "eagle": 3, "layer-skip": 2}
 
 
 class UsageError(ValueError):
@@ -72,11 +74,16 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=80)
 
 
+def default_depth(drafter: str) -> int:
+    """The draft length gamma for this drafter, unless told."""
+    return DEPTHS.get(drafter, DraftBudget().depth)
+
+
 def config_from(args: argparse.Namespace) -> SpecConfig:
     """The set-up that the arguments spell. Raises ValueError for numbers out of range."""
     depth = args.depth
     if depth is None:
-        depth = ADAPTIVE_DEPTH if args.adaptive else DraftBudget().depth
+        depth = ADAPTIVE_DEPTH if args.adaptive else default_depth(args.drafter)
     return SpecConfig(
         target=args.target, drafter=args.drafter, draft_model=args.draft_model,
         verifier=args.verifier, lossy=args.lossy,
