@@ -139,7 +139,7 @@ def test_a_shipped_head_says_what_it_is_and_whose(run: Path, target: Path, specd
     assert {t.dtype for name, t in files.tensors.items() if name != "d2t"} == {torch.bfloat16}
     assert files.tensors.keys() == read_head(run).tensors.keys()
     text = (tmp_path / "w/README.md").read_text()
-    assert f"{read_log(run)[-1]['tokens']:,} response tokens" in text
+    assert f"{json.loads(files.metadata['progress'])['tokens']:,} response tokens" in text
     assert "| eagle | 0 | test | mean | 1.25 | 0.25 |" in text
     model: Any = Session.open(str(target), dtype="float32").target.model
     assert build_head(files, model).layers == (2, 3, 3)

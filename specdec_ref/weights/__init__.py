@@ -19,9 +19,12 @@ SHIPPED = {
 
 def shipped(target: Target, drafter: str = "eagle") -> Path | None:
     """The folder of what is shipped for this target and drafter, "eagle" or "draft" (plain, one layer), or None."""
-    name = Path(str(getattr(target.config, "_name_or_path", ""))).name
-    folder = _HERE / SHIPPED.get(name, {}).get(drafter, "none")
+    folder = _HERE / SHIPPED.get(_name(target), {}).get(drafter, "none")
     return folder if (folder / OWN_FILE).is_file() else None
+
+
+def _name(target: Target) -> str:
+    return Path(str(getattr(target.config, "_name_or_path", ""))).name
 
 
 def load_eagle(target: Target, source: str | Path | None = None) -> "EagleDrafter":
@@ -35,8 +38,8 @@ def load_eagle(target: Target, source: str | Path | None = None) -> "EagleDrafte
     source = source or shipped(target)
     if source is None:
         raise ValueError(
-            f"no EAGLE head is shipped for this target (there is one for {', '.join(SHIPPED)}): name a folder or file "
-            "with --draft-model, or train one with `specdec train eagle`"
+            f"no EAGLE head is shipped for {_name(target) or 'this target'} (there is one for {', '.join(SHIPPED)}): "
+            "name a folder or file with --draft-model, or train one with `specdec train eagle`"
         )
     loaded = build_head(read_head(source), target.model, target.dtype)
     return EagleDrafter(loaded.head, loaded.layers)
