@@ -1,6 +1,7 @@
 """`specdec train`: corpus, features and head in one command, on a tiny chat model and, briefly, on the real one."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,12 @@ def test_a_new_run_from_a_head_s_weights(run: Path, target: Path, specdec: Specd
     assert specdec(*argv, *SMALL, "--tokens", "60") == 0, specdec.err
     first = read_log(tmp_path / "a")[0]
     assert first["tokens"] == 0
-    assert first["chain"] == read_log(run)[-1]["chain"]
+    shutil.copytree(run, tmp_path / "on")  # the run itself, gone on with, reports of the same weights first
+    on = ["train", "eagle", "--target", target, "--features", run / "features", "--out", tmp_path / "on"]
+    assert specdec(*on, *SMALL, "--tokens", "2800") == 0, specdec.err
+    resumed = read_log(tmp_path / "on")[len(read_log(run))]
+    assert [first[key] for key in ("single", "chain")] == [resumed[key] for key in ("single", "chain")]
+    assert first["chain"] != read_log(run)[0]["chain"]
     assert torch.equal(read_head(tmp_path / "a").tensors["d2t"], read_head(run).tensors["d2t"])
     plain = [
         "train",
