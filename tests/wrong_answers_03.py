@@ -1,5 +1,7 @@
 """Plausible wrong answers to exercise 03."""
 
+from dataclasses import replace
+
 from wrong import Wrong, function
 
 __all__ = ["ANSWERS"]
@@ -72,9 +74,10 @@ ANSWERS = (
     _map("rarest words", "keeps the rarest words", key="(counts[token], token)"),
     _map("first ids", "with the smallest ids", key="token"),
     _map("marks the rest", "marks what is left out", t2d="~t2d"),
-    _map("a list of ids", "numbers was expected", t2d="ids"),
+    _map("a list of ids", "numbers were expected", t2d="ids"),
     _draft("hidden states alone", "as in the loop of the document", fed="text[-1]"),
     _draft("the same feature throughout", "g stays what it was", before="first = g\n", g="first"),
+    replace(_draft("never steps", "is never called"), code=_draft("", "").code.replace("g = head.step(g, word)", "pass")),
     _draft("draft id fed back", "map first, then feed", fed="drawn"),
     _draft("draft ids throughout", "Draft word 1 is another word", word="drawn"),
     _draft("draft ids in the tree", "although the right words are fed back", word="drawn",
@@ -113,6 +116,7 @@ return torch.cat(blocks, 1)
 used = torch.cat([answer[2:], torch.tensor([False])])
 return (each * used).mean()
 """),
+    _loss("mean of all but the last", "all rows but the last", "return (each[:-1] * answer[2:]).mean()"),
     _loss("summed", "summed up, not averaged", "return each[:-1][answer[2:]].sum()"),
     _loss("last row too", "The last row is trained", "return each[torch.cat([answer[2:], torch.tensor([True])])].mean()"),
     _loss("law beside the token", "beside its feature already", "return each[:-1][answer[2:]].mean()", goal="p[:-1]"),

@@ -192,6 +192,8 @@ ANSWERS = (
     _verify("no repeats", "Repeated siblings are left out",
             _rounds(kids="list({tree.token_list[k]: k for k in reversed(tree.children(node))}.values())[::-1]")),
     _verify("row of the child", "its own row of p", _rounds(ratio="p[kid][x] / q[x]", owed="residual(p[kid], q) / residual(p[kid], q).sum()")),
+    _verify("q spoilt", "it changed tree.q", _rounds(rest="q / q.sum()").replace(
+        "tree.q[node].clone()", "tree.q[node]").replace("q = q / q.sum()", "q[x] = 0; q /= q.sum()")),
     _verify("words for nodes", "the indices of the accepted nodes",
             _rounds().replace("path.append(kid)", "path.append(x)")),
     Wrong("05_tree", "verifier", "another law claimed", "its `lossless_for` must be a set", """
@@ -203,6 +205,8 @@ class MyTreeVerifier:
 """),
     _tau("own token forgotten", "own token is not counted", _forest(answer="best(nodes - 1, 0)")),
     _tau("root for nothing", "one guess too many", _forest(answer="1 + best(nodes, 0)")),
+    _tau("rank stays", "The rank never advances", _forest().replace("r + 1", "r")),
+    _tau("rank goes down", "counted anew below every node", _forest().replace("best(s - 1, 0)", "best(s - 1, r)")),
     _tau("a chain", "the best chain", "return sum(acceptance[0] ** i for i in range(nodes))"),
     _tau("a fan", "a fan", "return 1 + sum(acceptance[: nodes - 1])"),
     _tau("greedy", "most valuable open place", """
@@ -231,7 +235,7 @@ class MyTreeVerifier:
     _links("a tail of pads", "a chain below the last guess", _linked(parents="parents + list(range(len(parents) - 1, size - 1))")),
     _links("last guess lost", "The last guess is linked nowhere", _linked(end="guesses - 1")),
     _links("one pad left", "One pad is left", _linked(end="min(size, guesses + 1)")),
-    _links("no padding", "8 numbers was expected", """
+    _links("no padding", "8 numbers were expected", """
         child, sibling, latest = [-1] * len(tokens), [-1] * len(tokens), {}
         for node in range(1, len(tokens)):
             above = parents[node]

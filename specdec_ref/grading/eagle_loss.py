@@ -116,6 +116,10 @@ LOSSES = (  # (log_q, p, answer, q_vocab) -> loss
         _loss(mean=lambda each, used: (each * used).mean()),
     ),
     Suspect(
+        "The mask is right, and the sum is divided by all rows but the last, those of the prompt as well.",
+        _loss(mean=lambda each, used: (each * used)[:-1].mean()),
+    ),
+    Suspect(
         "The rows are summed up, not averaged: a long answer then counts more than a short one.",
         _loss(mean=lambda each, used: each[used].sum()),
     ),

@@ -67,6 +67,7 @@ def _chain(
     after: Callable[[Any, Tensor, Tensor], Tensor] = lambda head, g, first: g,
     pick: Callable[[Randomness, Tensor], int] = lambda rng, q: rng.draw(q),
     read: Callable[[Any, Tensor, list[int]], Tensor] = lambda head, features, text: head.read(features, text[1:]),
+    back: Callable[[Any, Tensor, int], Tensor] = lambda head, g, word: head.step(g, word),
     point: bool = False,
 ) -> Callable[[Any, Tensor, list[int], int, Randomness], DraftTree]:  # fmt: skip
     """The right loop, with what is given in place of its parts."""
@@ -79,7 +80,7 @@ def _chain(
             column = pick(rng, q)
             laws.append(q)
             chain.append(token(head, column))
-            g = head.step(after(head, g, first), fed(head, chain[-1], column, text[-1]))
+            g = back(head, after(head, g, first), fed(head, chain[-1], column, text[-1]))
         tokens, parents = torch.tensor(chain), torch.arange(-1, gamma)
         if point:
             return DraftTree(tokens, parents)
@@ -100,6 +101,10 @@ DRAFTS = (  # (head, features, text, gamma, rng) -> DraftTree
         "g stays what it was after the text. Where the target's features end, the head's own last output is the next "
         "feature.",
         _chain(after=lambda head, g, first: first),
+    ),
+    Suspect(
+        "`head.step` is never called: every word is drafted from the g of the text, as if it were the first.",
+        _chain(back=lambda head, g, word: g),
     ),
     Suspect(
         "The draft id is fed back. The embedding knows the target's ids: map first, then feed.",

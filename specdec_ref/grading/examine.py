@@ -120,8 +120,8 @@ def numbers(values: Any, count: int) -> list[float]:
     except (TypeError, ValueError):
         found = []
     if len(found) != count:
-        wanted = "a number" if count == 1 else f"{count} numbers"
-        raise Trouble(f"it returned {type(values).__name__} {values!r}, and {wanted} was expected")
+        wanted = "a number was" if count == 1 else f"{count} numbers were"
+        raise Trouble(f"it returned {type(values).__name__} {values!r}, and {wanted} expected")
     return found
 
 

@@ -98,13 +98,16 @@ class Watched:
         self.lossless_for = frozenset(inner.lossless_for)
 
     def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
-        """Raises Trouble for an answer that is none."""
+        """Raises Trouble for an answer that is none, or for one that spoils the drafter's laws on the way."""
+        before = None if tree.q is None else tree.q.clone()
         try:
             result = attempt(self.inner, tree, p.clone(), rng)
         except Trouble as trouble:
             if tree.q is None and "NoneType" in str(trouble):
                 raise Trouble(f"{trouble}. A certain draft (tree.law is 'point') has no q: tree.q is None") from None
             raise
+        if before is not None and tree.q is not None and not torch.equal(before, tree.q):
+            raise Trouble("it changed tree.q, which belongs to the drafter: work on a copy of a row, tree.q[i].clone()")
         if not isinstance(result, VerifyResult):
             raise Trouble(f"it returned {type(result).__name__} {result!r}, and the engine expects a VerifyResult")
         if not _is_path(tree, tuple(result.path)):

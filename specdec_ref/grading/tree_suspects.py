@@ -4,6 +4,7 @@ Those to its verifier are in `tree_rounds.py`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -161,6 +162,18 @@ def _greedy(row: list[float], nodes: int) -> float:
     return tau
 
 
+def _recursive(row: list[float], nodes: int, below: Callable[[int], int], beside: Callable[[int], int]) -> float:
+    """1 + F(nodes - 1, 0) by the chapter's recursion, with the ranks at which the two rests begin."""
+
+    @cache
+    def best(m: int, r: int) -> float:
+        if m == 0 or r == len(row):
+            return 0.0
+        return max(row[r] * (1 + best(s - 1, below(r))) + best(m - s, beside(r)) for s in range(1, m + 1))
+
+    return 1.0 + best(nodes - 1, 0)
+
+
 TAUS: tuple[Suspect, ...] = (  # (acceptance, nodes) -> tau
     Suspect("The target's own token is not counted: the root is worth 1.", _tau(_optimal, root=0.0)),
     Suspect(
@@ -178,6 +191,14 @@ TAUS: tuple[Suspect, ...] = (  # (acceptance, nodes) -> tau
         "A child is given the place of another rank: the second child is the second that was drawn, so it cannot be "
         "there without the first.",
         lambda row, nodes: _tau(_optimal)(sorted(row, reverse=True), nodes),
+    ),
+    Suspect(
+        "The rank never advances: what is left over goes to the next child, whose rank is one more.",
+        lambda row, nodes: _recursive(row, nodes, below=lambda r: 0, beside=lambda r: r),
+    ),
+    Suspect(
+        "A child's own children begin at the rank that it has itself. Ranks are counted anew below every node.",
+        lambda row, nodes: _recursive(row, nodes, below=lambda r: r, beside=lambda r: r + 1),
     ),
     Suspect(
         "What stands below a child is not multiplied by that child's own chance.",
