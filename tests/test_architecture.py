@@ -23,7 +23,7 @@ LEVELS = (
     {"models", "verifiers", "cost_model"},
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
     {"engine", "session", "training"},
-    {"laws", "bench", "choose", "exporters", "plots", "plots_tree", "trace", "replay", "exposition", "grading"},
+    {"laws", "bench", "choose", "exporters", "plots", "plots_rates", "plots_tree", "trace", "replay", "exposition", "grading"},
     {"cli", "widgets"},
 )
 CORE = {

@@ -11,6 +11,7 @@ from specdec_ref.widgets.heads import head_explorer, head_view
 from specdec_ref.widgets.overlap import overlap_explorer, overlap_view
 from specdec_ref.widgets.painted import LEGEND, live, painted
 from specdec_ref.widgets.progress import progress
+from specdec_ref.widgets.rates import fitted, rate_explorer, rate_view
 from specdec_ref.widgets.roofline import roofline_explorer, roofline_view
 from specdec_ref.widgets.stepper import step_view, trace_stepper
 from specdec_ref.widgets.traffic import traffic_explorer, traffic_view
@@ -25,6 +26,7 @@ __all__ = [
     "choice_view",
     "copy_explorer",
     "copy_view",
+    "fitted",
     "head_explorer",
     "head_view",
     "live",
@@ -32,6 +34,8 @@ __all__ = [
     "overlap_view",
     "painted",
     "progress",
+    "rate_explorer",
+    "rate_view",
     "roofline_explorer",
     "roofline_view",
     "show",
