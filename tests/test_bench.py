@@ -12,11 +12,11 @@ from specdec_ref.adaptive import CONTROLS
 from specdec_ref.bench import calibrate
 from specdec_ref.bench.report import markdown
 from specdec_ref.bench.run import Plan, bench, environment
-from specdec_ref.bench.sides import Answer, Side, usable_drafters
+from specdec_ref.bench.sides import Answer, Setting, Side, ours, usable_drafters
 from specdec_ref.bench.table import Timing, best_settings, overall, rows_of, run_sides
 from specdec_ref.bench.workloads import HELD_OUT, load_prompts
 from specdec_ref.cli import main
-from specdec_ref.config import DraftBudget
+from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.metrics import RunStats
 from specdec_ref.session import Session
 
@@ -81,6 +81,18 @@ def test_batches_and_temperature(lab: Session) -> None:
     assert [(r["temperature"], r["method"]) for r in rows] == [(t, m) for t in (0, 1) for m in ("plain", "ngram", "hf")]
     assert [row["identical"] for row in rows] == [3, 3, 3, None, None, None]
     assert all(row["calls"] == 2 and row["texts"] == 3 for row in rows)
+
+
+def test_no_side_copies_the_answer_of_another(lab: Session) -> None:
+    """The sides of a trie share it and are asked the same: a warm one would guess whole answers."""
+    drafters, _ = usable_drafters(lab, ["trie"])
+    setting = Setting(lab, SamplingParams(), lab.limits(40, ignore_eos=True), 1)
+    sides = [each for each in ours(setting, drafters) if each.method == "trie"]
+    batch = ([lab.encode("Name three colours.", raw=True)], [0])
+    together = run_sides(sides, [batch, batch])
+    for each in sides:
+        (alone,) = run_sides([each], [batch])[each]
+        assert [call.answers[0].stats for call in together[each]] == [alone.answers[0].stats] * 2
 
 
 def side(

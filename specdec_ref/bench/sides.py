@@ -122,13 +122,13 @@ def _beginner(
     setting: Setting, name: str, drafter: Drafter, budget: DraftBudget, adaptive: str | None = None
 ) -> Callable[[], Call]:
     def begin() -> Call:
-        forget(drafter)
         control, limited = controller(adaptive, setting.session, name, drafter, budget) if adaptive else (None, budget)
         engine: Any = setting.session.engine(
             drafter, budget=limited, sampling=setting.sampling, limits=setting.limits, control=control
         )
 
         def call(prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
+            forget(drafter)  # sides share it, and a trie would have heard this very answer from another side
             return [Answer(done.tokens, done.stats) for done in engine.generate(prompts, seeds)]
 
         return call
