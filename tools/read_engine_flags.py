@@ -10,6 +10,7 @@ test holds them to it; a newer engine is a newer table.
 import ast
 import hashlib
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -24,9 +25,10 @@ SGLANG_FILES = {  # file -> the fields to keep; none named: all
 }
 SGLANG_ENUM = "sglang/srt/speculative/spec_info.py"
 SGLANG_METRICS = "sglang/srt/observability/metrics_collector.py"
+SGLANG_KEEP = ("sglang:generation_tokens_total", "sglang:num_requests_total")
 VLLM_CONFIG = "vllm/config/speculative.py"
 VLLM_FLAGS = "vllm/engine/arg_utils.py"
-VLLM_METRICS = "vllm/v1/spec_decode/metrics.py"
+VLLM_METRICS = ("vllm/v1/spec_decode/metrics.py", "vllm/v1/metrics/loggers.py")
 VLLM_KEEP = ("--model", "--dtype", "--speculative-config", "--spec-method", "--spec-model", "--spec-tokens")
 
 
@@ -99,7 +101,7 @@ def sglang(wheel: zipfile.ZipFile) -> dict[str, Any]:
     for call in ast.walk(ast.parse(wheel.read(SGLANG_METRICS))):
         if isinstance(call, ast.Call) and ast.unparse(call.func) in ("Gauge", "Counter"):
             name = value(keywords(call).get("name"))
-            if name and ":spec_" in name:
+            if name and (":spec_" in name or name in SGLANG_KEEP):
                 metrics[name] = ast.unparse(call.func).lower()
     read = [*SGLANG_FILES, SGLANG_ENUM, SGLANG_METRICS]
     return {"read": read, "algorithms": algorithms, "flags": flags, "metrics": metrics}
@@ -132,9 +134,14 @@ def vllm(wheel: zipfile.ZipFile) -> dict[str, Any]:
         for word in call.args
         if value(word) in VLLM_KEEP
     }
-    names = [value(node) for node in ast.walk(ast.parse(wheel.read(VLLM_METRICS))) if isinstance(node, ast.Constant)]
-    metrics = {n: "counter" for n in names if isinstance(n, str) and n.startswith("vllm:spec_decode") and " " not in n}
-    return {"read": [VLLM_CONFIG, VLLM_FLAGS, VLLM_METRICS], "keys": keys, "flags": flags, "metrics": metrics}
+    trees = [ast.parse(wheel.read(file)) for file in VLLM_METRICS]
+    names = [value(node) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    metrics = {
+        name: "counter"
+        for name in names
+        if isinstance(name, str) and re.fullmatch("vllm:(spec_decode_[a-z_]+|generation_tokens)", name)
+    }
+    return {"read": [VLLM_CONFIG, VLLM_FLAGS, *VLLM_METRICS], "keys": keys, "flags": flags, "metrics": metrics}
 
 
 READERS = {"sglang": sglang, "vllm": vllm}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-__all__ = ["markdown"]
+__all__ = ["markdown", "served"]
 
 
 def markdown(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -38,3 +38,24 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"| {method} | {mean['setting']} | {' | '.join(speeds)} | **{mean['speedup_vs_plain']:.2f}** | {interval} "
             f"| {over} | {mean['tau']:.2f} | {texts} |"
         )
+
+
+def served(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `specdec bench --endpoint`: tasks and servers down."""
+    lines = [f"- {server['url']}: {server['model']}, {server['engine']} {server['version'] or ''}".rstrip()
+             for server in about["servers"]]  # fmt: skip
+    for (temperature, batch, _), group in groupby(rows, key=_setting):
+        lines += ["", f"Temperature {temperature:g}, {batch} at a time, {about['date']}", ""]
+        lines += ["| task | server | setting | tokens/s | first, ms | tau | alpha | over plain | 95 % | same text |",
+                  "|---|---|---|---:|---:|---:|---:|---:|---|---:|"]  # fmt: skip
+        lines += [f"| {' | '.join(_served(row))} |" for row in group]
+    return "\n".join(lines) + "\n"
+
+
+def _served(row: Mapping[str, Any]) -> Iterator[str]:
+    """A row's cells; empty where there is nothing to say."""
+    yield from (row["task"], row["method"], row["setting"])
+    for key, digits in (("tokens_per_s", 1), ("ttft_ms", 0), ("tau", 2), ("alpha", 2), ("speedup_vs_plain", 2)):
+        yield "" if row.get(key) is None else f"{row[key]:.{digits}f}"
+    yield "" if row.get("ci_low") is None else f"{row['ci_low']:.2f}-{row['ci_high']:.2f}"
+    yield "" if row.get("identical") is None else f"{row['identical']}/{row['texts']}"

@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
+    args.argv = list(argv)  # for what writes down how it was made
     code: int = args.run(args)
     sys.stdout.flush()  # a reader that went away shows here, where it is expected
     return code

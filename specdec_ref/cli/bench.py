@@ -2,15 +2,17 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specdec_ref.cli.endpoint import add_endpoint, run_endpoint
 from specdec_ref.cli.flags import add_model
 from specdec_ref.cli.shared import UsageError, console, open_session, plural, say
-from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
+from specdec_ref.config import SamplingParams, SpecConfig
 
 if TYPE_CHECKING:
     from specdec_ref.bench.run import Plan
@@ -26,6 +28,8 @@ decided by the cost model; beside them transformers' generate(), its prompt
 lookup and its assisted decoding. Each method runs at the setting that was
 fastest on other prompts (the dev split). Texts are compared with plain's.
 Ratios are paired; absolute speeds are this machine's at this moment.
+With --endpoint, a running SGLang or vLLM server instead, alone or beside a plain
+one: tokens a second, time to the first token, acceptance from its metrics.
 """
 EPILOG = """\
 --json writes one object a line: the environment first, then a row for each task
@@ -35,6 +39,7 @@ and method as soon as it is measured; the task "all" is their geometric mean.
   speedup_vs_plain, ci_low, ci_high   median of paired ratios, 95 % bootstrap
   speedup_vs_hf                       the same against transformers' generate()
   identical, texts, calls             greedy texts that are plain's, of how many
+A server's rows also have ttft_ms, rounds, drafted, accepted, positions, others.
 
 examples:
   $ specdec bench --quick                          about a minute
@@ -42,6 +47,9 @@ examples:
   $ specdec bench --drafter eagle --drafter ngram --temperature 0 1 --batch 1 4
   $ specdec bench --prompts-file mine.jsonl
       with a line such as {"id": "a", "task": "chat", "prompt": "Hi"} a prompt
+  $ specdec bench --endpoint http://localhost:30000 --batch 1 8
+  $ specdec bench --endpoint http://localhost:30000 \\
+      --endpoint-plain http://localhost:30001 --json
 """
 
 
@@ -72,22 +80,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else")
     group.add_argument("--plot", type=Path, metavar="FILE", help="also a picture, PNG")
+    add_endpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check, load, measure; rows as they come, or a table at the end."""
+    test, dev = _prompts(args)
+    command = shlex.join(["specdec", *args.argv])
+    if args.endpoint:
+        return run_endpoint(args, test, command)
+    if args.endpoint_plain:
+        raise UsageError("--endpoint-plain is what --endpoint is compared with: give both")
     from specdec_ref.bench.report import markdown
     from specdec_ref.bench.run import bench, environment
     from specdec_ref.bench.sides import usable_drafters
 
-    plan = _plan(args)
+    plan = _plan(args, test, dev)
     out = sys.stdout
     with redirect_stdout(sys.stderr):
         session = open_session(SpecConfig(target=args.target, dtype=args.dtype, device=args.device))
         drafters, missing = usable_drafters(session, args.drafter or ())
         for name, reason in missing.items():
             say(f"{name} is left out: {reason}")
-        about = environment(session)
+        about = {"command": command, **environment(session)}
         rows: list[dict[str, Any]] = []
         if args.json:
             out.write(json.dumps({"environment": about}) + "\n")
@@ -107,16 +122,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(args: argparse.Namespace) -> "Plan":
-    """What the arguments ask for. Raises UsageError or ValueError before a model is loaded."""
+def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Prompt]") -> "Plan":
+    """What the arguments ask for."""
     from specdec_ref.bench.run import Plan
+
+    return Plan(
+        test, dev, args.tokens, args.repeats, args.temperature, args.batch, args.context, args.method, not args.no_hf,
+        args.cpu_clock,
+    )  # fmt: skip
+
+
+def _prompts(args: argparse.Namespace) -> "tuple[list[Prompt], list[Prompt]]":
+    """What to measure on and what to tune on. Raises UsageError or ValueError before anything is loaded."""
     from specdec_ref.bench.workloads import HELD_OUT, load_prompts
 
     if min(args.prompts, args.repeats, args.tokens, *args.batch) < 1 or min(args.tune, args.context) < 0:
         raise UsageError("--prompts, --repeats, --tokens and --batch must be >= 1, --tune and --context >= 0")
     for temperature in args.temperature:
         SamplingParams(temperature)
-    DraftBudget()
     if args.quick:
         args.task = args.task or ["editing", "code", "chat"]
         args.prompts, args.tune, args.tokens = 1, 0, min(args.tokens, 48)
@@ -128,10 +151,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
     unknown = sorted(set(tasks) - {p.task for p in test})
     if unknown:
         raise UsageError(f"--task: no prompts for {unknown[0]!r}; there are {', '.join({p.task: 0 for p in test})}")
-    return Plan(
-        _first(test, tasks, args.prompts), _first(dev, tasks, args.tune), args.tokens, args.repeats,
-        args.temperature, args.batch, args.context, args.method, not args.no_hf, args.cpu_clock,
-    )  # fmt: skip
+    return _first(test, tasks, args.prompts), _first(dev, tasks, args.tune)
 
 
 def _first(prompts: "Sequence[Prompt]", tasks: Sequence[str], count: int) -> "list[Prompt]":

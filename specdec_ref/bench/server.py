@@ -1,0 +1,263 @@
+"""A running SGLang or vLLM server as a client sees it: what it is, one streamed answer, how many drafts it accepted.
+
+    GET  /v1/models              its models, and whose engine it is
+    GET  /server_info, /version  settings and version: SGLang's, vLLM's
+    POST /v1/chat/completions    an answer as server-sent events; its tokens are counted by the server
+    GET  /metrics                Prometheus counters, read before and after (SGLang: with --enable-metrics)
+
+Acceptance, the first of these that a server has; the first token of an answer is prefill's and belongs to no round:
+
+    SGLang, replies     return_spec_tokens_details: verifications, correct drafts and their histogram, a request each
+    SGLang, counters    rounds = spec_verify_calls, accepted = generation_tokens - num_requests - rounds
+    vLLM, counters      spec_decode_num_drafts, _num_draft_tokens, _num_accepted_tokens, _num_accepted_tokens_per_pos
+
+SGLang's gauge spec_accept_length is of its last log line and the average in /server_info of its whole life, so neither
+says anything of these prompts. Names and formats as in sglang 0.5.23 and vllm 0.33.0, read from their sources.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, zip_longest
+from time import perf_counter
+from typing import Any
+
+import httpx
+
+from specdec_ref.exposition import parse
+
+__all__ = ["Acceptance", "Counters", "Reply", "Server", "ServerError", "acceptance", "ask", "connect", "counters"]
+
+SETTINGS = ("speculative_algorithm", "speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
+GENERATED = {"sglang": "sglang:generation_tokens_total", "vllm": "vllm:generation_tokens_total"}
+VERIFIED, FINISHED = "sglang:spec_verify_calls_total", "sglang:num_requests_total"
+DRAFTS, DRAFTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_draft_tokens_total"
+ACCEPTED, POSITION = "vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+
+Counters = Mapping[str, float] | None  # sample, its labels added up but for "/position"; None: not to be had
+
+
+class ServerError(RuntimeError):
+    """A server that is not there, is no such server, or failed; the message says which, and what to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer. `first`: seconds until its first text; `details`: SGLang's account of the request, if it gave one."""
+
+    text: str
+    tokens: int
+    seconds: float
+    first: float
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where it is and what it said of itself. `engine`: sglang, vllm, or whatever else it calls its owner."""
+
+    client: httpx.AsyncClient
+    url: str
+    model: str
+    engine: str
+    version: str | None
+    settings: Mapping[str, Any]
+
+    def about(self) -> dict[str, Any]:
+        """For a table's caption."""
+        return {"url": self.url, "model": self.model, "engine": self.engine, "version": self.version, **self.settings}
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Rounds and accepted drafts. `positions`: rounds that accepted draft 1, 2, ... up to the draft length, if told."""
+
+    rounds: int
+    accepted: int
+    drafted: int | None
+    positions: tuple[int, ...]
+    source: str
+
+    @property
+    def tau(self) -> float:
+        """Tokens a round, the target's own included."""
+        return 1.0 + self.accepted / self.rounds
+
+    @property
+    def alpha(self) -> float | None:
+        """Accepted over tested. A round tests draft 1, and draft j + 1 if it accepted draft j.
+
+        Too low where drafts are of different lengths (n-grams): what was never drafted counts as tested.
+        """
+        return self.accepted / (self.rounds + sum(self.positions[:-1])) if self.positions else None
+
+
+async def connect(client: httpx.AsyncClient, url: str, model: str | None = None) -> Server:
+    """The server at this address, `http://host:port`. Raises ValueError for what is no address, ServerError."""
+    url = url.rstrip("/").removesuffix("/v1")
+    if not re.match(r"https?://[^/]", url):
+        raise ValueError(f"{url!r} is no address of a server; write it as http://localhost:30000")
+    listed = await _get(client, f"{url}/v1/models")
+    try:
+        models = {card["id"]: card.get("owned_by") or "unknown" for card in listed.json()["data"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerError(
+            f"{url} answers, but /v1/models is no list of models: not an OpenAI-compatible API"
+        ) from error
+    if not models or model not in (None, *models):
+        raise ServerError(f"{url} does not serve {model!r}; it has: {', '.join(models) or 'no model'}")
+    name = model or next(iter(models))
+    version, settings = await _told(client, url, models[name])
+    return Server(client, url, name, models[name], version, settings)
+
+
+async def _told(client: httpx.AsyncClient, url: str, engine: str) -> tuple[str | None, dict[str, Any]]:
+    """Version and settings as far as the engine tells them; a proxy in front of it may hide both."""
+    for path in {"sglang": ("/server_info", "/get_server_info"), "vllm": ("/version",)}.get(engine, ()):
+        try:
+            answer = (await _get(client, f"{url}{path}")).json()
+            return answer.get("version"), {key: answer[key] for key in ("dtype", *SETTINGS) if answer.get(key)}
+        except (ServerError, ValueError, AttributeError):
+            continue
+    return None, {}
+
+
+async def ask(server: Server, prompt: str, *, tokens: int, temperature: float = 0.0, seed: int = 0) -> Reply:
+    """One user turn, streamed. Raises ServerError."""
+    body: dict[str, Any] = {
+        "model": server.model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "seed": seed,
+        "temperature": temperature, "top_p": 1.0, "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    if server.engine in GENERATED:
+        body["top_k"] = -1  # a model's own defaults may say otherwise
+    if server.engine == "sglang":
+        body["return_spec_tokens_details"] = True
+    started, first, written, text, details = perf_counter(), None, 0, "", dict[str, Any]()
+    url = f"{server.url}/v1/chat/completions"
+    with _failing(url):
+        async with server.client.stream("POST", url, json=body) as response:
+            if response.status_code != 200:
+                raise ServerError(_refusal(url, response.status_code, await response.aread()))
+            async for event in _events(response, url):
+                new = "".join(_texts(event))
+                text += new
+                first = perf_counter() - started if new and first is None else first
+                written = (event.get("usage") or {}).get("completion_tokens", written)
+                details = (event.get("sglext") or {}).get("spec_tokens_details") or details
+    seconds = perf_counter() - started
+    if not written:
+        raise ServerError(f"{url} did not say how many tokens it wrote, or wrote none: {text[:60]!r}")
+    return Reply(text, written, seconds, seconds if first is None else first, details)
+
+
+async def _events(response: httpx.Response, url: str) -> AsyncIterator[dict[str, Any]]:
+    """The JSON of each event, up to [DONE]. Split at newlines alone: other line ends may stand inside a text."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            name, _, payload = line.partition(b":")
+            if name != b"data":
+                continue
+            if payload.strip() == b"[DONE]":
+                return
+            try:
+                event = json.loads(payload)
+            except ValueError as error:
+                raise ServerError(f"{url} streams something else than JSON: {payload[:80]!r}") from error
+            if event.get("error"):
+                raise ServerError(f"{url} failed half way: {_message(event)}")
+            yield event
+    raise ServerError(f"{url} ended an answer half way, without [DONE]: see the server's log")
+
+
+def _texts(event: Mapping[str, Any]) -> Iterator[str]:
+    """What an event adds: the answer, or a reasoning model's way to it."""
+    for choice in event.get("choices", ()):
+        delta = choice.get("delta", {})
+        yield delta.get("reasoning_content") or delta.get("reasoning") or delta.get("content") or ""
+
+
+async def counters(server: Server) -> Counters:
+    """Every sample of /metrics; None if there is no such page."""
+    try:
+        page = await _get(server.client, f"{server.url}/metrics")
+        samples = parse(page.text)
+    except (ServerError, ValueError):
+        return None
+    found: dict[str, float] = {}
+    for sample, value in samples.items():
+        name, _, labels = sample.partition("{")
+        position = re.search(r'position="(\d+)"', labels)
+        key = f"{name}/{position[1]}" if position else name
+        found[key] = found.get(key, 0.0) + value
+    return found
+
+
+def acceptance(server: Server, replies: Sequence[Reply], before: Counters, after: Counters) -> Acceptance | None:
+    """What these replies' rounds accepted; None if the server does not speculate, or tells nobody."""
+    if any(reply.details.get("spec_verify_ct") for reply in replies):  # an answer of one token has no round
+        return _detailed(server, [reply.details for reply in replies])
+    if before is None or after is None:
+        return None
+    grown = {name: round(value - before.get(name, 0.0)) for name, value in after.items()}
+    if rounds := grown.get(VERIFIED, 0):
+        accepted = grown[GENERATED["sglang"]] - grown[FINISHED] - rounds
+        return Acceptance(rounds, accepted, None, (), "counters")
+    if rounds := grown.get(DRAFTS, 0):
+        places = sorted(int(name.rpartition("/")[2]) for name in grown if name.startswith(f"{POSITION}/"))
+        positions = tuple(grown[f"{POSITION}/{place}"] for place in places)
+        return Acceptance(rounds, grown[ACCEPTED], grown[DRAFTED], positions, "counters")
+    return None
+
+
+def _detailed(server: Server, details: Sequence[Mapping[str, Any]]) -> Acceptance:
+    """From SGLang's accounts: histogram[i] is how many rounds accepted i drafts."""
+    rounds, accepted, drafted = (
+        sum(row.get(f"spec_{name}", 0) for row in details)
+        for name in ("verify_ct", "num_correct_drafts", "num_proposed_drafts")
+    )
+    columns = zip_longest(*(row.get("spec_correct_drafts_histogram", ()) for row in details), fillvalue=0)
+    tails = list(accumulate(reversed([sum(column) for column in columns])))[::-1]
+    steps = server.settings.get("speculative_num_steps") or 0
+    positions = tuple([*tails[1:], *[0] * steps][: max(steps, len(tails) - 1)]) if steps else ()
+    return Acceptance(rounds, accepted, drafted, positions, "replies")
+
+
+async def _get(client: httpx.AsyncClient, url: str) -> httpx.Response:
+    with _failing(url):
+        response = await client.get(url)
+    if response.status_code != 200:
+        raise ServerError(_refusal(url, response.status_code, response.content))
+    return response
+
+
+@contextmanager
+def _failing(url: str) -> Iterator[None]:
+    """httpx's errors in words that say what to do."""
+    try:
+        yield
+    except httpx.ConnectError as error:
+        raise ServerError(f"nobody answers at {url} ({error}): is the server up, and the port right?") from error
+    except httpx.TimeoutException as error:
+        raise ServerError(f"{url} kept silent for too long: is the server stuck, or --timeout too short?") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServerError(f"no answer from {url}: {type(error).__name__}, {error}") from error
+
+
+def _refusal(url: str, status: int, body: bytes) -> str:
+    """What a status means, with the server's own words."""
+    hints = {401: "; it wants a key: set OPENAI_API_KEY", 404: "; is the address an OpenAI-compatible server's?"}
+    try:
+        said = _message(json.loads(body))
+    except (ValueError, AttributeError):
+        said = " ".join(body.decode(errors="replace").split())[:120]
+    return f"{url}: HTTP {status}{hints.get(status, '')} ({said or 'no reason given'})"
+
+
+def _message(answer: Mapping[str, Any]) -> str:
+    """vLLM puts its error into "error", SGLang beside it."""
+    error = answer.get("error")
+    return str((error.get("message") if isinstance(error, dict) else error) or answer.get("message") or answer)[:300]

@@ -1,0 +1,78 @@
+"""`specdec bench --endpoint`: no model is loaded here; a server has it."""
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from specdec_ref.cli.shared import UsageError, console, plural, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from specdec_ref.bench.workloads import Prompt
+
+__all__ = ["add_endpoint", "run_endpoint"]
+
+
+def add_endpoint(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which server."""
+    group = parser.add_argument_group(
+        "a running server",
+        "SGLang or vLLM, measured as it was launched, with the same prompts; acceptance\n"
+        "from its metrics. No model is loaded here. A key, if it wants one, is taken\n"
+        "from OPENAI_API_KEY.",
+    )
+    group.add_argument("--endpoint", metavar="URL", help="where it is: http://localhost:30000")
+    group.add_argument("--endpoint-plain", metavar="URL", help="one that does not speculate, to compare it with")
+    group.add_argument("--endpoint-model", metavar="NAME", help="which of its models (default: its first)")
+    group.add_argument("--timeout", type=float, default=120.0, metavar="S", help="silence that is an error (120 s)")
+
+
+def run_endpoint(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -> int:
+    """Connect, ask, print; what was measured before Ctrl-C is printed as well."""
+    from specdec_ref.bench.endpoint import Endpoints, Work
+    from specdec_ref.bench.report import served
+
+    for given, name in ((args.drafter, "drafter"), (args.method, "method"), (args.context, "context"),
+                        (args.cpu_clock, "cpu-clock"), (args.plot, "plot")):  # fmt: skip
+        if given:
+            raise UsageError(f"--{name} is for models that run here; with --endpoint the server decides")
+    if args.timeout <= 0:
+        raise UsageError("--timeout must be > 0 seconds")
+    work = Work(prompts, args.tokens, args.repeats, args.temperature, args.batch)
+    rows: list[dict[str, Any]] = []
+    about: dict[str, Any] = {}
+    ends = Endpoints(args.endpoint, args.endpoint_plain, model=args.endpoint_model, timeout=args.timeout,
+                     key=os.environ.get("OPENAI_API_KEY"))  # fmt: skip
+    try:
+        with console(stderr=True).status("measuring") as status, ends:
+            about = {"command": command, **ends.environment()}
+            if args.json:
+                _line({"environment": about})
+            for row in ends.rows(work, lambda task: status.update(f"measuring: {task}")):
+                rows.append({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()})
+                if args.json:
+                    _line(rows[-1])
+    finally:
+        if rows and not args.json:
+            sys.stdout.write(served(about, rows))
+        _remark(rows)
+    return 0
+
+
+def _line(row: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
+
+
+def _remark(rows: "Sequence[dict[str, Any]]") -> None:
+    """What a reader of the numbers should know."""
+    told = [row for row in rows if row["task"] != "all"]
+    if any(row["tau"] is None for row in told):
+        say("acceptance is not known: no metrics page (SGLang: launch it with --enable-metrics)")
+    if others := sum(row["others"] or 0 for row in told):
+        say(f"the server wrote {plural(others, 'token')} for others meanwhile: times and counters are not ours alone")
+    if wrong := sum(row["texts"] - row["identical"] for row in told if row["identical"] is not None):
+        say(f"{plural(wrong, 'greedy text')} not the plain server's: near-ties in its number format, or a mistake")
