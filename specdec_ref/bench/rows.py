@@ -6,6 +6,8 @@ number format, machine.
     heads              python -m specdec_ref.bench.heads
     eagle-acceptance   python -m specdec_ref.bench.acceptance --drafter eagle --drafter draft=PLAIN --temperature 0 1
     eagle-speed        python -m specdec_ref.bench.speed --drafter eagle --drafter draft --depth 3
+    tasks              specdec bench --json, several runs one behind the other: each environment has its command
+    published          what others measured elsewhere, each with its source
 
 PLAIN is the folder `weights/plain-smollm2-135m` of this package.
 """
@@ -14,11 +16,26 @@ import json
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["committed"]
+__all__ = ["committed", "runs"]
 
 
 def committed(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(how they came about, the rows). Raises FileNotFoundError for a name that has no file."""
-    lines = files("specdec_ref.bench").joinpath(f"rows/{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    about, *rows = map(json.loads, lines)
+    about, *rows = _lines(name)
     return about, rows
+
+
+def runs(name: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """[(environment, its rows), ...] of a file that holds what `specdec bench --json` printed, once or more often."""
+    found: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    for line in _lines(name):
+        if "environment" in line:
+            found.append((line["environment"], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    file = files("specdec_ref.bench").joinpath(f"rows/{name}.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,217 @@
+"""docs/BENCHMARKS.md from the committed rows alone, each table with the command that measured it.
+
+    python -m specdec_ref.bench.page > docs/BENCHMARKS.md
+
+Nothing is measured here, and a test holds the page to the rows. Foreign numbers stand with their model and hardware.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from math import exp, log
+from statistics import fmean
+from typing import Any
+
+from specdec_ref.bench.report import markdown
+from specdec_ref.bench.rows import committed, runs
+from specdec_ref.cost_model import expected_tau
+
+__all__ = ["CLAIMS", "best_of", "main", "page", "quotient"]
+
+Row = Mapping[str, Any]
+CLAIMS = {  # what a tutorial says, which names no model, machine or source: task -> EAGLE, n-grams
+    "code": ("2 to 3", "1.5 to 2"),
+    "translation": ("2", "1.2"),
+    "summary": ("1.8", "1.1"),
+    "creative": ("1.5", "1.0"),
+}
+PEERS = (
+    ("ngram", "hf prompt lookup"),
+    ("layer-skip", "hf assisted layer-skip"),
+)  # the same kind of draft on both sides
+INTRO = """\
+# Benchmarks
+
+One small model, smollm2-135m, on two CPU cores: what speculation brings here, task by task, beside transformers in the
+same process. Ratios are paired: all methods answer a prompt one after the other, in changing order, and the ratio is of
+seconds a token of whole calls, prefill included. A speed-up is over our plain decoder unless the column says otherwise.
+Prompts are the held-out ones (`bench/heldout.jsonl`, test split); each method runs at the setting of a small grid that
+was fastest on the dev split, transformers' as well. Absolute speeds are one machine's at one moment.
+
+In bfloat16 a pass over several tokens rounds differently from a pass over one, so greedy texts may part at near-ties:
+"same text" counts those that did not. In float32 every text was compared (`bench.acceptance --identity`).
+
+This page is made from `specdec_ref/bench/rows/` by `python -m specdec_ref.bench.page`; no number is edited by hand.
+"""
+CLAIMED = """\
+## Beside what is often said
+
+A tutorial that names no model, no machine and no source, beside our rows at temperature 0 and batch 1. Ours is the
+fastest of chain, tree and adaptive. Speed-up over plain decoding:
+
+| dtype | task | EAGLE, said | EAGLE, here | n-grams, said | n-grams, here |
+|---|---|---:|---:|---:|---:|"""
+FIVE = """\
+
+It also says that five drafts which are all accepted make about 4 times, and an acceptance of 60 to 80 % makes 2 to 3.
+Five accepted drafts bring six tokens a round, the target's own included; independent acceptance of 0.6 to 0.8 brings
+{low:.2f} to {high:.2f}. What is left of that is a matter of costs, v(6) and five drafts, which it does not give."""
+PUBLISHED = """\
+## What others published
+
+Other models on other machines, so no yardstick for ours; what carries over is the shape: prompt lookup depends on the
+task more than on anything else, and temperature costs every drafter. Each source has its own plain decoder below."""
+COUNTED = """\
+## Acceptance
+
+Counts, no clock: mean tokens a round of chains with gamma = 4, and the share of rounds that accepted draft 1 to 4.
+Every task counts alike. The tables by task are in the heads' cards (`specdec_ref/weights/*/README.md`)."""
+ACCEPTANCE = {
+    "eagle-acceptance": "--drafter eagle --drafter draft --split test dev --temperature 0 1",
+    "ngram-acceptance": "--drafter ngram --temperature 0 1 --prompts 8",
+}
+
+
+def page() -> str:
+    """The whole page; a section whose rows are not there is left out."""
+    lines = [INTRO]
+    for section in (_tasks, _claims, _published, _acceptance, _heads):
+        try:
+            lines += [*section(), ""]
+        except FileNotFoundError:
+            continue
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _tasks() -> Iterator[str]:
+    measured = runs("tasks")
+    yield from ("## Tasks", "", "`specdec bench`, every method, a table for each temperature, batch and context.", "")
+    for about, rows in measured:
+        yield from (f"### {about['dtype']}: {_span(rows)}", "", *_command(about["command"]), "")
+        yield from markdown(about, rows).splitlines()
+        yield ""
+    yield from ("### Against the same kind of draft in transformers", "")
+    yield "Geometric mean over tasks of our speed-up over theirs at temperature 0, both tuned on the same prompts."
+    yield from ("", "| dtype | batch | context | ours | theirs | ours / theirs |", "|---|---:|---:|---|---|---:|")
+    for about, rows in measured:
+        for (temperature, batch, context), some in _settings(rows):
+            for ours, theirs in PEERS if temperature == 0 else ():
+                if (ratio := quotient(some, ours, theirs)) is not None:
+                    yield f"| {about['dtype']} | {batch} | {context or ''} | {ours} | {theirs} | {ratio:.2f} |"
+
+
+def _span(rows: Sequence[Row]) -> str:
+    """What a run covers, in a few words."""
+    kinds = (("T =", "temperature"), ("batch", "batch"), ("context", "context"))
+    values = [(name, sorted({row[key] for row in rows})) for name, key in kinds]
+    told = [
+        f"{name} {' and '.join(f'{value:g}' for value in found)}"
+        for name, found in values
+        if found != [0] or name == "T ="
+    ]
+    return ", ".join(told) + (", processor seconds" if rows[0]["clock"] == "cpu" else "")
+
+
+def _settings(rows: Sequence[Row]) -> Iterator[tuple[tuple[float, int, int], list[Row]]]:
+    for key, some in groupby(rows, key=lambda row: (row["temperature"], row["batch"], row["context"])):
+        yield key, list(some)
+
+
+def _cells(rows: Sequence[Row], method: str) -> dict[str, float]:
+    """Task -> speed-up over plain."""
+    return {row["task"]: row["speedup_vs_plain"] for row in rows if row["method"] == method and row["task"] != "all"}
+
+
+def quotient(rows: Sequence[Row], ours: str, theirs: str) -> float | None:
+    """Geometric mean over tasks of one method's speed-up over another's; None if either has no rows."""
+    left, right = _cells(rows, ours), _cells(rows, theirs)
+    return exp(fmean(log(left[task] / right[task]) for task in left)) if left and left.keys() == right.keys() else None
+
+
+def best_of(rows: Sequence[Row], kind: str, task: str) -> Row | None:
+    """The fastest row of a drafter on a task: its chain, its tree, or adaptive."""
+    own = [row for row in rows if row["task"] == task and row["method"].partition(" ")[0] == kind]
+    return max(own, key=lambda row: float(row["speedup_vs_plain"]), default=None)
+
+
+def _claims() -> Iterator[str]:
+    measured = runs("tasks")
+    yield CLAIMED
+    for about, rows in measured:
+        for setting, some in _settings(rows):
+            if setting == (0, 1, 0):
+                for task in dict.fromkeys(row["task"] for row in some if row["task"] != "all"):
+                    here = [best_of(some, kind, task) for kind in ("eagle", "ngram")]
+                    cells = [f"{said} | {row['speedup_vs_plain']:.2f} ({row['method']})" if row else f"{said} | "
+                             for said, row in zip(CLAIMS.get(task, ("", "")), here, strict=True)]  # fmt: skip
+                    yield f"| {about['dtype']} | {task} | {' | '.join(cells)} |"
+    yield FIVE.format(low=expected_tau(0.6, 5), high=expected_tau(0.8, 5))
+
+
+def _published() -> Iterator[str]:
+    _, rows = committed("published")
+    yield PUBLISHED
+    for (source, where), some in groupby(rows, key=lambda row: (row["source"], row["where"])):
+        group = list(some)
+        tasks = list(dict.fromkeys(task for row in group for task in row["tasks"]))
+        yield from ("", f"**{source}** ({where}), batch 1:", "")
+        yield f"| model, hardware | T | method | {' | '.join(tasks)} | all | tau |"
+        yield f"|---|---|---|{'---:|' * len(tasks)}---:|---:|"
+        for row in group:
+            cells = [_number(row["tasks"].get(task)) for task in tasks]
+            model = ", ".join(filter(None, (row["model"], row["dtype"], row["hardware"])))
+            yield (f"| {model} | {row['temperature']} | {row['method']} | {' | '.join(cells)} "
+                   f"| {_number(row['speedup'])} | {_number(row['tau'])} |")  # fmt: skip
+
+
+def _acceptance() -> Iterator[str]:
+    yield COUNTED
+    for name, words in ACCEPTANCE.items():
+        about, rows = committed(name)
+        yield from ("", *_command(f"python -m specdec_ref.bench.acceptance {words}"), "")
+        yield f"{about['target']} in {about['dtype'].removeprefix('torch.')}, torch {about['torch']}."
+        yield from ("", "| drafter | T | split | tau | worst task | by position |", "|---|---:|---|---:|---:|---|")
+        for row in rows:
+            if row["task"] == "mean":
+                shares = " ".join(f"{share:.2f}" for share in row["per_position"])
+                drafter = row["drafter"].partition("=")[0]
+                yield (f"| {drafter} | {row['temperature']:g} | {row['split']} | {row['tau']:.2f} "
+                       f"| {row['tau_worst']:.2f} | {shares} |")  # fmt: skip
+
+
+def _heads() -> Iterator[str]:
+    about, rows = committed("eagle-speed")
+    dtype = about["dtype"].removeprefix("torch.")
+    yield from ("## The shipped heads at one setting", "")
+    yield from _command("python -m specdec_ref.bench.speed --drafter eagle --drafter draft --depth 3")
+    yield from ("", f"{about['target']} in {dtype}, {about['threads']} threads, torch {about['torch']}, "
+                f"{about['prompts']} prompts a task of {about['tokens']} tokens; with 95 % intervals:", "")  # fmt: skip
+    yield from ("| task | drafter | over plain | over transformers | tau |", "|---|---|---:|---:|---:|")
+    for row in rows:
+        if row["side"] not in ("plain", "transformers"):
+            drafter, tau = row["side"].partition("=")[0], _number(row.get("tau"))
+            over = " | ".join(_with_interval(row, key) for key in ("over_plain", "over_transformers"))
+            yield f"| {row['task']} | {drafter} | {over} | {tau} |"
+
+
+def _with_interval(row: Row, key: str) -> str:
+    low, high = row.get(f"{key}_ci", (None, None))
+    return f"{row[key]:.2f}" + (f" ({low:.2f}-{high:.2f})" if low is not None else "")
+
+
+def _command(words: str) -> list[str]:
+    return ["```sh", words, "```"]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def main() -> int:
+    """The command of the module docstring."""
+    sys.stdout.write(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
