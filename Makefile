@@ -5,7 +5,7 @@
 #   VENV=.venv            where the environment is made
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks check gpu clean
+.PHONY: help run test lab notebooks check site gpu clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -40,6 +40,9 @@ notebooks: $(VENV)/.with-test ## run all chapters and store their outputs: about
 	$(BIN)/specdec fetch
 	$(BIN)/python tools/run_notebooks.py
 
+site: $(VENV)/.with-site ## the course and the reference as pages that work without a network, under build/site: half a minute
+	$(BIN)/python tools/build_site.py
+
 gpu: $(VENV)/.with-test ## needs a CUDA device: kernel tests, timings, a report (EAGLE=, TARGET=); DRY=1 tries the way without
 	$(if $(DRY),,$(BIN)/python -m pytest -m gpu)
 	$(if $(DRY),TRITON_INTERPRET=1) $(BIN)/python -m specdec_ref.bench.gpu $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)")
@@ -50,8 +53,9 @@ clean: ## remove the environment and everything built; the fetched model stays i
 
 # One environment serves all targets; each adds what it needs, once, and again when these files change.
 $(VENV)/.with-run: EXTRAS = models,cli
-$(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,instructor,dev
+$(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,instructor,site,dev
 $(VENV)/.with-lab: EXTRAS = models,cli,notebooks
+$(VENV)/.with-site: EXTRAS = site
 $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
 	@echo "Installing specdec-ref[$(EXTRAS)] into $(VENV), versions pinned in constraints.txt: about a minute"
 	$(INSTALL) --quiet -e ".[$(EXTRAS)]"

@@ -1,0 +1,65 @@
+"""Sphinx's settings. `tools/build_site.py` lays the pages out under build/site-source and calls Sphinx with them."""
+
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+project = "specdec_ref"
+author = "The specdec-ref authors"
+html_title = "Speculative decoding"
+extensions = ["myst_nb", "sphinx_copybutton"]
+root_doc = "index"
+exclude_patterns = ["solutions"]  # linked as files, not as pages
+suppress_warnings = ["ref.python"]  # two classes of one name in two modules: the link takes the first
+
+nb_execution_mode = "off"  # the outputs that are committed are the ones that are shown
+nb_render_markdown_format = "myst"
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+copybutton_exclude = ".linenos, .gp, .go"
+
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["specdec.css"]
+html_copy_source = False
+html_show_sphinx = html_show_copyright = False
+html_math_renderer = "katex"
+html_theme_options: dict[str, Any] = {
+    "navigation_with_keys": True,
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#00639b"},
+    "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#7cc4ee"},
+}
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+
+def _inline(writer: Any, node: nodes.math) -> None:
+    writer.body.append(f'<span class="math">{writer.encode(node.astext())}</span>')
+    raise nodes.SkipNode
+
+
+def _block(writer: Any, node: nodes.math_block) -> None:
+    writer.body.append(f'<div class="math">{writer.encode(node.astext())}</div>')
+    raise nodes.SkipNode
+
+
+def _load(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """KaTeX where there is mathematics, and only there."""
+    if doctree is not None and any(doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))):
+        app.add_css_file("katex/katex.min.css")
+        app.add_js_file("katex/katex.min.js", loading_method="defer")
+        app.add_js_file("mathematics.js", loading_method="defer")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Mathematics is left as TeX in the page, which KaTeX, vendored under static/, draws."""
+    app.add_html_math_renderer("katex", (_inline, None), (_block, None))
+    app.connect("html-page-context", _load)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
