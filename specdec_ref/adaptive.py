@@ -167,7 +167,9 @@ class Optimal:
 
     Counts fade by `memory` a draft; where they are few, a position is believed to be like the one before it. While
     nothing is drafted nothing is learnt, so a draft of one token is tried now and then: whenever what it costs is at
-    most `probing` of the time since the last one. If not even acceptance of 1 could pay, it is not tried at all.
+    most `probing` of the time since the last one. If the guess is wrong, all is as it was; if it is right, the text
+    has changed, and what was counted before is forgotten. If not even acceptance of 1 could pay, nothing is tried.
+    `unread`: how many tokens the drafter would read before its first guess; a probe has to pay for them as well.
     Rows share a round, so they share the decision: one more level costs all of them the time.
     """
 
@@ -176,10 +178,11 @@ class Optimal:
     prior: float = 0.5
     weight: float = 1.0
     memory: float = 0.97
-    probing: float = 0.005
+    probing: float = 0.003
+    unread: Callable[[], int] | None = field(default=None, repr=False)
     tested: list[float] = field(default_factory=list)
     accepted: list[float] = field(default_factory=list)
-    idle: int = 0  # rounds since the last draft
+    idle: int = 200  # rounds since the last draft; whoever knows nothing yet may try soon
     prices: dict[tuple[int, int], list[float]] = field(default_factory=dict, repr=False)  # of (most, batch)
 
     def start(self, rows: Sequence[int]) -> None:
@@ -213,7 +216,8 @@ class Optimal:
 
     def _worth_a_try(self, cost: Sequence[float]) -> bool:
         could_pay = any((depth + 1) / price > 1 / cost[0] for depth, price in enumerate(cost) if depth)
-        return could_pay and cost[1] - cost[0] <= self.probing * self.idle * cost[0]
+        reading = self.costs.reading(self.unread()) if self.unread else 0.0
+        return could_pay and cost[1] - cost[0] + reading <= self.probing * self.idle * cost[0]
 
     def _nodes(self, depth: int) -> int:
         """How many nodes a draft of so many levels has, the root included."""
@@ -224,16 +228,16 @@ class Optimal:
     def observe(self, records: Sequence[StepRecord]) -> None:
         """Count, position by position; what is old counts less."""
         drafts = [record for record in records if record.depth]
-        fade = self.memory ** (1 + self.idle)  # after a pause what was counted before it is old: one probe can turn it
+        if self.idle and any(record.accepted for record in drafts):  # a probe was right: the text is another by now
+            self.tested, self.accepted = [], []
         self.idle = 0 if drafts else self.idle + 1
         for record in drafts:
             more = [0.0] * (record.depth - len(self.tested))
-            self.tested = [count * fade for count in self.tested] + more
-            self.accepted = [count * fade for count in self.accepted] + more
+            self.tested = [count * self.memory for count in self.tested] + more
+            self.accepted = [count * self.memory for count in self.accepted] + more
             for position in range(record.tested):
                 self.tested[position] += 1.0
                 self.accepted[position] += position < record.accepted
-            fade = self.memory
 
 
 def _optimal(budget: DraftBudget, costs: RoundCosts | None) -> LengthControl:

@@ -17,7 +17,7 @@ from specdec_ref.core import DraftTree, Randomness
 from specdec_ref.models.target import Target
 from specdec_ref.randomness import KeyedRandomness, Purpose
 from specdec_ref.request import Generation, Limits, Request, check_prompts
-from specdec_ref.sampling import warp
+from specdec_ref.sampling import best_tokens, warp
 
 __all__ = ["plain_generate", "plain_stream"]
 
@@ -90,7 +90,7 @@ def _choose(
     logits: Tensor, sampling: SamplingParams, running: Sequence[Request],
     randomness: Callable[[int, int, Purpose], Randomness],
 ) -> list[int]:  # fmt: skip
-    if sampling.greedy and bool(torch.isfinite(logits.amax(-1)).all()):
-        return logits.argmax(-1).tolist()
+    if sampling.greedy:
+        return best_tokens(logits).tolist()
     p = warp(logits, sampling)
     return [randomness(r.seed, len(r.tokens), "plain").draw(p[i]) for i, r in enumerate(running)]

@@ -159,6 +159,10 @@ class RoundCosts:
         """Proposing so many levels, in plain steps."""
         return _between({0: 0.0, **self.draft}, depth) / self.verify[1]
 
+    def reading(self, tokens: int) -> float:
+        """Reading so many tokens before the first guess, in plain steps: as the target's cost of them rises."""
+        return self.c(1) * _between(self.verify, tokens) / self.verify[1] if tokens else 0.0
+
     def round(self, depth: int, nodes: int, batch: int = 1) -> float:
         """A round in plain steps of that batch: draft, verification of `nodes` a row, overhead."""
         step = _between(self.verify, batch)

@@ -66,6 +66,7 @@ class SpecEngine:
         self.last_round: list[
             tuple[DraftTree, VerifyResult]
         ] = []  # what the last step proposed and decided, a row each
+        self._roots: TargetOutput | None = None  # before the first round: what the prefill says of the roots
 
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> list[Request]:
         """Prefill a batch and drop any earlier one. Row i is request i; its seed is `seeds[i]`, or i.
@@ -80,9 +81,11 @@ class SpecEngine:
         started = time.perf_counter()
         self.target.feature_layers = self.drafter.feature_layers  # here: engines may share a target
         room = max(map(len, prompts)) + self.limits.max_new_tokens + self.budget.max_nodes
-        output = self.target.start([prompt[:-1] for prompt in prompts], capacity=room)
+        output = self.target.start(prompts, capacity=room)
         counts = [len(prompt) - 1 for prompt in prompts]
+        self.target.cache.truncate(counts)  # a prompt's last token is the first root: the first round keeps it
         self.drafter.start(range(len(prompts)), prompts, _features(output, [range(count) for count in counts]))
+        self._roots = output and TargetOutput(output.logits, _last_features(output, counts))
         if self.control:
             self.control.start(range(len(prompts)))
         for request in requests:
@@ -102,7 +105,7 @@ class SpecEngine:
         trees = self.drafter.propose(rows, self._round_budget(max(depths)), self.sampling, rngs)
         trees = [_fitted(*row) for row in zip(trees, requests, depths, strict=True)]
         clock.append(time.perf_counter())
-        output = self.target.forward(trees)
+        output = self._forward(trees)
         clock.append(time.perf_counter())
         rngs = [self.randomness(r.seed, len(r.tokens), "verify") for r in requests]
         results = verify_batch(self.verifier, trees, output.logits, self.sampling, rngs, backend=self.backend)
@@ -148,7 +151,7 @@ class SpecEngine:
     def close(self) -> None:
         """Drop the requests still running, if any."""
         self.drafter.finish([request.row for request in self.requests])
-        self.requests = []
+        self.requests, self._roots = [], None
 
     def _depths(self, rows: Sequence[int]) -> list[int]:
         """How deep each row may draft: as the controller wants, but not past the last token it may emit.
@@ -162,6 +165,13 @@ class SpecEngine:
     def _round_budget(self, depth: int) -> DraftBudget:
         """The budget, no deeper than the neediest row can use."""
         return self.budget if depth >= self.budget.depth else replace(self.budget, depth=depth)
+
+    def _forward(self, trees: Sequence[DraftTree]) -> TargetOutput:
+        """Score the trees. In the first round the prefill has scored the roots: with nothing else, that is all."""
+        roots, self._roots = self._roots, None
+        if roots is not None and all(len(tree) == 1 for tree in trees):
+            return roots
+        return self.target.forward(trees)
 
     def _commit(self, trees: Sequence[DraftTree], results: Sequence[VerifyResult], output: TargetOutput) -> None:
         kept = [(0, *result.path) for result in results]
@@ -198,6 +208,14 @@ def _features(output: TargetOutput | None, kept: Sequence[Sequence[int]]) -> lis
         return None
     index = [upload(torch.tensor(list(nodes), dtype=torch.long), output.features.device) for nodes in kept]
     return [row[nodes] for row, nodes in zip(output.features, index, strict=True)]
+
+
+def _last_features(output: TargetOutput, last: Sequence[int]) -> Tensor | None:
+    """Of a prefill: the features of each row's token `last`, as those of one node."""
+    if output.features is None:
+        return None
+    index = upload(torch.tensor(last), output.features.device)
+    return output.features[torch.arange(len(last), device=index.device), index][:, None]
 
 
 def _record(

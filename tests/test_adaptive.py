@@ -11,7 +11,7 @@ from drafting import FunctionDrafter, chain
 from helpers import perturbed
 from torch import nn
 
-from specdec_ref.adaptive import CONTROLS, EmaTiers, LengthControl, Optimal, PlusMinus, Window, adapt
+from specdec_ref.adaptive import CONTROLS, Constant, EmaTiers, LengthControl, Optimal, PlusMinus, Window, adapt
 from specdec_ref.baseline import plain_generate
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree
@@ -28,6 +28,7 @@ PROMPT = [0, 1, 2, 0, 1]
 SAMPLED = SamplingParams(0.7, top_k=2)
 FREE = RoundCosts({1: 1.0, 2: 1.05, 3: 1.1, 4: 1.15, 5: 1.2}, {1: 0.02, 4: 0.08})  # drafting pays at once
 DEAR = RoundCosts({1: 1.0, 2: 1.2, 5: 1.6}, {1: 0.3, 4: 1.2})  # it pays where most guesses are right
+CHEAP = RoundCosts({1: 1.0, 2: 1.03, 16: 1.4, 64: 4.0}, {1: 0.06, 8: 0.3})  # a tiny draft model
 HOPELESS = RoundCosts({1: 1.0, 2: 1.5, 5: 4.0}, {1: 0.9, 4: 3.6})  # it pays for nobody
 
 
@@ -243,14 +244,50 @@ def test_optimal_finds_the_length_that_is_best_in_hindsight(costs: RoundCosts, a
     )
 
 
-def test_optimal_stops_for_a_useless_drafter_and_probes_within_its_means() -> None:
-    control = Optimal(DEAR, DraftBudget(8), prior=0.9)
+@pytest.mark.parametrize("costs", [DEAR, CHEAP])
+def test_optimal_stops_for_a_useless_drafter_and_probes_within_its_means(costs: RoundCosts) -> None:
+    """CHEAP: a draft need be right one time in ten only, so few failures must be remembered for long."""
+    control = Optimal(costs, DraftBudget(8), prior=0.9)
     chosen = drive(control, 0.0, 1000)
-    assert 0 < sum(map(bool, chosen[:10])) < 5
-    assert set(chosen[10:]) <= {0, 1}
-    price = DEAR.round(1, 2) - DEAR.round(0, 1)
-    assert 3 <= sum(chosen[10:]) <= 0.005 * 1000 / price, "probes there are, for half a percent of the time"
+    assert 0 < sum(map(bool, chosen[:15])) < 12
+    assert set(chosen[15:]) <= {0, 1}
+    price = costs.round(1, 2) - costs.round(0, 1)
+    assert 3 <= sum(chosen[15:]) <= control.probing * 1000 / price, (
+        "probes there are, for a few thousandths of the time"
+    )
     assert max(drive(control, 0.95, 400)) >= 4, "and it comes back when the drafter is good again"
+
+
+def test_a_probe_has_to_pay_for_what_the_drafter_must_read_first() -> None:
+    """A prompt that nobody drafted for is unread: with 200 tokens of it the probes become rarer, in proportion."""
+    probes = []
+    for waiting in (0, 200):
+        control = Optimal(CHEAP, DraftBudget(8), unread=lambda waiting=waiting: waiting)
+        drive(control, 0.0, 50)
+        probes.append(sum(map(bool, drive(control, 0.0, 4000))))
+    price = CHEAP.round(1, 2) - CHEAP.round(0, 1)
+    assert CHEAP.reading(0) == 0 < CHEAP.reading(200)
+    assert probes[1] == pytest.approx(probes[0] * price / (price + CHEAP.reading(200)), rel=0.3)
+
+
+@pytest.mark.parametrize("drafter", ["useless", "no match"])
+def test_without_drafts_the_engine_runs_as_many_forwards_as_the_plain_decoder(
+    drafter: str, tiny: Target, tiny_weights: nn.Module
+) -> None:
+    """The prefill has scored the first root, so a first round without a draft needs no forward of its own."""
+    forwards: list[int] = []
+    hook = tiny.model.register_forward_hook(lambda *_: forwards.append(1))
+    prompts, limits = [[3, 1, 4, 1, 5], [9, 2, 6]], Limits(max_new_tokens=12)
+    try:
+        expected, plain = [g.tokens for g in plain_generate(tiny, prompts, limits=limits)], len(forwards)
+        guess = DraftModelDrafter(Target(perturbed(tiny_weights, 0.1), check=False), tiny.vocab_size)
+        chosen = guess if drafter == "useless" else FunctionDrafter(lambda text, *_: chain(text[-1:]))
+        engine = SpecEngine(tiny, chosen, limits=limits, control=Constant(0) if drafter == "useless" else None)
+        found = [g.tokens for g in engine.generate(prompts)]
+    finally:
+        hook.remove()
+    assert found == expected
+    assert len(forwards) == 2 * plain
 
 
 def test_optimal_never_tries_what_cannot_pay() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from specdec_ref.adaptive import LengthControl, adapt
+from specdec_ref.adaptive import LengthControl, Optimal, adapt
 from specdec_ref.bench.curve import measure_verify_curve
 from specdec_ref.bench.machine import machine_line
 from specdec_ref.bench.workloads import load_prompts
@@ -135,7 +135,12 @@ def controller(
     adaptive: str, session: Session, name: str, drafter: Drafter, budget: DraftBudget
 ) -> tuple[LengthControl | None, DraftBudget]:
     """The controller of that name for this drafter on this machine, and the budget to use it with: see `adapt`."""
-    return adapt(adaptive, budget, costs_of(session, name, drafter, budget) if adaptive == "optimal" else None)
+    control, limited = adapt(
+        adaptive, budget, costs_of(session, name, drafter, budget) if adaptive == "optimal" else None
+    )
+    if isinstance(control, Optimal):
+        control.unread = getattr(drafter, "unread", None)
+    return control, limited
 
 
 def _key(name: str, budget: DraftBudget) -> str:

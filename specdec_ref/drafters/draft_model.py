@@ -78,6 +78,11 @@ class DraftModelDrafter:
             self._grow_trees([self._text[row] for row in rows])
         return [growth.tree() for growth in growths]
 
+    def unread(self) -> int:
+        """Tokens that the draft model would read before its first guess, of the row that has most."""
+        read = self._agreed or [0] * len(self._rows)
+        return max((len(self._text[row]) - 1 - n for row, n in zip(self._rows, read, strict=True)), default=0)
+
     def _grow_trees(self, texts: Sequence[Sequence[int]]) -> None:
         """Read the text up to the root, which is node 0 of every later forward; those are kept in `commit` alone."""
         trees = [_tree(text[cached:], (), None) for text, cached in zip(texts, self.lm.lengths, strict=True)]

@@ -123,6 +123,10 @@ class EagleDrafter:
             g = self._step(g, [chain[-1] for chain in chains])
         return [_tree(chain, law, sampling, self.head.q_vocab) for chain, law in zip(chains, laws, strict=True)]
 
+    def unread(self) -> int:
+        """Pairs that the head would read before its first guess, more than the one of every round."""
+        return max((len(pairs.tokens) - 1 for pairs in self._unread if pairs is not None), default=0)
+
     def _trees(self, budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]) -> list[DraftTree]:
         """Every level is one forward over the tree so far, below the verified pairs; none of it stays in the cache."""
         ids, grow = self.head.q_vocab, self.grow or dynamic

@@ -89,7 +89,8 @@ def verify_batch(
             return fused_verify(verifier, trees, logits, sampling, rngs, chosen)
         if backend != "auto":
             raise ValueError(f"the kernels cannot verify this round: {reason}")
+    raw = sampling.greedy and isinstance(verifier, GreedyVerifier)
     return [
-        verifier(tree, warp(row[: len(tree)], sampling), rng)
+        verifier(tree, row[: len(tree)] if raw else warp(row[: len(tree)], sampling), rng)
         for tree, row, rng in zip(trees, logits, rngs, strict=True)
     ]

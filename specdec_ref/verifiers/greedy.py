@@ -11,20 +11,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.sampling import best_tokens
 from specdec_ref.trees.links import distinct_children
 
 __all__ = ["GreedyVerifier"]
 
 
 class GreedyVerifier:
-    """Chains and trees of any law. `p` may be probabilities or raw logits: only the argmax is read."""
+    """Chains and trees of any law. `p` may be probabilities or raw logits: only the argmax is read.
+
+    The engine hands it the logits: at T = 0 nothing of vocabulary size has to be written for one comparison a node.
+    """
 
     lossless_for = frozenset({"point", "iid", "without_replacement"})
     greedy_only = True
 
     def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
         """Walk from the root. `rng` is not used."""
-        best, children, node = p.argmax(-1).tolist(), distinct_children(tree), 0
+        best, children, node = best_tokens(p).tolist(), distinct_children(tree), 0
         while True:
             match = next((child for child in children[node] if tree.token_list[child] == best[node]), None)
             if match is None:
