@@ -6,6 +6,7 @@ Nothing is measured here, and a test holds the page to the rows. Foreign numbers
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from math import exp, log
@@ -66,6 +67,14 @@ COUNTED = """\
 
 Counts, no clock: mean tokens a round of chains with gamma = 4, and the share of rounds that accepted draft 1 to 4.
 Every task counts alike. The tables by task are in the heads' cards (`specdec_ref/weights/*/README.md`)."""
+PREDICTED = """\
+## Predicted against measured
+
+A method's speed-up on a task before it is run there: rounds counted on the dev split, seconds calibrated on the
+machine, prefill of both sides included, since the measured ratios are of whole calls; the formula stands in
+`specdec_ref/bench/predict.py`. "Reason" is why the two differ by more than 10 %: *acceptance*, the test split accepts
+drafts more or less often than the dev split, and with its own tau the prediction fits; *noise*, the prediction lies
+within the measured interval; *costs*, a round took something else than calibration found."""
 ACCEPTANCE = {
     "eagle-acceptance": "--drafter eagle --drafter draft --split test dev --temperature 0 1",
     "ngram-acceptance": "--drafter ngram --temperature 0 1 --prompts 8",
@@ -75,7 +84,7 @@ ACCEPTANCE = {
 def page() -> str:
     """The whole page; a section whose rows are not there is left out."""
     lines = [INTRO]
-    for section in (_tasks, _claims, _published, _acceptance, _heads):
+    for section in (_tasks, _claims, _published, _predicted, _acceptance, _heads):
         try:
             lines += [*section(), ""]
         except FileNotFoundError:
@@ -162,6 +171,24 @@ def _published() -> Iterator[str]:
             model = ", ".join(filter(None, (row["model"], row["dtype"], row["hardware"])))
             yield (f"| {model} | {row['temperature']} | {row['method']} | {' | '.join(cells)} "
                    f"| {_number(row['speedup'])} | {_number(row['tau'])} |")  # fmt: skip
+
+
+def _predicted() -> Iterator[str]:
+    measured = runs("predicted")
+    yield PREDICTED
+    for about, rows in measured:
+        yield from ("", *_command(about["command"]), "")
+        close = sum(not row["reason"] for row in rows)
+        reasons = Counter(row["reason"] for row in rows if row["reason"])
+        others = ", ".join(f"{why} {count}" for why, count in reasons.items())
+        yield (f"{about['dtype']}, {about['machine']}, {about['date']}: **{close} of {len(rows)}** cells within 10 %"
+               + (f"; the others: {others}." if others else "."))  # fmt: skip
+        yield from ("", "| task | method | setting | tau, dev | test | prefill | foretold | measured | 95 % | reason |",
+                    "|---|---|---|---:|---:|---:|---:|---:|---|---|")  # fmt: skip
+        for row in rows:
+            figures = " | ".join(_number(row[key]) for key in ("tau_dev", "tau", "prefill", "predicted", "measured"))
+            interval = f"{row['ci_low']:.2f}-{row['ci_high']:.2f}"
+            yield f"| {row['task']} | {row['method']} | {row['setting']} | {figures} | {interval} | {row['reason']} |"
 
 
 def _acceptance() -> Iterator[str]:

@@ -7,6 +7,7 @@ number format, machine.
     eagle-acceptance   python -m specdec_ref.bench.acceptance --drafter eagle --drafter draft=PLAIN --temperature 0 1
     eagle-speed        python -m specdec_ref.bench.speed --drafter eagle --drafter draft --depth 3
     tasks              specdec bench --json, several runs one behind the other: each environment has its command
+    predicted          python -m specdec_ref.bench.predict: such runs, too
     published          what others measured elsewhere, each with its source
 
 PLAIN is the folder `weights/plain-smollm2-135m` of this package.
@@ -26,7 +27,7 @@ def committed(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def runs(name: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """[(environment, its rows), ...] of a file that holds what `specdec bench --json` printed, once or more often."""
+    """[(environment, its rows), ...] of a file with the output of `specdec bench --json` or its like, once or more."""
     found: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
     for line in _lines(name):
         if "environment" in line:
