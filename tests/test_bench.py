@@ -74,6 +74,16 @@ def test_every_method_writes_the_plain_text_and_gets_a_row(lab: Session) -> None
     assert "| layer-skip tree | depth" in text
 
 
+def test_every_setting_can_have_a_row(lab: Session) -> None:
+    """What the best fixed length would have been is known in hindsight only."""
+    drafters, _ = usable_drafters(lab, ["ngram"])
+    tests, dev = prompts(["chat"], "test", 1), prompts(["chat"], "dev", 1)
+    rows = list(bench(lab, drafters, Plan(tests, dev, tokens=8, methods=["ngram"], hf=False, every=True)))
+    wanted = ["plain", "ngram, gamma 4", "ngram, gamma 8", "ngram, gamma 12"]
+    assert [row["method"] for row in rows if row["task"] == "chat"] == wanted
+    assert [row["method"] for row in rows if row["task"] == "all"] == wanted
+
+
 def test_batches_and_temperature(lab: Session) -> None:
     drafters, _ = usable_drafters(lab, ["ngram"])
     plan = Plan(prompts(["chat"], "test", 3), (), tokens=5, temperatures=(0.0, 1.0), batches=(2,), methods=["ngram"])

@@ -9,7 +9,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,7 @@ class Plan:
     context: int = 0
     methods: Sequence[str] = ()  # only these; () for all
     hf: bool = True
+    every: bool = False  # each setting of each grid is a row of its own, and nothing is tuned
     cpu_clock: bool = False  # processor seconds of the process instead of the wall clock's
 
     @property
@@ -90,8 +91,12 @@ def _sides(setting: Setting, drafters: Mapping[str, Drafter], plan: Plan) -> lis
 
 
 def _tuned(setting: Setting, plan: Plan, sides: Sequence[Side], tick: Callable[[str], None]) -> list[Side]:
-    """One side a method. Running them all first is the warm-up as well."""
-    if not plan.dev:
+    """One side a method, unless every setting is wanted. Running them all first is the warm-up as well."""
+    if plan.every:
+        sides = [
+            replace(side, method=f"{side.method}, {side.setting}" if side.setting else side.method) for side in sides
+        ]
+    if plan.every or not plan.dev:
         first: dict[str, Side] = {}
         for side in sides:
             first.setdefault(side.method, side)

@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("methods")
     group.add_argument("--drafter", action="append", metavar="NAME[=PATH]", help="repeatable (default: all there are)")
     group.add_argument("--method", action="append", default=[], metavar="NAME", help="only these rows; repeatable")
+    group.add_argument(
+        "--all-settings", action="store_true", help="a row for each setting, in place of the one that tuning prefers"
+    )
     group.add_argument("--no-hf", action="store_true", help="leave transformers' own decoding out")
     group.add_argument("--tune", type=int, default=1, metavar="N", help="dev prompts a task to choose settings by (1)")
     group = parser.add_argument_group("work")
@@ -128,7 +131,7 @@ def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Pro
 
     return Plan(
         test, dev, args.tokens, args.repeats, args.temperature, args.batch, args.context, args.method, not args.no_hf,
-        args.cpu_clock,
+        args.all_settings, args.cpu_clock,
     )  # fmt: skip
 
 
