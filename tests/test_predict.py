@@ -40,6 +40,12 @@ def test_the_formula_by_hand() -> None:
     )  # a short prompt hides less
 
 
+def test_a_first_round_without_a_draft_needs_no_forward() -> None:
+    late, early = answer((3, 3, 4), (0, 0, 1)), answer((0, 0, 1), (3, 3, 4))
+    assert 1 / predicted(CLOCK, [10], [late])[0] == pytest.approx(0.043 / 0.054)  # 0.012 + 0.020 + 0.011
+    assert 1 / predicted(CLOCK, [10], [early])[0] == pytest.approx(0.033 / 0.054)
+
+
 def test_prompts_count_alike() -> None:
     quick, slow = answer((3, 3, 4)), answer(*[(3, 3, 1)] * 4)
     both = [predicted(CLOCK, [10], [one])[0] for one in (quick, slow)]
@@ -79,6 +85,7 @@ def test_every_setting_that_bench_has_can_be_read(folder: Path) -> None:
     assert read["trie tree", "depth 4, topk 2, nodes 8"] == Method("trie", DraftBudget(4, 2, 8), False)
     assert read["layer-skip adaptive", "up to 12"] == Method("layer-skip", DraftBudget(12), True)
     assert len(set(read.values())) == len(sides)
+    assert Method.of({"method": "ngram, gamma 8", "setting": "gamma 8"}) == read["ngram", "gamma 8"]
     assert Method.of({"method": "hf prompt lookup", "setting": "10 tokens, n <= 2"}) is None
 
 

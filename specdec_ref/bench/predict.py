@@ -58,7 +58,7 @@ class Method:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Method | None":
         """None for the denominators and transformers' own."""
-        name, _, kind = row["method"].partition(" ")
+        name, _, kind = row["method"].partition(",")[0].partition(" ")  # a comma: its setting, of --all-settings
         if name in ("plain", "hf"):
             return None
         numbers = [int(word) for word in findall(r"\d+", row["setting"])]
@@ -97,6 +97,8 @@ def predicted(clock: Clock, prompts: Sequence[int], answers: Sequence[Generation
     for length, answer in zip(prompts, answers, strict=True):
         plain = clock.plain(length) + (len(answer.tokens) - 1) * clock.step
         rounds = sum(clock.round(record.depth, record.drafted + 1) for record in answer.records)
+        if not answer.records[0].drafted:  # then the prefill's own logits serve
+            rounds -= clock.costs.verify[1]
         speculative = clock.prefill(length) + rounds
         speedups.append(plain / speculative)
         shares.append(clock.prefill(length) / speculative)
