@@ -29,9 +29,10 @@ from typing import Any
 from tqdm import tqdm
 
 from specdec_ref.bench.calibrate import calibrate, controller, costs_of, rising
-from specdec_ref.bench.command import command_parser, named_drafter, print_row
+from specdec_ref.bench.command import command_parser, print_row
 from specdec_ref.bench.rows import runs
 from specdec_ref.bench.run import environment
+from specdec_ref.bench.sides import usable_drafters
 from specdec_ref.bench.workloads import HELD_OUT, load_prompts
 from specdec_ref.config import DraftBudget
 from specdec_ref.core import Drafter
@@ -121,8 +122,7 @@ class Bench:
 
     def __init__(self, session: Session, methods: Sequence[Method]) -> None:
         self.session = session
-        names = dict.fromkeys(method.drafter for method in methods)
-        self.drafters: dict[str, Drafter] = {name: named_drafter(name, session.target) for name in names}
+        self.drafters, _ = usable_drafters(session, list(dict.fromkeys(method.drafter for method in methods)))
         priced = {(m.drafter, m.budget.topk, m.budget.topk > 1 and m.budget.max_nodes): m for m in methods}
         calibrate(session, [(m.drafter, self.drafters[m.drafter], m.budget) for m in priced.values()], fresh=True)
         self.step = self._plain_step()
