@@ -1,12 +1,14 @@
 """nbgrader, driven so that nobody meets its traps: the release, the grading and the marks of a course folder.
 
-    solutions/NAME/NAME.ipynb               the source       -> exercises/NAME/NAME.ipynb     what students get
-    gradebook/submitted/STUDENT/NAME/       what they hand in -> gradebook/autograded, gradebook/feedback, gradebook.db
+    solutions/NAME/NAME.ipynb                the source       -> exercises/NAME/NAME.ipynb     what students get
+    gradebook/received/STUDENT/NAME/         what they hand in, untouched
+    gradebook/submitted/STUDENT/NAME/        the same, made readable (`handin`) -> gradebook/autograded, gradebook.db
 
-In-process, with a configuration made here: nbgrader reads no file that could fail silently, finds alembic, writes no
-widget state into the release, and its log is read for us.
+In-process, with the settings of `setup`: nothing fails silently, alembic is found, and nbgrader's log is read for us.
 """
 
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -14,24 +16,23 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGraderAPI
-from nbgrader.converters import Autograde, GenerateAssignment
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
+from specdec_ref.grading.confine import Allowance
+from specdec_ref.grading.handin import MAX_BYTES, receive
+from specdec_ref.grading.overlay import overlaid
+from specdec_ref.grading.setup import ABOUT, configure
 from specdec_ref.grading.sources import faults, role
-from specdec_ref.grading.submission import Allowance, LimitedExecute
 
 __all__ = ["Course", "Mark"]
-
-STUB = 'raise NotImplementedError("your code here")'
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,16 @@ class Mark:
     task: str
     points: float | None
     out_of: float
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A folder with `solutions/` and `exercises/` in it, and what a submission may use while it is graded."""
+    """A folder with `solutions/` and `exercises/`, what a submission may use, and a folder of private tests."""
 
     root: Path
     allowance: Allowance = Allowance()
+    private: Path | None = None
 
     def names(self) -> list[str]:
         """The exercises, in order."""
@@ -78,14 +81,48 @@ class Course:
         strangers = {path.parent.name for path in self.root.glob("exercises/*/*.ipynb")} - set(self.names())
         return found + [f"exercises/{name}: has no source in solutions" for name in sorted(strangers)]
 
-    def hand_in(self, notebook: Path, student: str) -> str:
-        """Copy a notebook to where submissions are looked for; returns the exercise's name."""
-        if notebook.stem not in self.names():
-            raise ValueError(f"{notebook.name} is none of the exercises: {', '.join(self.names())}")
-        folder = self._book / "submitted" / student / notebook.stem
+    def prepare(self, name: str) -> None:
+        """Tell nbgrader's database what is graded, and keep the release that hand-ins are measured against."""
+        self._generate(name, self._book / "release", gradebook=True)
+
+    def released(self, name: str) -> dict[str, Any]:
+        """The exercise as students get it, after `prepare`."""
+        path = self._book / "release" / name / f"{name}.ipynb"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def hand_in(self, student: str, name: str, file: Path | None, note: str = "") -> bool:
+        """Keep what was handed in, and make it a notebook that can be graded; False if just this is graded already.
+
+        `note` is for the student. Without a file they get the exercise without answers, and the note.
+        """
+        data = b""
+        if file is not None:
+            with file.open("rb") as stream:
+                data = stream.read(MAX_BYTES + 1)
+        received = receive(None if file is None else data, self.released(name))
+        digest = hashlib.sha256(data + note.encode() + self._fingerprint(name)).hexdigest()
+        if self.about(student, name).get("digest") == digest:
+            return False
+        if file is not None and len(data) <= MAX_BYTES:
+            self._keep(file, self._book / "received" / student / name)
+        about = {"digest": digest, "notes": [*([note] if note else []), *received.notes], "looks": received.looks}
+        notebook = {**received.notebook, "metadata": {**received.notebook["metadata"], ABOUT: about}}
+        folder = self._book / "submitted" / student / name
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(notebook, folder / notebook.name)
-        return notebook.stem
+        (folder / f"{name}.ipynb").write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+        return True
+
+    def graded(self, student: str, name: str) -> Path:
+        """Where the graded copy is, or would be."""
+        return self._book / "autograded" / student / name / f"{name}.ipynb"
+
+    def about(self, student: str, name: str) -> dict[str, Any]:
+        """What the graded copy says was odd: notes for the student, looks for a person; empty if there is none."""
+        path = self.graded(student, name)
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"metadata": {}}
+        about: dict[str, Any] = found["metadata"].get(ABOUT, {})
+        return about
 
     def submissions(self, names: Sequence[str], student: str | None = None) -> list[tuple[str, str]]:
         """(student, exercise) of all that was handed in."""
@@ -93,28 +130,27 @@ class Course:
         found = {(path.parent.parent.name, path.parent.name) for path in self._book.glob(pattern)}
         return sorted(pair for pair in found if pair[1] in names)
 
-    def autograde(self, student: str, name: str) -> list[str]:
-        """Grade one hand-in; returns what a person should know. Raises RuntimeError if it cannot be graded."""
-        notes = self._inspected(self._book / "submitted" / student / name / f"{name}.ipynb")
-        with tempfile.TemporaryDirectory() as scratch:
-            self._generate(name, Path(scratch), gradebook=True)
+    def autograde(self, student: str, name: str) -> None:
+        """Grade one hand-in, after `prepare`. Raises RuntimeError if that failed through no fault of the student's."""
+        before = self.answers(student, name) if self.graded(student, name).is_file() else {}
         with self._api() as api:
             _require(api.autograde(name, student), f"{student}, {name}")
-        return notes
-
-    def feedback(self, student: str, name: str) -> Path:
-        """Write the page that shows a student cell by cell what was earned; returns its folder."""
-        with self._api() as api:
-            _require(api.generate_feedback(name, student), f"{student}, {name}")
-        return self._book / "feedback" / student / name
+        after = self.answers(student, name)
+        for task in (task for task in after if after[task] == before.get(task)):
+            self._still_marked(student, name, task)
 
     def answers(self, student: str, name: str) -> dict[str, str]:
         """What a student wrote where a person has to read it: task -> text, from the graded copy."""
-        path = self._book / "autograded" / student / name / f"{name}.ipynb"
+        path = self.graded(student, name)
         if not path.is_file():
             raise ValueError(f"{student} has no graded {name}: `specdec grade autograde` first")
         cells = nbformat.read(path, as_version=4).cells
         return {cell.metadata.nbgrader["grade_id"]: cell.source for cell in cells if role(cell) == "manual"}
+
+    def rubric(self, name: str) -> dict[str, str]:
+        """Our answers to what a person reads, each with how to mark it: task -> text, from the source."""
+        cells = self._source(name)["cells"]
+        return {cell["metadata"]["nbgrader"]["grade_id"]: cell["source"] for cell in cells if role(cell) == "manual"}
 
     def mark(self, student: str, name: str, task: str, points: float, comment: str | None = None) -> None:
         """Enter what a written answer is worth. Raises ValueError if the task has no such points."""
@@ -135,12 +171,15 @@ class Course:
         order = {(name, task): at for name in self.names() for at, task in enumerate(self._tasks(name))}
         with _own_programs(), Gradebook(self._database, "specdec") as book:
             found = [
-                Mark(submission.student.id, submission.assignment.name, grade.name, _points(grade), grade.max_score)
+                Mark(
+                    submission.student.id, name, grade.name, _points(grade), grade.max_score,
+                    next((c.comment or "" for c in notebook.comments if c.name == grade.name), ""),
+                )
                 for name in self.names()
                 for submission in book.assignment_submissions(name)
                 for notebook in submission.notebooks
                 for grade in notebook.grades
-            ]
+            ]  # fmt: skip
         return sorted(found, key=lambda mark: (mark.student, mark.exercise, order.get((mark.exercise, mark.task), 0)))
 
     @property
@@ -151,6 +190,29 @@ class Course:
     def _database(self) -> str:
         self._book.mkdir(exist_ok=True)
         return f"sqlite:///{self._book / 'gradebook.db'}"
+
+    def _fingerprint(self, name: str) -> bytes:
+        """Of all that decides what a hand-in earns and that an instructor edits."""
+        files = [self.root / "solutions" / name / f"{name}.ipynb", self._private(name)]
+        return b"".join(file.read_bytes() for file in files if file is not None)
+
+    def _private(self, name: str) -> Path | None:
+        path = None if self.private is None else self.private / f"{name}.py"
+        return path if path is not None and path.is_file() else None
+
+    def _still_marked(self, student: str, name: str, task: str) -> None:
+        """nbgrader asks to read every answer again that was graded again; one that is the same keeps its mark."""
+        with _own_programs(), Gradebook(self._database, "specdec") as book:
+            grade = book.find_grade(task, name, name, student)
+            if grade.manual_score is not None:
+                grade.needs_manual_grade = False
+                book.db.commit()
+
+    @staticmethod
+    def _keep(file: Path, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shutil.copyfile(file, folder / file.name)
 
     def _source(self, name: str) -> dict[str, Any]:
         notebook: dict[str, Any] = nbformat.read(self.root / "solutions" / name / f"{name}.ipynb", as_version=4)
@@ -166,40 +228,42 @@ class Course:
             raise ValueError(f"there is no solutions/{name}/{name}.ipynb; there are: {', '.join(self.names())}")
         if wrong := faults(self._source(name)):
             raise ValueError(f"solutions/{name}/{name}.ipynb: " + "; ".join(wrong))
-        with self._api(release=into, gradebook=gradebook) as api:
+        with self._sources(name, private=gradebook) as source, self._api(source, into, gradebook=gradebook) as api:
             _require(api.generate_assignment(name), name)
 
     @contextmanager
-    def _api(self, release: Path | None = None, *, gradebook: bool = True) -> Iterator[NbGraderAPI]:
+    def _sources(self, name: str, *, private: bool) -> Iterator[Path]:
+        """The folder of sources; with private tests a copy that has them, too."""
+        tests = self._private(name) if private else None
+        if tests is None:
+            yield self.root / "solutions"
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copytree(self.root / "solutions" / name, Path(scratch) / name)
+            try:
+                merged = overlaid(self._source(name), tests.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{tests}: {error}") from error
+            nbformat.write(nbformat.from_dict(merged), Path(scratch) / name / f"{name}.ipynb")
+            yield Path(scratch)
+
+    @contextmanager
+    def _api(
+        self, source: Path | None = None, release: Path | None = None, *, gradebook: bool = True
+    ) -> Iterator[NbGraderAPI]:
         """nbgrader in this process."""
-        config = _config(self.allowance)
-        where, book = config.CourseDirectory, self._book
-        where.course_id, where.root, where.source_directory = "specdec", str(self.root), "solutions"
-        where.release_directory = str(release or self.root / "exercises")
-        where.submitted_directory, where.autograded_directory = str(book / "submitted"), str(book / "autograded")
-        where.feedback_directory, where.db_url = str(book / "feedback"), self._database if gradebook else "sqlite://"
+        config = Config()
+        configure(config, self.root, replace(self.allowance, hidden=(str(self.root),)))
+        if source is not None:
+            config.CourseDirectory.source_directory = str(source)
+        if release is not None:
+            config.CourseDirectory.release_directory = str(release)
+        config.CourseDirectory.db_url = self._database if gradebook else "sqlite://"
         config.GenerateAssignment.no_database = not gradebook
         config.SaveCells.enabled = gradebook
         with _own_programs(), warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries, about objects it adds later
             yield NbGraderAPI(config=config)
-
-    def _inspected(self, notebook: Path) -> list[str]:
-        """What is odd about a hand-in, in sentences. Raises RuntimeError if it is no notebook at all."""
-        try:
-            cells = nbformat.read(notebook, as_version=4).cells
-        except (OSError, ValueError) as error:
-            raise RuntimeError(f"{notebook} is no notebook that can be read: {error}") from error
-        ids = [cell.metadata.nbgrader["grade_id"] for cell in cells if role(cell)]
-        wanted = [
-            cell["metadata"]["nbgrader"]["grade_id"] for cell in self._source(notebook.stem)["cells"] if role(cell)
-        ]
-        notes = [
-            f"cell {name} is there {ids.count(name)} times: the last one counts"
-            for name in {*ids}
-            if ids.count(name) > 1
-        ]
-        return notes + [f"cell {name} is missing" for name in wanted if name not in ids]
 
 
 @contextmanager
@@ -213,26 +277,6 @@ def _own_programs() -> Iterator[None]:
         os.environ["PATH"] = path
 
 
-def _config(allowance: Allowance) -> Config:
-    config = Config()
-    config.ClearSolutions.code_stub = {"python": STUB}
-    config.ClearSolutions.text_stub = "*Write your answer here.*"
-    config.GenerateAssignment.preprocessors = [*GenerateAssignment().preprocessors, ClearMetadataPreprocessor]
-    config.ClearMetadataPreprocessor.enabled = True
-    config.ClearMetadataPreprocessor.clear_cell_metadata = False
-    config.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec", "language_info"}
-    steps = Autograde().autograde_preprocessors
-    config.Autograde.autograde_preprocessors = [
-        LimitedExecute if step.__name__ == "Execute" else step for step in steps
-    ]
-    config.LimitedExecute.timeout = allowance.cell_seconds
-    config.LimitedExecute.iopub_timeout = 10  # seconds to obey an interrupt
-    config.LimitedExecute.wall_seconds = allowance.wall_seconds
-    config.LimitedExecute.cpu_seconds = allowance.cpu_seconds
-    config.LimitedExecute.memory_bytes = allowance.memory_bytes
-    return config
-
-
 def _require(done: dict[str, Any], what: str) -> None:
     """nbgrader reports failure in a dictionary; its log's errors are the readable part."""
     if not done["success"]:
@@ -241,7 +285,8 @@ def _require(done: dict[str, Any], what: str) -> None:
 
 
 def _points(grade: Any) -> float | None:
-    return None if grade.manual_score is None and grade.auto_score is None else float(grade.score)
+    unread = grade.needs_manual_grade or (grade.manual_score is None and grade.auto_score is None)
+    return None if unread else float(grade.score)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

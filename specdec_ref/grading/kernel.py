@@ -1,46 +1,56 @@
-"""The process that a student's notebook runs in: a Python kernel that the operating system holds to limits.
+"""The process that a student's notebook runs in: a Python kernel that keeps its own checks whole.
 
-CPU time: at the limit the running cell is interrupted by an error, five seconds later the process is killed. Memory: an
-allocation beyond it fails inside the cell. Files: none larger than 100 MB. Wall-clock time is watched from outside
-(`submission`). It is no sandbox: the process runs as the user who grades, and can read what that user can read.
+`box` has set the limits and hidden what is not the notebook's. Here, around each cell: what the tests call (this
+package, torch, the names that the notebook's locked cells import) is compared with what it was and put back, and of
+this package the cells may import only what the exercise itself imports. Where the operating system offers no
+namespaces, files, processes and network are refused to Python code by an audit hook.
+
+None of this can hold against code that is bent on it, since it runs in the same process: see docs/INSTRUCTORS.md.
 """
 
+import json
 import os
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
+from typing import Any
 
-__all__ = ["CPU", "MEMORY", "main"]
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
 
-CPU, MEMORY = "SPECDEC_GRADE_CPU_SECONDS", "SPECDEC_GRADE_MEMORY_BYTES"
-GRACE_SECONDS, FILE_BYTES = 5, 100_000_000
+from specdec_ref.grading.guard import POLICY, Guard, only_what_the_exercise_imports, refuse
+
+__all__ = ["main"]
+
+
+class StudentKernel(IPythonKernel):
+    """IPython's kernel with a guard around each cell."""
+
+    guard: Guard
+
+    async def do_execute(self, *args: Any, **options: Any) -> Any:
+        """Run a cell between two looks. What it changed is said on stderr, which voids the points of a graded cell."""
+        self.guard.mend(self.shell)
+        reply = await super().do_execute(*args, **options)  # type: ignore[no-untyped-call]
+        if changed := self.guard.mend(self.shell):
+            text = f"{', '.join(changed[:5])}: replaced by this cell. The tests rely on it, so it was put back.\n"
+            self.send_response(self.iopub_socket, "stream", {"name": "stderr", "text": text})  # type: ignore[no-untyped-call]
+        return reply
 
 
 def main() -> None:
-    """Set the limits that the environment names, then be an ordinary kernel."""
-    _limit(int(os.environ.pop(CPU)), int(os.environ.pop(MEMORY)))
-    from ipykernel.kernelapp import launch_new_instance
-
-    launch_new_instance()
-
-
-def _limit(cpu_seconds: int, memory_bytes: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limits; the watch on wall-clock time remains
-        return
-
-    def lower(kind: int, soft: int, hard: int) -> None:
-        ceiling = resource.getrlimit(kind)[1]
-        hard = hard if ceiling == resource.RLIM_INFINITY else min(hard, ceiling)
-        resource.setrlimit(kind, (min(soft, hard), hard))
-
+    """Arm the guard as the environment says, then be a kernel."""
+    policy = json.loads(os.environ.pop(POLICY))
     signal.signal(signal.SIGXCPU, _out_of_time)
-    lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + GRACE_SECONDS)
-    # On Linux: memory that the process can write. Its address space would also count the libraries of a CUDA build.
-    lower(resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS, memory_bytes, memory_bytes)
-    lower(resource.RLIMIT_FSIZE, FILE_BYTES, FILE_BYTES)
-    lower(resource.RLIMIT_CORE, 0, 0)
+    import_module("torch")  # before the first cell's clock starts
+    only_what_the_exercise_imports(policy["modules"])
+    if policy["refuse"]:
+        refuse(policy["scratch"], policy["hidden"], policy["sees"])
+    StudentKernel.guard = Guard(policy["names"])
+    app = IPKernelApp.instance(kernel_class=StudentKernel)
+    app.initialize(sys.argv[1:])
+    app.start()
 
 
 def _out_of_time(signum: int, frame: FrameType | None) -> None:

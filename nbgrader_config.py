@@ -1,0 +1,9 @@
+"""For nbgrader's own pages in JupyterLab (Nbgrader > Formgrader), and its commands: the settings of `specdec grade`."""
+
+from pathlib import Path
+
+from specdec_ref.grading.confine import Allowance
+from specdec_ref.grading.setup import configure
+
+root = Path(__file__).parent.resolve()
+configure(get_config(), root, Allowance(hidden=(str(root),)))  # noqa: F821  (nbgrader defines it)

@@ -1,0 +1,166 @@
+"""Hand-ins that mean harm, or that accidents made: what each does, what it must earn, and what its page must say.
+
+They are of exercise 04, whose four graded cells are quick. An act stands in the cell of one task, or it changes the
+whole file; all other answers are right. Acts that leave the notebook alive share one, a task each.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from exercise_runner import grade_id, load
+from wrong import function
+
+from specdec_ref.grading.sources import role, source
+
+__all__ = ["ACTS", "FILES", "FULL", "NAME", "Act", "File", "solved"]
+
+NAME = "04_ngram"
+FULL = {"lookup": 4.0, "tree": 3.0, "grams": 2.0, "propose": 2.0}
+HEADS = {
+    "lookup": "my_lookup(text, gamma, longest, shortest)", "tree": "my_tree(root, branches, nodes)",
+    "grams": "my_grams(texts, depth)", "propose": "my_propose(texts, ready, gamma)",
+}  # fmt: skip
+FORGED = (
+    "type('Forged', (), {'passed': 9, '__add__': lambda self, other: self, 'credit': lambda self, points: points})()"
+)
+
+
+@dataclass(frozen=True)
+class Act:
+    """`notebook`: those with the same one share it. `told`: words of the student's page. `loses`: tasks without points."""
+
+    name: str
+    notebook: str
+    task: str
+    code: str
+    told: str
+    loses: tuple[str, ...]
+
+
+def within(task: str, body: str) -> str:
+    """A function of the task's name that does this when the tests call it."""
+    return function(HEADS[task], body)
+
+
+def nothing(task: str) -> str:
+    """An answer that is wrong."""
+    return within(task, "return None")
+
+
+def act(name: str, notebook: str, task: str, code: str, told: str, *also: str) -> Act:
+    return Act(name, notebook, task, code, told, (task, *also))
+
+
+def acts(root: str) -> tuple[Act, ...]:
+    """`root`: the folder of the course that they are handed in to."""
+    solution, book = f"{root}/solutions/{NAME}/{NAME}.ipynb", f"{root}/gradebook/gradebook.db"
+    return (
+        act("endless loop", "one", "lookup", within("lookup", "while True:\n    pass"), "was interrupted"),
+        act("endless loop in its own cell", "two", "lookup", "while True:\n    pass", "was interrupted"),
+        act("memory bomb", "one", "tree", within("tree", "hoard = []\nwhile True:\n    hoard.append(bytearray(10**9))"),
+            "MemoryError"),
+        act("printed flag", "one", "grams", f"{nothing('grams')}print('all 5 cases hold'); print(2.0)", "fails"),
+        act("exit", "one", "propose", within("propose", "raise SystemExit(0)"), "SystemExit"),
+        act("checks redefined", "two", "tree",
+            f"{nothing('tree')}class check:\n    tree = staticmethod(lambda *a, **k: {FORGED})\n",
+            "check: replaced by this cell"),
+        act("torch patched", "two", "grams",
+            f"{nothing('grams')}torch.allclose = torch.equal = lambda *a, **k: True", "torch.allclose"),
+        act("grader patched", "two", "propose",
+            f"{nothing('propose')}import sys\nsys.modules['specdec_ref.grading.report'].Report.credit = lambda self, points: points\n"
+            "sys.modules['specdec_ref.grading.copying'].propose.__code__ = (lambda *a, **k: None).__code__",
+            "specdec_ref.grading.report.Report.credit"),
+        act("grader patched while it tests", "three", "lookup", within("lookup",
+            "import sys\nreport = sys.modules['specdec_ref.grading.report']\n"
+            "report.Report.credit = lambda self, points: float(points)\nreport.Report.passed = 1\nreturn []"),
+            "replaced by this cell"),
+        act("package handed in", "three", "tree", "from specdec_ref.drafters.trie import Trie as my_tree",
+            "this exercise asks for yours"),
+        act("reads the solutions", "three", "grams", f"exec(open({solution!r}).read())", "Error"),
+        act("writes to the gradebook", "three", "propose", f"open({book!r}, 'wb').write(b'0')", "Error"),
+        act("kills its parent", "four", "lookup",
+            f"{nothing('lookup')}import os\nos.kill(os.getppid(), 9)\nos.kill(1, 9)", "fails"),
+        act("huge file", "four", "tree",
+            f"{nothing('tree')}with open('huge', 'wb') as file:\n    while True:\n        file.write(bytes(10**7))", "too large"),
+        act("network", "four", "grams",
+            f"{nothing('grams')}import socket\nsocket.create_connection(('10.0.0.1', 80), 5)", "Error"),
+        act("flood of output", "four", "propose",
+            f"{nothing('propose')}for _ in range(3000):\n    print('x' * 1000)", "cut off here"),
+        act("no number of points", "five", "lookup",
+            f"{nothing('lookup')}get_ipython().display_formatter.formatters['text/plain'].for_type_by_name("
+            "'specdec_ref.grading.report', 'Credit', lambda credit, p, cycle: p.text('thanks'))\n"
+            + within("lookup", "return text[-1:]"), "fails", "tree", "grams"),
+        act("process ended", "five", "propose", within("propose", "import os; os._exit(3)"), "its process died"),
+        act("fork bomb", "six", "propose", "import os\nwhile True:\n    os.fork()", ""),
+        act("shell fork bomb", "seven", "propose",
+            f"{nothing('propose')}import subprocess\nsubprocess.run(['sh', '-c', 'b() {{ b | b & }}; b'])\nwhile True:\n    pass", ""),
+        act("cannot be interrupted", "eight", "propose",
+            "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass", "could not be interrupted"),
+        act("many files", "nine", "propose",
+            "for i in range(99):\n    open(f'f{i}', 'wb').write(bytes(9 * 10**7))\nimport time; time.sleep(60)",
+            "of files"),
+        act("endless output", "ten", "propose", "while True:\n    print('y' * 100_000)", "million characters"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class File:
+    """What is done to the file itself. `change`: notebook -> bytes, or None for nothing."""
+
+    name: str
+    change: Callable[[dict[str, Any]], bytes | None]
+    file: str
+    told: str
+    points: dict[str, float]
+
+
+def solved() -> dict[str, Any]:
+    """The released notebook with our answers to the graded code."""
+    released = load("exercises", NAME)
+    ours = {grade_id(cell): source(cell) for cell in load("solutions", NAME)["cells"] if role(cell) == "solution"}
+    return with_code(released, ours)
+
+
+def with_code(notebook: dict[str, Any], answers: dict[str, str]) -> dict[str, Any]:
+    changed = copy.deepcopy(notebook)
+    for cell in changed["cells"]:
+        if grade_id(cell) in answers and role(cell) == "solution":
+            cell["source"] = answers[grade_id(cell)]
+    return changed
+
+
+def _bytes(notebook: dict[str, Any]) -> bytes:
+    return json.dumps(notebook).encode()
+
+
+def _without(name: str) -> Callable[[dict[str, Any]], bytes]:
+    return lambda nb: _bytes({**nb, "cells": [cell for cell in nb["cells"] if grade_id(cell) != name]})
+
+
+def _twice(notebook: dict[str, Any]) -> bytes:
+    """An untouched copy of a task's cell, and one of its tests, behind everything."""
+    again = [cell for cell in load("exercises", NAME)["cells"] if grade_id(cell) in ("lookup", "lookup-tests")]
+    return _bytes({**notebook, "cells": [*notebook["cells"], *again]})
+
+
+def _edited(notebook: dict[str, Any]) -> bytes:
+    cells = [{**c, "source": "4.0"} if grade_id(c) == "lookup-tests" else c for c in notebook["cells"]]
+    return _bytes(with_code({**notebook, "cells": cells}, {"lookup": nothing("lookup")}))
+
+
+NONE = dict.fromkeys(FULL, 0.0)
+FILES = (
+    File("cell deleted", _without("lookup"), f"{NAME}.ipynb", "“lookup” was missing", {**FULL, "lookup": 0.0}),
+    File("tests deleted", _without("lookup-tests"), f"{NAME}.ipynb", "Ours were used", FULL),
+    File("tests edited", _edited, f"{NAME}.ipynb", "Ours were used", {**FULL, "lookup": 0.0}),
+    File("cell duplicated", _twice, f"{NAME}.ipynb", "was there 2 times", FULL),
+    File("corrupt notebook", lambda nb: _bytes(nb)[:2000], f"{NAME}.ipynb", "breaks off or is damaged", NONE),
+    File("no text", lambda nb: b"\x89PNG\r\n\xff", f"{NAME}.ipynb", "it is not text", NONE),
+    File("huge notebook", lambda nb: _bytes(nb) + b" " * 20_000_000, f"{NAME}.ipynb", "MB are the most", NONE),
+    File("missing notebook", lambda nb: b"see the other group", "readme.txt", "No notebook was found", NONE),
+    File("renamed notebook", _bytes, "homework (final) 2.ipynb", "recognised as 04_ngram", FULL),
+)
+ACTS = acts("/course")
