@@ -3,18 +3,20 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
-from cli_helpers import Specdec, specdec
+from cli_helpers import Specdec, folder, specdec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specdec_ref.bench import calibrate
 from specdec_ref.bench.known import known
 from specdec_ref.bench.workloads import TASKS
 from specdec_ref.choose import METHODS, SCENARIOS, SHAPES, Option, choose, measured_cost, roofline_cost
 from specdec_ref.cost_model import GPUS, RoundCosts, expected_tau, speedup
 
-__all__ = ["specdec"]  # fixture
+__all__ = ["folder", "specdec"]  # fixtures
 
 COSTS = RoundCosts({1: 1.0, 2: 1.1, 4: 1.2, 8: 1.6, 16: 2.4, 32: 4.4, 64: 8.4}, {1: 0.1, 4: 0.4, 8: 0.8}, 0.05)
 
@@ -149,3 +151,42 @@ def test_cli_with_a_gpu_loads_no_model(specdec: Specdec, monkeypatch: pytest.Mon
     for wrong in (["--gpu", "Z80"], ["--gpu", "H100", "--size", "1t"], [*argv[1:], "--batch", "0"],
                   ["--gpu", "H100", "--acceptance", "eagle=much"], ["--gpu", "H100", "--task", "poetry"]):  # fmt: skip
         specdec.error(2, "choose", *wrong)
+
+
+def test_cli_weighs_what_rounds_cost_here(
+    specdec: Specdec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Costs are measured and kept; the answer is `choose` on them; a drafter that cannot be had is left out, and said."""
+    monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibrate, "WIDTHS", (1, 2, 5, 16))
+    monkeypatch.setattr(calibrate, "SECONDS", 0.1)
+    argv = ["choose", "--target", folder, "--dtype", "float64", "--json", "--acceptance", "layer-skip=0.9,0.8,0.7"]
+    assert specdec(*argv, "--acceptance", "ngram=0.5,0.4", "--acceptance", "draft=0.9") == 0, specdec.err
+    told = json.loads(specdec.out)
+    assert "draft is left out" in specdec.err
+    (file,) = (tmp_path / "calibration").iterdir()
+    kept = json.loads(file.read_text())
+    alive = {"layer-skip": (0.9, 0.8, 0.7), "ngram": (0.5, 0.4)}
+    costs = {name: RoundCosts.from_dict({"verify": kept["verify"], **kept["drafters"][name]}) for name in alive}
+    options = [Option(name, shares, measured_cost(costs[name])[0]) for name, shares in alive.items()]
+    wanted = choose(options, measured_cost(costs["ngram"])[1])
+    assert (told["method"], told["gamma"]) == (wanted.method, wanted.gamma)
+    assert [(way["name"], way["gamma"], way["speedup"]) for way in told["weighed"]] == [
+        (way.name, way.gamma, pytest.approx(way.speedup)) for way in wanted.weighed
+    ]
+    with monkeypatch.context() as frozen:
+        frozen.setattr(calibrate, "measure_verify_curve", None)  # nothing is measured twice
+        assert specdec(*argv) == 0
+    specdec.error(2, *argv[:-1], "draft=0.9")
+
+
+def test_a_faster_machine_for_drafts_chooses_longer_ones() -> None:
+    """The same acceptance, a drafter a hundredth as dear."""
+    dear, cheap = (
+        choose(
+            [Option("draft", geometric(0.8), measured_cost(RoundCosts(COSTS.verify, {1: c}, 0.05))[0])], lambda k: 1.0
+        )
+        for c in (0.5, 0.005)
+    )
+    assert 0 < dear.gamma < cheap.gamma
+    assert dear.speedup < cheap.speedup
