@@ -34,8 +34,18 @@ MADE = [
 ] + [row("all", method, 1.5) for method in ("plain", "eagle", "eagle tree", "ngram", "hf prompt lookup")]  # fmt: skip
 
 FORETOLD = [
-    row("code", "eagle", 0.0, tau_dev=1.8, prefill=0.11, predicted=1.25, measured=1.2, reason=""),
-    row("editing", "ngram", 0.0, tau_dev=1.8, prefill=0.1, predicted=2.0, measured=4.0, reason="acceptance"),
+    row("code", "eagle", 0.0, tau_dev=1.8, prefill=0.11, predicted=1.25, with_test_tau=1.1, measured=1.2, reason=""),
+    row(
+        "editing",
+        "ngram",
+        0.0,
+        tau_dev=1.8,
+        prefill=0.1,
+        predicted=2.0,
+        with_test_tau=3.9,
+        measured=4.0,
+        reason="acceptance",
+    ),
 ]
 
 
@@ -63,7 +73,7 @@ def test_a_run_becomes_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| ngram | gamma 2 | 0.90 | 4.00 | **1.50** | 1.00-2.00 | 2.50 | 1.50 | 6/8 |" in text
     assert "| float32 | 1 |  | ngram | hf prompt lookup | 1.41 |" in text  # sqrt(0.9 / 0.6 * 4 / 3)
     assert "| float32 | code | 2 to 3 | 1.60 (eagle tree) | 1.5 to 2 | 0.90 (ngram) |" in text
-    assert "**1 of 2** cells within 10 %; the others: acceptance 1." in text
+    assert "**1 of 2 within 10%, 2 with the test split's own tau; the misses: acceptance 1**." in text
     assert "| code | eagle | gamma 2 | 1.80 | 1.50 | 0.11 | 1.25 | 1.20 | 1.00-2.00 |  |" in text
     assert "| float32 | editing |  | 1.40 (eagle) |  | 4.00 (ngram) |" in text
 

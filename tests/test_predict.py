@@ -9,7 +9,7 @@ import pytest
 from chat_models import save_byte_model
 
 from specdec_ref.bench import calibrate, predict
-from specdec_ref.bench.predict import Clock, Line, Method, predicted, reason
+from specdec_ref.bench.predict import Clock, Line, Method, predicted, reason, with_tau
 from specdec_ref.bench.run import Plan, bench, environment
 from specdec_ref.bench.sides import Setting, ours, usable_drafters
 from specdec_ref.bench.workloads import HELD_OUT, load_prompts
@@ -55,11 +55,17 @@ def test_prompts_count_alike() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [({}, ""), ({"predicted": 1.64}, ""), ({"predicted": 1.7}, "noise"), ({"predicted": 1.9}, "costs"),
-     ({"predicted": 1.3}, "costs"), ({"predicted": 1.9, "tau_dev": 2.4}, "acceptance")],
+     ({"predicted": 1.3}, "costs"), ({"predicted": 1.9, "with_test_tau": 1.6}, "acceptance")],
 )  # fmt: skip
 def test_a_miss_has_a_reason(changes: dict[str, float], why: str) -> None:
-    row = {"predicted": 1.5, "measured": 1.5, "tau": 2.0, "tau_dev": 2.0, "ci_low": 1.4, "ci_high": 1.8}
+    row = {"predicted": 1.5, "measured": 1.5, "with_test_tau": 1.9, "ci_low": 1.4, "ci_high": 1.8}
     assert reason(row | changes) == why
+
+
+def test_another_tau_changes_the_rounds_and_not_the_prefill() -> None:
+    """Of 1 s, 0.2 s are prefill; 2.4 tokens a round where 2 were counted leave 0.8 * 2 / 2.4 s of rounds."""
+    assert with_tau(1.5, 0.2, 2.0, 2.4) == pytest.approx(1.5 / (0.2 + 0.8 * 2 / 2.4))
+    assert with_tau(1.5, 0.2, 2.0, 2.0) == 1.5
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ Nothing is measured here, and a test holds the page to the rows. Foreign numbers
 """
 
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from math import exp, log
 from statistics import fmean
 from typing import Any
 
+from specdec_ref.bench.predict import summary
 from specdec_ref.bench.report import markdown
 from specdec_ref.bench.rows import committed, runs
 from specdec_ref.cost_model import expected_tau
@@ -178,11 +178,7 @@ def _predicted() -> Iterator[str]:
     yield PREDICTED
     for about, rows in measured:
         yield from ("", *_command(about["command"]), "")
-        close = sum(not row["reason"] for row in rows)
-        reasons = Counter(row["reason"] for row in rows if row["reason"])
-        others = ", ".join(f"{why} {count}" for why, count in reasons.items())
-        yield (f"{about['dtype']}, {about['machine']}, {about['date']}: **{close} of {len(rows)}** cells within 10 %"
-               + (f"; the others: {others}." if others else "."))  # fmt: skip
+        yield f"{about['dtype']}, {about['machine']}, {about['date']}: **{summary(rows)}**."
         yield from ("", "| task | method | setting | tau, dev | test | prefill | foretold | measured | 95 % | reason |",
                     "|---|---|---|---:|---:|---:|---:|---:|---|---|")  # fmt: skip
         for row in rows:
