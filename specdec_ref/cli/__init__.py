@@ -8,7 +8,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from specdec_ref.cli import bench, choose, demo, doctor, explain, export_command, fetch, generate, grade, replay, train
+from specdec_ref.cli import (
+    bench,
+    choose,
+    demo,
+    doctor,
+    explain,
+    export_command,
+    fetch,
+    generate,
+    grade,
+    leaderboard,
+    replay,
+    train,
+)
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
 from specdec_ref.config import DraftBudget
 
@@ -17,6 +30,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "demo": demo, "generate": generate, "doctor": doctor, "bench": bench, "fetch": fetch, "train": train,
     "replay": replay, "choose": choose, "export-command": export_command, "explain": explain, "grade": grade,
+    "leaderboard": leaderboard,
 }  # fmt: skip
 
 _DESCRIPTION = f"""\

@@ -23,6 +23,7 @@ __all__ = ["MAX_NODES", "Decoder", "Model", "TargetView", "first_unasked"]
 MAX_NODES = 64  # of one forward, the root included
 
 
+@runtime_checkable
 class Model(Protocol):
     """What a decoder gets to see of the target. `keep` what a round accepts: what is not kept is forgotten."""
 

@@ -57,7 +57,7 @@ class _Viewed:
     def __init__(self, model: Model) -> None:
         self.model, self.vocab_size = model, model.vocab_size
         self.feature_layers: tuple[int, ...] = ()
-        self.cache = SimpleNamespace(select=lambda rows: None)
+        self.cache = SimpleNamespace(select=lambda rows: None, truncate=lambda lengths: None)
 
     @property
     def lengths(self) -> list[int]:
