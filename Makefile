@@ -43,6 +43,10 @@ notebooks: $(VENV)/.with-test ## run all chapters and store their outputs: about
 site: $(VENV)/.with-site ## the course and the reference as pages that work without a network, under build/site: half a minute
 	$(BIN)/python tools/build_site.py
 
+grade: $(VENV)/.with-test ## grade a class: make grade SUBMISSIONS=folder (docs/INSTRUCTORS.md); 4 s a hand-in
+	@[ -n "$(SUBMISSIONS)" ] || { echo "Say where the hand-ins are: make grade SUBMISSIONS=folder" >&2; exit 1; }
+	$(BIN)/specdec grade class "$(SUBMISSIONS)" $(if $(ROSTER),--roster "$(ROSTER)")
+
 gpu: $(VENV)/.with-test ## needs a CUDA device: kernel tests, timings, a report (EAGLE=, TARGET=); DRY=1 tries the way without
 	$(if $(DRY),,$(BIN)/python -m pytest -m gpu)
 	$(if $(DRY),TRITON_INTERPRET=1) $(BIN)/python -m specdec_ref.bench.gpu $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)")

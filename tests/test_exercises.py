@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from exercise_runner import EXERCISES, ROOT, Result, grade_id, load, run_all
 from wrong import Wrong
-from wrong_answers import BANK
+from wrong_answers import BANK, table
 
 from specdec_ref.grading.sources import HIDDEN, faults, role, source
 
@@ -114,6 +114,11 @@ def test_the_bank_is_large_and_covers_every_task() -> None:
         if role(c) == "tests"
     }
     assert {(wrong.exercise, wrong.task) for wrong in BANK} == tasks
+
+
+def test_the_page_of_wrong_answers_is_the_bank() -> None:
+    page = (ROOT / "docs" / "WRONG_ANSWERS.md").read_text(encoding="utf-8")
+    assert page == table(), "python tests/wrong_answers.py > docs/WRONG_ANSWERS.md"
 
 
 @cache

@@ -113,7 +113,7 @@ def _student(top: str, path: Path, releases: Mapping[str, Any]) -> str:
         name = MOODLE.sub("", top)
     else:
         whole = path.stem
-        at = min((whole.lower().find(each.lower()) for each in releases if each.lower() in whole.lower()), default=-1)
+        at = max((whole.lower().rfind(each.lower()) for each in releases), default=-1)
         name = whole[:at] if at > 0 else whole
     return as_student(re.sub(r"_(LATE|late)(?=_|$)", "", name))
 
@@ -124,13 +124,12 @@ def as_student(name: str) -> str:
 
 
 def _exercise(path: Path, releases: Mapping[str, Any]) -> str | None:
-    if path.suffix.lower() != ".ipynb":
-        return None
-    by_name = [name for name in releases if name.lower() in path.stem.lower()]
-    if path.stat().st_size <= MAX_BYTES:
+    """By its cells, else by its name: also that of a file that is no notebook."""
+    if path.suffix.lower() == ".ipynb" and path.stat().st_size <= MAX_BYTES:
         by_cells = recognised(path.read_bytes(), dict(releases))
-        return by_cells or (by_name[0] if by_name else None)
-    return by_name[0] if by_name else None
+        if by_cells is not None:
+            return by_cells
+    return next((name for name in releases if name.lower() in path.stem.lower()), None)
 
 
 def _only(names: set[str]) -> str | None:
@@ -138,27 +137,26 @@ def _only(names: set[str]) -> str | None:
 
 
 def _chosen(student: str, name: str, paths: Sequence[Path], aside: list[str]) -> HandIn:
-    """Of several files the one that was written last."""
-    latest = max(paths, key=lambda path: (path.stat().st_mtime, path.name))
-    aside += [f"{student}, {name}: {path.name} is older than {latest.name}" for path in paths if path != latest]
+    """Of several notebooks the one that was written last; without any, nothing and a note."""
+    notebooks = [path for path in paths if path.suffix.lower() == ".ipynb"]
+    if not notebooks:
+        files = ", ".join(path.name for path in paths)
+        return HandIn(
+            student, name, None, f"What you handed in ({files}) has no notebook. Hand in {name}.ipynb itself."
+        )
+    latest = max(notebooks, key=lambda path: (path.stat().st_mtime, path.name))
+    aside += [f"{student}, {name}: {path.name} is not the latest notebook" for path in paths if path != latest]
     plain = re.sub(r"( ?\(\d+\)|-\d+)$", "", latest.stem)
     called = f"Your file was called {latest.name}; it was recognised as {name} by its cells."
     notes = [called] if not plain.lower().endswith(name.lower()) else []
-    notes += (
-        [f"You handed in {len(paths)} files; the one written last counts, {latest.name}."] if len(paths) > 1 else []
-    )
+    if len(notebooks) > 1:
+        notes.append(f"You handed in {len(notebooks)} notebooks; the one written last counts, {latest.name}.")
     return HandIn(student, name, latest, " ".join(notes))
 
 
 def _without_name(student: str, paths: Sequence[Path], only: str | None, found: Collected) -> None:
     """Files that name no exercise. Who has handed in nothing else gets a mark and a page all the same."""
-    names = ", ".join(path.name for path in paths)
     if only is None or any(each.student == student for each in found.hand_ins):
-        found.aside.append(f"{student}: {names}: no notebook of an exercise")
-        return
-    notebooks = [path for path in paths if path.suffix.lower() == ".ipynb"]
-    if notebooks:
-        found.hand_ins.append(_chosen(student, only, notebooks, found.aside))
+        found.aside.append(f"{student}: {', '.join(path.name for path in paths)}: of no exercise")
     else:
-        note = f"No notebook was found in what you handed in ({names}). Hand in {only}.ipynb itself."
-        found.hand_ins.append(HandIn(student, only, None, note))
+        found.hand_ins.append(_chosen(student, only, paths, found.aside))

@@ -11,13 +11,18 @@ __all__ = ["POLICY", "Guard", "only_what_the_exercise_imports", "refuse"]
 
 POLICY = "SPECDEC_GRADE"  # the environment variable that holds what a kernel is told
 PACKAGE = "specdec_ref"
-ALSO = ("builtins", "math", "torch", "torch.linalg", "torch.testing", "torch.nn.functional")
-TORCH_CLASSES = ("Tensor",)
+ALSO = ("builtins", "math", "torch", "torch.testing")
+# Of torch, what decides whether two results are the same. It replaces others of its functions itself, when it likes.
+COMPARE = set("allclose equal isclose all any eq ne lt le gt ge abs sub sum max min item tolist assert_close".split())
+COMPARE |= {f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "bool", "float", "abs", "sub", "rsub")}
 Place = tuple[Any, str, str, Any]  # owner, name, how to say it, value
 
 
 class Guard:
-    """Knows this package, torch and a few more by heart. `names`: name in the notebook -> (module, attribute or "")."""
+    """Knows by heart this package and what it compares results with.
+
+    `names`: name in the notebook -> (module, attribute, or "" for the module itself).
+    """
 
     def __init__(self, names: Mapping[str, tuple[str, str]]) -> None:
         self._names, self._bound = dict(names), dict[str, Any]()
@@ -46,10 +51,11 @@ class Guard:
         for name, module in list(sys.modules.items()):
             if (name in ALSO or name.partition(".")[0] == PACKAGE) and id(module) not in self._known:
                 self._known.add(id(module))
-                self._places += _callables(module, name)
+                self._places += _callables(module, name, COMPARE if name.startswith("torch") else None)
                 owned = [value for value in vars(module).values() if getattr(value, "__module__", "") == name]
                 if name == "torch":
-                    owned += [getattr(module, known) for known in TORCH_CLASSES]
+                    self._places += _callables(vars(module)["Tensor"], "torch.Tensor", COMPARE)
+                    owned = []
                 for value in owned:
                     if isinstance(value, type):
                         self._places += _callables(value, f"{name}.{value.__name__}")
@@ -57,11 +63,12 @@ class Guard:
                         self._places += _insides(value, f"{name}.{value.__name__}")
 
 
-def _callables(owner: Any, said: str) -> list[Place]:
+def _callables(owner: Any, said: str, only: set[str] | None = None) -> list[Place]:
     kept = (ModuleType, property, staticmethod, classmethod)
     found = []
     for name, value in vars(owner).items():
-        if name not in ("__class__", "__doc__") and (callable(value) or isinstance(value, kept)):
+        wanted = name not in ("__class__", "__doc__") if only is None else name in only
+        if wanted and (callable(value) or isinstance(value, kept)):
             found.append((owner, name, f"{said}.{name}", value))
             if isinstance(value, FunctionType) and isinstance(owner, type):
                 found += _insides(value, f"{said}.{name}")
