@@ -17,7 +17,7 @@ ANSWERS = (
                     return text[i + n : i + n + gamma]
         return []
         """),
-    _lookup("short first", "Short matches are tried first", """
+    _lookup("short first", "latest place where a *short* match ends", """
         for n in range(shortest, min(longest, len(text) - 1) + 1):
             for i in reversed(range(len(text) - n)):
                 if text[i : i + n] == text[-n:]:
@@ -64,6 +64,56 @@ ANSWERS = (
             for i in reversed(range(len(text) - n)):
                 if text[i : i + n] == text[-n:]:
                     return text[i + n : i + n + gamma]
+        """),
+    _lookup("places first", "loop over places is the outer one", """
+        for end in range(len(text) - 1, 0, -1):
+            for n in range(longest, shortest - 1, -1):
+                if end >= n and text[end - n : end] == text[-n:]:
+                    return text[end : end + gamma]
+        return []
+        """),
+    _lookup("shortest excluded", "shortest match is never tried", """
+        for n in range(min(longest, len(text) - 1), shortest, -1):
+            for end in range(len(text) - 1, n - 1, -1):
+                if text[end - n : end] == text[-n:]:
+                    return text[end : end + gamma]
+        return []
+        """),
+    _lookup("first place excluded", "may begin at word 0", """
+        for n in range(min(longest, len(text) - 1), shortest - 1, -1):
+            for i in range(len(text) - n - 1, 0, -1):
+                if text[i : i + n] == text[-n:]:
+                    return text[i + n : i + n + gamma]
+        return []
+        """),
+    _lookup("no overlap", "overlaps the end of the text is not found", """
+        for n in range(longest, shortest - 1, -1):
+            for end in range(len(text) - n, n - 1, -1):
+                if text[end - n : end] == text[-n:]:
+                    return text[end : end + gamma]
+        return []
+        """),
+    _lookup("letters", "Letters are compared, not words", """
+        words = " ".join(text)
+        for n in range(min(longest, len(text) - 1), shortest - 1, -1):
+            tail = " ".join(text[-n:])
+            at = words[:-1].rfind(tail)
+            if at >= 0:
+                return words[at + len(tail) :].split()[:gamma]
+        return []
+        """),
+    _lookup("the match itself", "from the match's beginning", """
+        for n in range(min(longest, len(text) - 1), shortest - 1, -1):
+            for i in reversed(range(len(text) - n)):
+                if text[i : i + n] == text[-n:]:
+                    return text[i : i + gamma]
+        return []
+        """),
+    _lookup("printed", "a function without `return`", """
+        for n in range(min(longest, len(text) - 1), shortest - 1, -1):
+            for i in reversed(range(len(text) - n)):
+                if text[i : i + n] == text[-n:]:
+                    print(text[i + n : i + n + gamma])
         """),
     _tree("no merging", "several guesses share is repeated", """
         tokens, parents = [root], [-1]
@@ -125,6 +175,92 @@ ANSWERS = (
         chain = [root, *(branches[0] if branches else [])][:nodes]
         return DraftTree(torch.tensor(chain), torch.arange(-1, len(chain) - 1))
         """),
+    _tree("not back at the root", "goes on where the one before it ended", """
+        tokens, parents, child = [root], [-1], {}
+        at = 0
+        for branch in branches:
+            for token in branch:
+                if (at, token) not in child:
+                    if len(tokens) == nodes:
+                        break
+                    child[at, token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(at)
+                at = child[at, token]
+        return DraftTree(torch.tensor(tokens), torch.tensor(parents))
+        """),
+    _tree("one chain", "goes on where the one before it ended", """
+        tokens = [root, *(token for branch in branches for token in branch)][:nodes]
+        return DraftTree(torch.tensor(tokens), torch.arange(-1, len(tokens) - 1))
+        """),
+    _tree("level by level", "filled level by level", """
+        tokens, parents, child, at = [root], [-1], {}, [0] * len(branches)
+        for level in range(max(map(len, branches), default=0)):
+            for number, branch in enumerate(branches):
+                if level < len(branch):
+                    key = at[number], branch[level]
+                    if key not in child and len(tokens) < nodes:
+                        child[key] = len(tokens)
+                        tokens.append(branch[level])
+                        parents.append(at[number])
+                    at[number] = child.get(key, at[number])
+        return DraftTree(torch.tensor(tokens), torch.tensor(parents))
+        """),
+    _tree("whole guesses", "does not fit as a whole", """
+        tokens, parents, child = [root], [-1], {}
+        for branch in branches:
+            if len(tokens) + len(branch) > nodes:
+                continue
+            at = 0
+            for token in branch:
+                if (at, token) not in child:
+                    child[at, token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(at)
+                at = child[at, token]
+        return DraftTree(torch.tensor(tokens), torch.tensor(parents))
+        """),
+    _tree("by pairs", "the word before it", """
+        tokens, parents, child = [root], [-1], {}
+        for branch in branches:
+            at, before = 0, root
+            for token in branch:
+                if (before, token) not in child:
+                    if len(tokens) == nodes:
+                        break
+                    child[before, token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(at)
+                at, before = child[before, token], token
+        return DraftTree(torch.tensor(tokens), torch.tensor(parents))
+        """),
+    _tree("where it first stood", "stands there 2 times", """
+        tokens, parents = [root], [-1]
+        for branch in branches:
+            at = 0
+            for token in branch:
+                if token in tokens and parents[tokens.index(token)] == at:
+                    at = tokens.index(token)
+                elif len(tokens) < nodes:
+                    tokens.append(token)
+                    parents.append(at)
+                    at = len(tokens) - 1
+        return DraftTree(torch.tensor(tokens), torch.tensor(parents))
+        """),
+    _tree("no root", "that place is the root's", """
+        tokens, parents, child = [], [], {}
+        for branch in branches:
+            at = -1
+            for token in branch:
+                if (at, token) not in child:
+                    if len(tokens) == nodes:
+                        break
+                    child[at, token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(at)
+                at = child[at, token]
+        return DraftTree(torch.tensor(tokens), torch.tensor(parents))
+        """),
     _grams("full depth", "Only n-grams of the full depth", """
         counts = {}
         for text in texts:
@@ -167,6 +303,68 @@ ANSWERS = (
                 for n in range(1, depth + 1):
                     counts[tuple(window[:n])] = counts.get(tuple(window[:n]), 0) + 1
         return counts
+        """),
+    _grams("short pieces", "is counted once more", """
+        counts = {}
+        for text in texts:
+            for i in range(len(text)):
+                for n in range(1, depth + 1):
+                    gram = tuple(text[i : i + n])
+                    counts[gram] = counts.get(gram, 0) + 1
+        return counts
+        """),
+    _grams("beginnings", "Only the beginnings of texts", """
+        counts = {}
+        for text in texts:
+            for n in range(1, min(depth, len(text)) + 1):
+                counts[tuple(text[:n])] = counts.get(tuple(text[:n]), 0) + 1
+        return counts
+        """),
+    _grams("last start", "last n-gram of each length", """
+        counts = {}
+        for text in texts:
+            for n in range(1, depth + 1):
+                for i in range(len(text) - n):
+                    gram = tuple(text[i : i + n])
+                    counts[gram] = counts.get(gram, 0) + 1
+        return counts
+        """),
+    _grams("last text", "Only the last text", """
+        for text in texts:
+            counts = {}
+            for n in range(1, depth + 1):
+                for i in range(len(text) - n + 1):
+                    gram = tuple(text[i : i + n])
+                    counts[gram] = counts.get(gram, 0) + 1
+        return counts
+        """),
+    _grams("joined", "one of its keys is 'a'", """
+        counts = {}
+        for text in texts:
+            for n in range(1, depth + 1):
+                for i in range(len(text) - n + 1):
+                    gram = " ".join(text[i : i + n])
+                    counts[gram] = counts.get(gram, 0) + 1
+        return counts
+        """),
+    _propose("another's text", "looked up in the text of another", """
+        drafts = [[] for _ in texts]
+        for i, number in enumerate(n for n in range(len(texts)) if ready[n]):
+            drafts[number] = look(texts[i], gamma)
+        return drafts
+        """),
+    _propose("both by place", "Text and draft now agree", """
+        drafts = [[] for _ in texts]
+        for i in range(sum(ready)):
+            drafts[i] = look(texts[i], gamma)
+        return drafts
+        """),
+    _propose("one list", "one and the same list", """
+        drafts = [[]] * len(texts)
+        for number in range(len(texts)):
+            if ready[number]:
+                drafts[number].extend(look(texts[number], gamma))
+        return drafts
         """),
     _propose("as it shipped", "still what shipped", """
         chosen = [number for number in range(len(texts)) if ready[number]]

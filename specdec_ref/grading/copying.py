@@ -7,7 +7,8 @@ from typing import Any
 from specdec_ref.core import DraftTree
 from specdec_ref.grading import copying_suspects as wrong
 from specdec_ref.grading.copying_suspects import found
-from specdec_ref.grading.examine import Trial, Trouble, attempt, examine
+from specdec_ref.grading.copying_tree_suspects import TREES as WRONG_TREES
+from specdec_ref.grading.examine import Trial, Trouble, attempt, described, examine
 from specdec_ref.grading.report import Report
 
 __all__ = ["grams", "look", "lookup", "propose", "tree"]
@@ -16,10 +17,11 @@ Words = Sequence[str]
 Case = tuple[str, int, int, int]  # text, gamma, longest, shortest
 
 LOOKUPS: tuple[tuple[str, tuple[Case, ...]], ...] = (
-    ("It copies what followed", (("a b c d x y a b", 2, 2, 1), ("to be or not to", 3, 4, 1))),
+    ("It copies what followed", (("a b c d x y a b", 2, 2, 1), ("to be or not to", 3, 4, 1), ("is this is", 2, 2, 1))),
     ("The longest match goes first", (("a b c x b d b c y a b", 1, 3, 1), ("u v w 1 v w 2 u v w", 1, 3, 1))),
     ("Of equal matches the latest", (("a b 1 a b 2 a b", 1, 2, 2), ("p q r 1 . p q r 2 . p q r", 2, 3, 2))),
     ("It guesses what there is, if that is less", (("a b c a b", 9, 2, 1), ("n o n o", 5, 2, 1))),
+    ("A match may overlap the end that it matches", (("ha ha ha", 4, 2, 2),)),
     (
         "A match that is too short, or none, gives no guess",
         (("a b c b", 3, 4, 2), ("a b c d", 3, 4, 1), ("a", 3, 4, 1)),
@@ -39,7 +41,7 @@ def spelt(words: Sequence[Any]) -> str:
 
 def _listed(value: Any, wanted: str) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise Trouble(f"it returned {type(value).__name__} {value!r}, and {wanted} was expected")
+        raise Trouble(f"it returned {described(value)}, and {wanted} was expected")
     return list(value)
 
 
@@ -67,8 +69,8 @@ Branches = Sequence[Sequence[int]]
 TREES: tuple[tuple[str, Branches, int], ...] = (
     ("One guess is a chain", ((5, 6, 7),), 9),
     ("A common beginning is one path", ((5, 6, 7), (5, 8), (5, 6, 9)), 9),
-    ("The same word in two places is two nodes", ((5, 6), (6, 5), (7, 6)), 9),
-    ("The budget counts the root", ((5, 6), (7, 8), (9, 4)), 5),
+    ("The same word in two places is two nodes", ((5, 6, 7), (8, 5, 6, 9), (8, 5, 6, 4)), 9),
+    ("The budget counts the root, and may end within a guess", ((5, 6), (7, 8), (9, 4)), 4),
     ("No guesses: only the root", (), 6),
 )
 
@@ -90,12 +92,11 @@ def tree(function: Callable[..., Any], more: Sequence[tuple[Branches, int]] = ()
         def outcome(code: Any) -> list[list[int]]:
             drafted = attempt(code, 3, [list(branch) for branch in branches], nodes)
             if not isinstance(drafted, DraftTree):
-                raise Trouble(f"it returned {type(drafted).__name__}, and a DraftTree was expected")
-            if drafted.law != "point" or drafted.token_list[0] != 3:
-                raise Trouble(
-                    f"its law is {drafted.law!r} and its root {drafted.token_list[0]}: nothing was drawn, and the text "
-                    "ended in 3"
-                )
+                raise Trouble(f"it returned {described(drafted)}, and a DraftTree was expected")
+            if drafted.token_list[0] != 3:
+                raise Trouble(f"its node 0 holds {drafted.token_list[0]}: that place is the root's, and root was 3")
+            if drafted.law != "point":
+                raise Trouble(f"its law is {drafted.law!r}: nothing was drawn here")
             return sorted([drafted.token_list[i] for i in drafted.path(node)] for node in range(1, len(drafted)))
 
         def judge(paths: list[list[int]]) -> tuple[bool, str]:
@@ -109,7 +110,7 @@ def tree(function: Callable[..., Any], more: Sequence[tuple[Branches, int]] = ()
         return Trial(asks, outcome, judge)
 
     cases = [*TREES, *(("Another one", branches, nodes) for branches, nodes in more)]
-    return examine("Task 2, tree", function, [trial(*case) for case in cases], wrong.TREES)
+    return examine("Task 2, tree", function, [trial(*case) for case in cases], WRONG_TREES)
 
 
 GRAMS: tuple[tuple[str, Sequence[str], int], ...] = (
@@ -129,14 +130,17 @@ def grams(function: Callable[..., Any], more: Sequence[tuple[Sequence[str], int]
 
         def outcome(code: Any) -> dict[Any, Any]:
             counts = attempt(code, [list(words) for words in lists], depth)
-            if not isinstance(counts, Mapping) or not all(isinstance(gram, tuple) for gram in counts):
-                raise Trouble(f"it returned {type(counts).__name__}, and a dict from tuples of words was expected")
+            if not isinstance(counts, Mapping):
+                raise Trouble(f"it returned {described(counts)}, and a dict from tuples of words was expected")
+            strange = [gram for gram in counts if not isinstance(gram, tuple)]
+            if strange:
+                raise Trouble(f"one of its keys is {strange[0]!r}, and a tuple of words was expected, even of one word")
             return dict(counts)
 
         def judge(counts: dict[Any, Any]) -> tuple[bool, str]:
             for gram in sorted({*counts, *wanted}):
                 if counts.get(gram, 0) != wanted.get(gram, 0):
-                    often = f"{counts[gram]} times" if gram in counts else "not at all"
+                    often = f"{counts[gram]} time{'s' * (counts[gram] != 1)}" if gram in counts else "not at all"
                     return False, f"in {list(texts)} with depth {depth} it counts {spelt(gram)} {often}"
             return True, f"{len(wanted)} n-grams of {list(texts)} with depth {depth}"
 
@@ -146,18 +150,18 @@ def grams(function: Callable[..., Any], more: Sequence[tuple[Sequence[str], int]
     return examine("Task 3, n-grams", function, [trial(*case) for case in cases], wrong.GRAMS)
 
 
-BATCHES: tuple[tuple[str, Sequence[str], Sequence[bool]], ...] = (
-    ("All requests are ready", ("a b c a b", "x y x", "p q r"), (True, True, True)),
-    ("The last one is not", ("a b c a b", "x y x", "m n m"), (True, True, False)),
-    ("The one in the middle is not", ("a b c a b", "m n m", "x y x"), (True, False, True)),
-    ("None is", ("a b a", "m n m"), (False, False)),
+BATCHES: tuple[tuple[str, Sequence[str], Sequence[bool], float], ...] = (  # the last number: its weight
+    ("All requests are ready", ("a b c a b", "x y x", "p q r"), (True, True, True), 1),
+    ("The last one is not", ("a b c a b", "x y x", "m n m"), (True, True, False), 1),
+    ("The one in the middle is not", ("a b c a b", "m n m", "x y x"), (True, False, True), 6),
+    ("None is", ("a b a", "m n m"), (False, False), 1),
 )
 
 
 def propose(function: Callable[..., Any], more: Sequence[tuple[Sequence[str], Sequence[bool]]] = ()) -> Report:
     """Of `function(texts, ready, gamma)`, a list of guesses a request."""
 
-    def trial(asks: str, texts: Sequence[str], ready: Sequence[bool]) -> Trial:
+    def trial(asks: str, texts: Sequence[str], ready: Sequence[bool], weight: float) -> Trial:
         def outcome(code: Any) -> list[Any]:
             drafts = _listed(attempt(code, [text.split() for text in texts], list(ready), 2), "a list")
             return [list(draft) if isinstance(draft, list | tuple) else draft for draft in drafts]
@@ -171,7 +175,7 @@ def propose(function: Callable[..., Any], more: Sequence[tuple[Sequence[str], Se
                     return False, f"request {number} (“{text}”, {state}) got {spelt(draft or [])}"
             return True, f"{len(texts)} requests, each with its own draft"
 
-        return Trial(asks, outcome, judge)
+        return Trial(asks, outcome, judge, weight)
 
-    cases = [*BATCHES, *(("Other batches", *case) for case in more)]
+    cases = [*BATCHES, *(("Other batches", *case, 3.0) for case in more)]
     return examine("Task 4, the bug", function, [trial(*case) for case in cases], wrong.BATCHES)

@@ -1,17 +1,15 @@
-"""The wrong answers to exercise 04 that people give, each with the sentence that explains it. They serve `examine`."""
+"""The wrong answers to exercise 04 that people give but for its trees, each with the sentence that explains it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-import torch
-
-from specdec_ref.core import DraftTree
 from specdec_ref.grading.examine import Suspect
 
-__all__ = ["BATCHES", "GRAMS", "LOOKUPS", "TREES", "counted", "found"]
+__all__ = ["BATCHES", "GRAMS", "LOOKUPS", "counted", "found"]
 
 Words = Sequence[str]
 Places = Callable[[Words, int], Iterable[int]]
+Lengths = Iterable[int] | None
 
 
 def latest(text: Words, n: int) -> Iterable[int]:
@@ -20,13 +18,19 @@ def latest(text: Words, n: int) -> Iterable[int]:
 
 
 def found(
-    text: Words, gamma: int, longest: int, shortest: int, places: Places = latest, lengths: Iterable[int] | None = None
+    text: Words,
+    gamma: int,
+    longest: int,
+    shortest: int,
+    places: Places = latest,
+    lengths: Lengths = None,
+    back: int = 0,
 ) -> list[str]:
-    """The lookup that is asked for, and, with other `places` and `lengths`, those that are not."""
+    """The lookup that is asked for, and, with other `places` and `lengths` or `back`, those that are not."""
     for n in range(min(longest, len(text) - 1), shortest - 1, -1) if lengths is None else lengths:
         for end in places(text, n):
             if list(text[end - n : end]) == list(text[len(text) - n :]):
-                return list(text[end : end + gamma])
+                return list(text[end - n * back : end + gamma])
     return []
 
 
@@ -36,7 +40,8 @@ LOOKUPS = (  # (text, gamma, longest, shortest) -> words
         lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(n, len(t))),
     ),
     Suspect(
-        "Short matches are tried first. A longer match is better evidence.",
+        "It takes the latest place where a *short* match ends: short lengths go first, or the loop over places is the "
+        "outer one. A longer match is better evidence, however far back it stands.",
         lambda text, g, most, least: found(text, g, most, least, lengths=range(least, min(most, len(text) - 1) + 1)),
     ),
     Suspect(
@@ -52,6 +57,22 @@ LOOKUPS = (  # (text, gamma, longest, shortest) -> words
         lambda text, g, most, least: found(text, g, most, least, lengths=[most] if most < len(text) else []),
     ),
     Suspect(
+        "The shortest match is never tried: a range ends before its end.",
+        lambda text, g, most, least: found(text, g, most, least + 1),
+    ),
+    Suspect(
+        "The text's very first place is never looked at: a match may begin at word 0.",
+        lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(len(t) - 1, n, -1)),
+    ),
+    Suspect(
+        "A match that overlaps the end of the text is not found. It need only end earlier: at the last word but one.",
+        lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(len(t) - n, n - 1, -1)),
+    ),
+    Suspect(
+        "Letters are compared, not words: the letters of “is” stand in “this”, the word does not.",
+        lambda text, g, most, least: _by_letters(text, g, most, least),
+    ),
+    Suspect(
         "`shortest` is ignored: a match that short was not to be trusted.",
         lambda text, g, most, least: found(text, g, most, 1),
     ),
@@ -61,72 +82,22 @@ LOOKUPS = (  # (text, gamma, longest, shortest) -> words
     ),
     Suspect(
         "It returns the match, too. The text has said that already: the guess begins behind it.",
-        lambda text, g, most, least: _with_match(text, g, most, least),
+        lambda text, g, most, least: found(text, g, most, least, back=1),
+    ),
+    Suspect(
+        "It copies from the match's beginning, which the text has said already: the guess begins behind the match.",
+        lambda text, g, most, least: found(text, g, most, least, back=1)[:g],
     ),
 )
 
 
-def _with_match(text: Words, gamma: int, longest: int, shortest: int) -> list[str]:
+def _by_letters(text: Words, gamma: int, longest: int, shortest: int) -> list[str]:
+    letters = " ".join(text)
     for n in range(min(longest, len(text) - 1), shortest - 1, -1):
-        for end in latest(text, n):
-            if list(text[end - n : end]) == list(text[-n:]):
-                return list(text[end - n : end + gamma])
+        match = " ".join(text[len(text) - n :])
+        if (place := letters[:-1].rfind(match)) >= 0:
+            return letters[place + len(match) :].split()[:gamma]
     return []
-
-
-Branches = Sequence[Sequence[int]]
-
-
-def _grown(
-    root: int, branches: Branches, nodes: int, *, key: Callable[[int, int, int], object], spare: int = 0
-) -> DraftTree:
-    """Node by node; a new one unless `key(branch, parent, token)` was seen before."""
-    tokens, parents, known = [root], [-1], dict[object, int]()
-    for number, branch in enumerate(branches):
-        at = 0
-        for token in branch:
-            mark = key(number, at, token)
-            if mark not in known:
-                if len(tokens) >= nodes + spare:
-                    break
-                known[mark] = len(tokens)
-                tokens.append(token)
-                parents.append(at)
-            at = known[mark]
-    return DraftTree(torch.tensor(tokens), torch.tensor(parents))
-
-
-def _padded(root: int, branches: Branches, nodes: int) -> DraftTree:
-    tree = _grown(root, branches, nodes, key=lambda number, at, token: (at, token))
-    missing = nodes - len(tree)
-    return DraftTree(
-        torch.tensor([*tree.token_list, *[0] * missing]), torch.tensor([*tree.parent_list, *[0] * missing])
-    )
-
-
-TREES = (  # (root, branches, nodes) -> DraftTree
-    Suspect(
-        "A beginning that several guesses share is repeated. Equal siblings are one outcome: they must be one node.",
-        lambda root, branches, nodes: _grown(root, branches, nodes, key=lambda number, at, token: (number, at, token)),
-    ),
-    Suspect(
-        "Nodes are told apart by their word alone. The same word after another beginning is another guess.",
-        lambda root, branches, nodes: _grown(root, branches, nodes, key=lambda number, at, token: token),
-    ),
-    Suspect(
-        "The budget counts the root: of n nodes, n - 1 are guesses.",
-        lambda root, branches, nodes: _grown(root, branches, nodes, key=lambda n, at, token: (at, token), spare=1),
-    ),
-    Suspect(
-        "The tree is filled up with pads. A pad below the root is a guess of token 0, and above temperature 0 it is "
-        "counted as one.",
-        _padded,
-    ),
-    Suspect(
-        "Only the first guess is in the tree. The others were to hang beside it.",
-        lambda root, branches, nodes: _grown(root, branches[:1], nodes, key=lambda n, at, token: (at, token)),
-    ),
-)
 
 
 def counted(texts: Sequence[Words], depth: int) -> Counter[tuple[str, ...]]:
@@ -163,6 +134,26 @@ GRAMS = (  # (texts, depth) -> counts
             for n in range(1, depth + 1)
         ),
     ),
+    Suspect(
+        "Near the end of a text `words[i : i + n]` has fewer than n words, and such a piece is counted once more.",
+        lambda texts, depth: Counter(
+            tuple(text[i : i + n]) for text in texts for i in range(len(text)) for n in range(1, depth + 1)
+        ),
+    ),
+    Suspect(
+        "Only the beginnings of texts are counted. An n-gram may begin at any word.",
+        lambda texts, depth: Counter(tuple(text[:n]) for text in texts for n in range(1, min(depth, len(text)) + 1)),
+    ),
+    Suspect(
+        "The last n-gram of each length is missing: a range ends before its end.",
+        lambda texts, depth: Counter(
+            tuple(text[i : i + n]) for text in texts for n in range(1, depth + 1) for i in range(len(text) - n)
+        ),
+    ),
+    Suspect(
+        "Only the last text is counted: the counts begin anew with each.",
+        lambda texts, depth: counted(texts[-1:], depth),
+    ),
 )  # fmt: skip
 
 
@@ -170,18 +161,38 @@ def _ready(texts: Sequence[Words], ready: Sequence[bool], gamma: int) -> list[li
     return [found(text, gamma, 4, 1) for text, is_ready in zip(texts, ready, strict=True) if is_ready]
 
 
-def _shipped(texts: Sequence[Words], ready: Sequence[bool], gamma: int) -> list[list[str]]:
-    drafts: list[list[str]] = [[] for _ in texts]
-    for i, draft in enumerate(_ready(texts, ready, gamma)):
-        drafts[i] = draft
-    return drafts
+def _counting(
+    text_of: Callable[[int, int], int], draft_of: Callable[[int, int], int]
+) -> Callable[..., list[list[str]]]:
+    """The loop that shipped; both functions say which of its two numbers is used: (place among the ready, request)."""
+
+    def propose(texts: Sequence[Words], ready: Sequence[bool], gamma: int) -> list[list[str]]:
+        drafts: list[list[str]] = [[] for _ in texts]
+        for i, number in enumerate(n for n in range(len(texts)) if ready[n]):
+            drafts[draft_of(i, number)] = found(texts[text_of(i, number)], gamma, 4, 1)
+        return drafts
+
+    return propose
+
+
+def _one_list(texts: Sequence[Words], ready: Sequence[bool], gamma: int) -> list[list[str]]:
+    return [[word for draft in _ready(texts, ready, gamma) for word in draft]] * len(texts)
 
 
 BATCHES = (  # (texts, ready, gamma) -> drafts
     Suspect(
         "This is still what shipped. Follow a batch in which a request that is not ready stands before one that is.",
-        _shipped,
+        _counting(lambda i, number: number, lambda i, number: i),
     ),
+    Suspect(
+        "Each draft goes to the right request, but is looked up in the text of another.",
+        _counting(lambda i, number: i, lambda i, number: number),
+    ),
+    Suspect(
+        "Text and draft now agree, but the place among the ready ones is not the request's number: others get them.",
+        _counting(lambda i, number: i, lambda i, number: i),
+    ),
+    Suspect("All requests hold one and the same list: `[[]] * n` makes no n lists.", _one_list),
     Suspect("Only the ready requests get an answer. There must be a draft for each, if an empty one.", _ready),
     Suspect(
         "Requests that are not ready get a draft as well: their prompt is not read yet.",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from specdec_ref.grading.report import UNWRITTEN, Case, Report
 
-__all__ = ["CLOSE", "Suspect", "Trial", "Trouble", "attempt", "examine", "numbers", "same"]
+__all__ = ["CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "numbers", "same"]
 
 CLOSE = 1e-9  # float64 sums of a few hundred products are far closer; a wrong rule is far off
 
@@ -113,6 +113,11 @@ def _sentence(error: Exception) -> str:
     return f"it raised {type(error).__name__}{where}: {' '.join(str(error).split())}"
 
 
+def described(value: Any) -> str:
+    """What a learner's function returned, in words."""
+    return "None, as a function without `return` does" if value is None else f"{type(value).__name__} {value!r}"
+
+
 def numbers(values: Any, count: int) -> list[float]:
     """What came back, as a list of `count` numbers. Raises Trouble if it is something else."""
     try:
@@ -121,7 +126,7 @@ def numbers(values: Any, count: int) -> list[float]:
         found = []
     if len(found) != count:
         wanted = "a number was" if count == 1 else f"{count} numbers were"
-        raise Trouble(f"it returned {type(values).__name__} {values!r}, and {wanted} expected")
+        raise Trouble(f"it returned {described(values)}, and {wanted} expected")
     return found
 
 

@@ -24,6 +24,11 @@ class Case:
     says: str
     weight: float = 1.0
 
+    @property
+    def counts(self) -> str:
+        """Its weight in words; nothing where it is an ordinary one."""
+        return {1.0: "", 0.5: " (counts half)"}.get(self.weight, f" (counts {self.weight:g} times)")
+
 
 class Credit(float):
     """Points of a graded cell. Its text is the bare number, since nbgrader reads that; a page shows a sentence."""
@@ -70,7 +75,9 @@ class Report:
         if self._unwritten:
             return f"{self._heading()}. {FIRST}"
         lines = [self._heading()]
-        lines += [f"  {'holds' if case.passed else 'FAILS'}  {case.asks}: {case.says}" for case in self.cases]
+        lines += [
+            f"  {'holds' if case.passed else 'FAILS'}  {case.asks}{case.counts}: {case.says}" for case in self.cases
+        ]
         return "\n".join(lines + [f"  Likely reason: {reason}" for reason in self.reasons])
 
     def _repr_html_(self) -> str:
@@ -79,7 +86,7 @@ class Report:
         rows = "".join(
             f"<tr><td style='color:{PALETTE['accepted' if case.passed else 'rejected']};white-space:nowrap;"
             f"vertical-align:top'><b>{'✓ holds' if case.passed else '✗ fails'}</b></td>"
-            f"<td style='text-align:left'><b>{escape(case.asks)}:</b> {escape(case.says)}</td></tr>"
+            f"<td style='text-align:left'><b>{escape(case.asks)}{case.counts}:</b> {escape(case.says)}</td></tr>"
             for case in self.cases
         )
         reasons = "".join(f"<p><b>Likely reason.</b> {escape(reason)}</p>" for reason in self.reasons)
