@@ -28,6 +28,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from specdec_ref.bench.acceptance import decode
 from specdec_ref.bench.calibrate import calibrate, controller, costs_of, rising
 from specdec_ref.bench.command import command_parser, print_row
 from specdec_ref.bench.rows import runs
@@ -45,6 +46,7 @@ from specdec_ref.session import Session
 __all__ = ["CLOSE", "Clock", "Line", "Method", "main", "predicted", "reason", "summary", "with_tau"]
 
 CLOSE = 0.10  # how far off a prediction may be
+SHARED = ("trie", "hybrid")  # their rows learn from each other
 LENGTHS = (32, 64, 128, 256, 512)  # of prompts whose prefill is timed
 
 
@@ -141,16 +143,18 @@ class Bench:
         costs = costs_of(self.session, method.drafter, self.drafters[method.drafter], method.budget)
         return Clock(self.step, self.plain, self.prefill[method.drafter], costs)
 
-    def answers(self, method: Method, prompts: Sequence[Sequence[int]], tokens: int) -> list[Generation]:
-        """As `specdec bench` runs it at batch 1: each prompt alone, nothing learnt from the others."""
+    def answers(self, method: Method, prompts: Sequence[str], tokens: int) -> list[Generation]:
+        """As `specdec bench` runs it at batch 1. Where rows know nothing of each other a batch counts the same."""
         drafter, control, budget = self.drafters[method.drafter], None, method.budget
+        if not method.adaptive and method.drafter not in SHARED:
+            return decode(self.session, drafter, prompts, budget=budget, tokens=tokens)
         if method.adaptive:
             control, budget = controller("optimal", self.session, method.drafter, drafter, budget)
         engine = self.session.engine(drafter, budget=budget, limits=self.session.limits(tokens), control=control)
         found = []
         for seed, prompt in enumerate(prompts):
             forget(drafter)
-            found += engine.generate([prompt], [seed])
+            found += engine.generate([self.session.encode(prompt)], [seed])
         return found
 
     def _answer(self, prompt: Sequence[int], tokens: int) -> Generation:
@@ -201,10 +205,10 @@ def _predictions(
 ) -> Iterator[dict[str, Any]]:
     """A row a cell."""
     for row, method in tqdm(cells, desc="dev split", mininterval=0.5):
-        texts = [bench.session.encode(p.prompt) for p in load_prompts([row["task"]], "dev", file=HELD_OUT)[:prompts]]
-        answers = bench.answers(method, texts, tokens)
+        texts = [p.prompt for p in load_prompts([row["task"]], "dev", file=HELD_OUT)[:prompts]]
+        answers, lengths = bench.answers(method, texts, tokens), [len(bench.session.encode(text)) for text in texts]
         stats = RunStats.from_records([record for answer in answers for record in answer.records])
-        promise, share = predicted(bench.clock(method), [len(text) for text in texts], answers)
+        promise, share = predicted(bench.clock(method), lengths, answers)
         found = {
             **{key: row[key] for key in ("task", "method", "setting", "dtype", "tau", "ci_low", "ci_high")},
             "tau_dev": stats.tau, "positions": [round(n / stats.rounds, 3) for n in stats.accepted_per_position],
