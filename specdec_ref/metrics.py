@@ -84,7 +84,7 @@ class RunStats:
             f"rounds {self.rounds}, tokens {self.tokens}, "
             f"tau {self.tau:.2f} [SGLang accept len, vLLM mean acceptance length], "
             f"alpha {self.alpha:.2f}, accepted/drafted {self.accepted}/{self.drafted} = {self.acceptance_rate:.2f} "
-            f"[SGLang accept rate, vLLM draft acceptance rate], per position [{positions}]"
+            f"[vLLM draft acceptance rate], per position [{positions}]"
             + (f", LOSSY: {self.distortion / self.tokens:.3f} total variation a token" if self.distortion else "")
         )
 
