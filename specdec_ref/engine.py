@@ -156,9 +156,12 @@ class SpecEngine:
     def _depths(self, rows: Sequence[int]) -> list[int]:
         """How deep each row may draft: as the controller wants, but not past the last token it may emit.
 
-        One of a round's tokens is always the target's own. Nothing here has seen a guess of this round.
+        One of a round's tokens is always the target's own. Nothing here has seen a guess of this round. With a
+        controller the first round drafts nothing: the prefill has its token ready, without a forward.
         """
         most = self.budget.depth
+        if self.control and self._roots is not None:
+            most = 0
         wanted = self.control.depths(rows, most) if self.control else [most] * len(rows)
         return [min(most, depth, r.remaining - 1) for depth, r in zip(wanted, self.requests, strict=True)]
 

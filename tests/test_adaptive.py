@@ -51,7 +51,7 @@ def engine_of(control: LengthControl | None, budget: DraftBudget, **settings: ob
     return kind(Target(TableLM(3, seed=1)), drafter, budget=budget, sampling=SAMPLED, limits=limits, control=control)
 
 
-def law_error(engine: SpecEngine, tokens: int = 3, rounds: int = 3) -> float:
+def law_error(engine: SpecEngine, tokens: int = 4, rounds: int = 4) -> float:
     emitted = engine_law(engine, PROMPT, tokens, rounds)
     wanted = table_law(TableLM(3, seed=1), PROMPT, tokens, SAMPLED)
     assert sum(emitted.values()) == pytest.approx(1.0, abs=1e-12)
@@ -169,7 +169,8 @@ def test_every_row_drafts_as_deep_as_it_may() -> None:
         Target(TableLM(3, seed=1)), drafter, budget=DraftBudget(2), limits=Limits(max_new_tokens=9), control=Rows()
     )
     engine.generate([PROMPT] * 3)
-    assert seen[0] == [(0, 1), (1, 2), (2, 2)]  # the third wants 3, the budget says 2
+    assert seen[0] == [(0, 0), (1, 0), (2, 0)], "the prefill has these tokens ready"
+    assert seen[1] == [(0, 1), (1, 2), (2, 2)]  # the third wants 3, the budget says 2
     assert all(depth <= 2 for batch in seen for _, depth in batch)
 
 

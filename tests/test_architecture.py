@@ -23,14 +23,26 @@ LEVELS = (
     {"models", "verifiers", "cost_model"},
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
     {"engine", "session", "training"},
-    {"laws", "bench", "choose", "exporters", "plots", "plots_rates", "plots_tree", "trace", "replay", "exposition", "grading"},
+    {
+        "laws",
+        "bench",
+        "choose",
+        "exporters",
+        "plots",
+        "plots_rates",
+        "plots_tree",
+        "trace",
+        "replay",
+        "exposition",
+        "grading",
+    },
     {"cli", "widgets"},
 )
 CORE = {
     "core", "engine", "config", "sampling", "randomness", "request", "baseline", "adaptive", "metrics", "cost_model",
     "laws", "choose", "models", "trees", "drafters", "verifiers",
 }  # fmt: skip
-MAX_CORE_LINES, MAX_KERNEL_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 3660, 1200, 300, 40
+MAX_CORE_LINES, MAX_KERNEL_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 3665, 1200, 300, 40
 
 # Who alone may import what: one place to look when the other project changes.
 OWNERS = {"triton": "kernels/", "ipywidgets": "widgets/", "matplotlib": "plots", "nbgrader": "grading/"}
