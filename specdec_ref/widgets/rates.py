@@ -62,7 +62,8 @@ def rate_view(
     html = (
         f"<p>Drafts of {length}: <b>tau = {tau:.2f}</b> tokens a round, which takes {length} &times; {c:.2f} + "
         f"v({length + 1}) = <b>{cost:.2f}</b> plain steps: <b>{tau / cost:.2f}</b> times plain. {answer}</p>"
-        f"<p>Accepted: {alpha:.0%} of the drafts tested (alpha), {rate} (the engines' accept rate).</p>"
+        f"<p>Accepted: {alpha:.0%} of the drafts tested (alpha), {rate} (the engines' accept rate). "
+        f"Checking {MOST + 1} tokens would take {v(MOST + 1):.2f} steps.</p>"
     )
     lengths, widths = list(range(MOST + 1)), list(range(1, MOST + 2))
     curve = [speedup(expected_tau(alpha, g), g, c, v) for g in lengths]
@@ -81,8 +82,8 @@ def rate_explorer(
 
     `alpha`, `gamma`, `c`: where the sliders start; those of the verify curve start at its best fit.
     """
-    bent = fitted(prices) if prices else (KNOBS[3].value, KNOBS[4].value)
-    first = (alpha, gamma, c, *bent)
+    flat, slope = fitted(prices) if prices else (KNOBS[3].value, KNOBS[4].value)
+    first = (alpha, gamma, c, flat, max(KNOBS[4].step, slope))  # without a slope the slider before it does nothing
     knobs = [replace(knob, value=_on(knob, value)) for knob, value in zip(KNOBS, first, strict=True)]
     return Explorer.build(knobs, lambda *at: rate_view(*at, points=points, prices=prices))
 
