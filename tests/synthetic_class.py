@@ -137,7 +137,7 @@ def main() -> int:
     known = write(folder / "in", list(students(course, EXERCISES)))
     specdec = [sys.executable, "-m", "specdec_ref.cli", "grade"]
     began = perf_counter()
-    done = subprocess.run([*specdec, "class", str(folder / "in"), "--course", str(course), "--jobs", args.jobs, "--cell-seconds", "30"], check=False)  # fmt: skip
+    done = subprocess.run([*specdec, "class", str(folder / "in"), "--course", str(course), "--jobs", args.jobs, "--cell-seconds", "20"], check=False)  # fmt: skip
     seconds = perf_counter() - began
     report = subprocess.run([*specdec, "report", "--json", "--course", str(course)], check=True, capture_output=True, text=True)  # fmt: skip
     wrong = list(differences(known, [json.loads(line) for line in report.stdout.splitlines()]))

@@ -6,6 +6,7 @@ time by the clock, disk, memory and processes of all that the notebook started a
 import json
 import os
 import shutil
+import site
 import subprocess
 import sys
 import tempfile
@@ -175,6 +176,7 @@ def _command(scratch: Path, allowance: Allowance, boxed: bool, command: list[str
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]), "LANG": "C.UTF-8",
             "HOME": str(scratch / "home"), "TMPDIR": str(scratch / "tmp"), "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "NBGRADER_EXECUTION": "autograde",
+            "PYTHONUSERBASE": site.getuserbase(),
             **environment,
         },
     }  # fmt: skip
