@@ -30,7 +30,7 @@ __all__ = ["Entry", "EntryError", "EntryLimits"]
 
 _BUFFER_BYTES = MAX_NODES * 300_000 * 8  # rows of p in float64; only pages that are written to exist
 _LINE_BYTES = 16_000_000
-_START_SECONDS = 120.0
+_START_SECONDS, _SLICE = 120.0, 1.0
 
 
 class EntryError(Trouble):
@@ -59,7 +59,7 @@ class Entry:
         self._control, theirs = socket.socketpair()
         buffer = _buffer(self._scratch)
         self._rows = mmap.mmap(buffer, _BUFFER_BYTES)
-        self._pending = b""
+        self._pending, self._left = b"", 0.0
         descriptors = (theirs.fileno(), buffer)
         numbers = [*descriptors, self._limits.cpu_seconds, self._limits.memory_bytes]
         self._process = subprocess.Popen(
@@ -97,8 +97,8 @@ class Entry:
                 "prompt": list(prompt), "max_new_tokens": max_new_tokens, "eos": sorted(eos), "length": model.length,
                 "vocab_size": model.vocab_size, "temperature": model.temperature,
             })  # fmt: skip
-            deadline = time.monotonic() + self._limits.call_seconds
-            while (message := self._receive(deadline)).get("call") != "done":
+            self._left = self._limits.call_seconds
+            while (message := self._receive()).get("call") != "done":
                 self._send(self._answer(message, model, rng))
             return _tokens(message.get("tokens"))
         finally:
@@ -145,7 +145,8 @@ class Entry:
         raise EntryError("it sent a message that is none of the adapter's")
 
     def _expect(self, call: str) -> None:
-        message = self._receive(time.monotonic() + _START_SECONDS)
+        self._left = _START_SECONDS
+        message = self._receive()
         if message.get("call") != call:
             raise EntryError(str(message.get("why", "it spoke out of turn")))
 
@@ -156,16 +157,22 @@ class Entry:
         except OSError as error:
             raise EntryError(self._death()) from error
 
-    def _receive(self, deadline: float) -> dict[str, Any]:
-        """The next message: data, never code."""
+    def _receive(self) -> dict[str, Any]:
+        """The next message: data, never code. Time is counted in slices, so that a machine that slept does no harm."""
         while b"\n" not in self._pending:
+            started = time.monotonic()
             try:
-                self._control.settimeout(max(deadline - time.monotonic(), 1e-3))
+                self._control.settimeout(_SLICE)
                 chunk = self._control.recv(65536)
-            except TimeoutError as error:
-                raise EntryError("it gave no answer in time") from error
+            except TimeoutError:
+                chunk = None
             except OSError as error:
                 raise EntryError(self._death()) from error
+            self._left -= min(time.monotonic() - started, _SLICE)
+            if self._left <= 0:
+                raise EntryError("it gave no answer in time")
+            if chunk is None:
+                continue
             if not chunk or len(self._pending) > _LINE_BYTES:
                 raise EntryError(self._death())
             self._pending += chunk
