@@ -78,6 +78,24 @@ def test_a_run_becomes_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| float32 | editing |  | 1.40 (eagle) |  | 4.00 (ngram) |" in text
 
 
+def test_adaptive_is_compared_with_the_best_setting_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = ABOUT | {"command": "specdec bench --all-settings --json"}
+    speeds = {"plain": 1.0, "eagle, gamma 2": 1.2, "eagle, gamma 4": 1.5, "eagle adaptive, up to 12": 1.35,
+              "draft, gamma 2": 0.8, "draft adaptive, up to 12": 0.98, "useless adaptive, up to 12": 0.97}  # fmt: skip
+    rows = [row("all", method, speed) for method, speed in speeds.items()]
+    rows += [
+        row(task, method, speed - less)
+        for method, speed in speeds.items()
+        for task, less in (("code", 0), ("chat", 0.1))
+    ]
+    monkeypatch.setattr(page, "runs", lambda name: [(about, rows)] if name == "tasks" else [])
+    text = page.page()
+    assert "| float32, wall | eagle | eagle, gamma 4 | 1.50 | 1.35 | 0.90 | 1.25 |" in text
+    assert "| float32, wall | draft | draft, gamma 2 | 0.80 | 0.98 | 0.98 | 0.88 |" in text  # not to draft was better
+    assert "| float32, wall | useless | not run |  | 0.97 |  | 0.87 |" in text
+    assert "| float32 | code | 2 to 3 |" not in text
+
+
 def test_what_was_not_measured_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(name: str) -> Any:
         raise FileNotFoundError(name)
