@@ -16,7 +16,7 @@ def _page(
     body = f"""
     p = "vllm:spec_decode_num_"
     r, d, a = page[p + "drafts_total"], page[p + "draft_tokens_total"], page[p + "accepted_tokens_total"]
-    counts = [page[key] for key in sorted(page) if "per_pos" in key]
+    counts = [page[key] for key in page if "per_pos" in key]
     return {tau}, {rate}, {shares}
     """
     return _read(name, told, body)
@@ -66,6 +66,9 @@ ANSWERS = (
           shares="[c / b if b else 0.0 for c, b in zip(counts, [r, *counts])]"),
     _page("of accepted", "divided by all accepted tokens", shares="[c / a if a else 0.0 for c in counts]"),
     _page("rate plus one", "accept rate plus one", tau="1 + a / d"),
+    _page("of proposed", "divided by proposed tokens", shares="[c / d for c in counts]"),
+    _page("sorted as words", "sorted as words", shares="[page[k] / r for k in sorted(page) if 'per_pos' in k]"),
+    _page("three positions", "11 numbers were expected", shares="[c / r for c in counts[:3]]"),
     _triple("drafts for nodes", "is the number of drafts here", BOTH, "(depth, topk, nodes or depth)"),
     _triple("a step too many", "steps are one too many", "", "(depth + 1, topk, nodes or chain)"),
     _triple("anything goes", "Nothing is refused", "", GIVEN),
@@ -73,6 +76,32 @@ ANSWERS = (
     _triple("chains only", "Only chains are checked", CHAIN, GIVEN),
     _triple("no trees", "SGLang verifies trees", "if nodes not in (None, chain):\n    raise ValueError('no')", GIVEN),
     _triple("a node too many", "without the root", "", "(depth, topk, chain if nodes is None else nodes + 1)"),
+    _triple("a full tree", "A full tree is counted", BOTH.replace("> most", "> sum(topk**i for i in range(depth + 1))"), GIVEN),
+    _triple("topk a step", "topk nodes a step are counted", BOTH.replace("> most", "> 1 + depth * topk"), GIVEN),
+    _triple("largest refused", "The largest tree itself is refused", BOTH.replace("> most", ">= most"), GIVEN),
+    _triple("root not in the limit", "The largest tree itself is refused", BOTH.replace("> most", "> most - 1"), GIVEN),
+    _triple("steps from nodes", "taken from the number of nodes", BOTH, "((nodes or chain) - 1, topk, nodes or chain)"),
+    _triple("returned", "is raised, not returned", BOTH.replace("raise ", "return "), GIVEN),
+    _pick("margin forgotten", "margin is not asked for", end='best[:2] if best[2] > 1 else ("none", 0)'),
+    _pick("margin on top", "added to 1", end='best[:2] if best[2] >= 1 + margin else ("none", 0)'),
+    _pick("one draft paid", "A round pays for one draft", cost="share * (c + v(g + 1)) + 1 - share"),
+    _pick("last length", "longest length is never tried", lengths="range(1, len(alive))"),
+    _pick("silent rounds free", "Rounds without a draft cost nothing", cost="share * (g * c + v(g + 1))"),
+    _pick("drafts always paid", "Drafts are paid for in every round", cost="g * c + share * v(g + 1) + 1 - share"),
+    _pick("mean of ratios", "Two speed-ups are averaged", tau="(share + sum(alive[:g])) / (g * c + v(g + 1)) + 1 - share",
+          cost="1"),
+    _pick("share twice", "multiplied by `share` once more", tau="1 + share * sum(alive[:g])"),
+    _choose("last drafter", "judged by itself", """
+        chosen = ("none", 0)
+        for name, (alive, c, share) in drafters.items():
+            best = margin
+            for g in range(1, len(alive) + 1):
+                gain = (1 + sum(alive[:g])) / (share * (g * c + v(g + 1)) + 1 - share)
+                if gain > best:
+                    best, chosen = gain, (name, g)
+        return chosen
+        """),
+    _pick("products", "They are products already", tau="1 + sum(__import__('math').prod(alive[:j]) for j in range(1, g + 1))"),
     _pick("the longest", "The longest draft is taken", lengths="[len(alive)]"),
     _pick("free checks", "v is left out", cost="share * (g * c + 1) + 1 - share"),
     _pick("free drafts", "c is left out", cost="share * v(g + 1) + 1 - share"),
@@ -92,6 +121,14 @@ ANSWERS = (
     _metrics("root drafted", "one fewer is drafted.", """
         n = len(emitted)
         return sum(emitted) / n, (sum(emitted) - n) / n / num_draft_tokens
+        """),
+    _metrics("one bonus", "One bonus is taken off", """
+        n = len(emitted)
+        return sum(emitted) / n, (sum(emitted) - 1) / n / (num_draft_tokens - 1)
+        """),
+    _metrics("bonus twice", "counted twice in the length", """
+        n = len(emitted)
+        return sum(emitted) / n + 1, (sum(emitted) - n) / n / (num_draft_tokens - 1)
         """),
     _metrics("cut off", "cut off at 1", """
         mean = sum(emitted) / len(emitted)

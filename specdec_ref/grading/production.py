@@ -20,8 +20,8 @@ __all__ = ["choice", "flags", "metrics", "reading"]
 
 Rounds = Sequence[int]  # accepted drafts of each round
 
-RUNS: tuple[Rounds, ...] = ((3, 0, 1, 3, 0), (0, 0, 0), (2, 2, 2, 2))
-DEPTH = 3
+RUNS: tuple[Rounds, ...] = ((3, 0, 1, 3, 0), (0, 0, 0), (11, 2, 5))
+DEPTH = 3  # drafts a round, unless more of them were accepted
 
 
 def run_of(accepted: Rounds, depth: int = DEPTH) -> RunStats:
@@ -33,10 +33,11 @@ def reading(function: Callable[..., Any], runs: Sequence[Rounds] = RUNS) -> Repo
     """Of `function(page)`: (tau, accepted over proposed, [share of rounds that accepted draft 1, 2, ...])."""
 
     def trials(accepted: Rounds) -> list[Trial]:
-        stats = run_of(accepted)
-        page = {k: v for k, v in parse(exposition(stats, DraftBudget(DEPTH))).items() if k.startswith("vllm:")}
+        depth = max(DEPTH, *accepted)
+        stats = run_of(accepted, depth)
+        page = {k: v for k, v in parse(exposition(stats, DraftBudget(depth))).items() if k.startswith("vllm:")}
         shares = [count / stats.rounds for count in stats.accepted_per_position]
-        about = f"rounds that accepted {', '.join(map(str, accepted))} of {DEPTH} drafts"
+        about = f"rounds that accepted {', '.join(map(str, accepted))} of {depth} drafts"
 
         def part(which: int, count: int) -> Callable[[Any], Any]:
             def outcome(code: Any) -> Any:
@@ -66,14 +67,23 @@ def _equals(right: Sequence[float]) -> Callable[[Any], tuple[bool, str]]:
         gave = f"it gave {', '.join(f'{value:.4g}' for value in came)}"
         if same(list(came), list(right)):
             return True, f"{gave}, as counted"
-        return False, f"{gave}, and the rounds were counted otherwise"
+        return False, f"{gave}; counting in those rounds gives something else"
 
     return judge
 
 
 Budget = tuple[int, int, int | None]  # depth, children of a node, nodes; None: not said
 
-BUDGETS: tuple[Budget, ...] = ((5, 1, None), (3, 1, 4), (3, 4, 12), (3, 1, 8), (2, 2, 9))
+BUDGETS: tuple[Budget, ...] = (
+    (5, 1, None),
+    (3, 1, 4),
+    (3, 4, 12),
+    (3, 2, 10),
+    (3, 2, 11),
+    (3, 1, 8),
+    (3, 2, 12),
+    (2, 2, 9),
+)
 NAMES = ("--speculative-num-steps", "--speculative-eagle-topk", "--speculative-num-draft-tokens")
 
 
@@ -83,6 +93,8 @@ def flags(function: Callable[..., Any], budgets: Sequence[Budget] = BUDGETS) -> 
     def outcome(budget: Budget) -> Callable[[Any], Any]:
         def run(code: Any) -> Any:
             came = attempt(_refusing(code), *budget)
+            if isinstance(came, Exception):
+                raise Trouble(f"it returned a {type(came).__name__}: an error is raised, not returned")
             if came != "refused" and not (isinstance(came, Mapping) and set(came) == set(NAMES)):
                 raise Trouble(f"it returned {came!r}, and a dict with the keys {', '.join(NAMES)} was expected")
             return came if came == "refused" else dict(came)
@@ -148,6 +160,9 @@ OFFERS: tuple[tuple[str, Drafters, float], ...] = (
     ("a large batch", {"head": ((0.56, 0.30, 0.18, 0.11), 0.08, 1.0), "copies": ((0.05, 0.02), 0.0, 0.2)}, 0.9),
     ("a dear draft", {"model": ((0.8, 0.7, 0.6), 0.55, 1.0), "head": ((0.5, 0.3, 0.2), 0.05, 1.0)}, 0.05),
     ("a small gain", {"head": ((0.3, 0.05), 0.15, 1.0)}, 0.12),
+    ("two close ones", {"head": ((0.66, 0.30), 0.05, 1.0), "copies": ((0.2, 0.19, 0.18), 0.0, 0.25)}, 0.4),
+    ("good drafts", {"head": ((0.9, 0.8, 0.3), 0.05, 1.0)}, 0.1),
+    ("silent half of the time", {"model": ((0.4, 0.3), 0.2, 0.5), "head": ((0.4,), 0.07, 1.0)}, 0.05),
 )
 MARGIN = 1.05
 
@@ -214,6 +229,7 @@ def metrics(
             f"{('length', 'rate')[which]}, rounds of {', '.join(map(str, emitted))} tokens, {nodes} nodes",
             outcome,
             judge,
+            weight=(1.0, 3.0)[which],
         )
 
     trials = [trial(which, *run) for run in runs for which in (0, 1)]
