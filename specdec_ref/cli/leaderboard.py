@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,12 @@ def _measured(args: argparse.Namespace, names: dict[str, Path]) -> "Any":
         for name, path in names.items():
             seed = secrets.randbits(31) if args.seed is None else args.seed
             arena = Arena(session.target, session.eos, fresh_prompts(session, args.prompts + 1, seed), args.tokens)
-            row = _row(name, path, arena, seed, lambda text, name=name: status.update(f"{name}: {text}"))
+            row = _row(name, path, arena, seed, partial(_told, status, name))
             yield row | about | {"seed": seed, "prompts": args.prompts, "tokens": args.tokens}
+
+
+def _told(status: Any, name: str, text: str) -> None:
+    status.update(f"{name}: {text}")
 
 
 def _row(name: str, path: Path, arena: "Any", seed: int, tick: Callable[[str], None]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def _loaded(job: dict[str, Any]) -> Callable[[], Any]:
         return ours
     for name in [name for name in sys.modules if name.partition(".")[0] == "specdec_ref"]:
         del sys.modules[name]
-    sys.meta_path.insert(0, _NotHere())  # type: ignore[arg-type]  # a finder needs no more than find_spec
+    sys.meta_path.insert(0, _NotHere())
     space: dict[str, Any] = {"__name__": "entry", "torch": torch}
     exec(compile(job["source"], "<entry>", "exec"), space)
     if CLASS not in space:
