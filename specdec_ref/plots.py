@@ -76,7 +76,8 @@ def render(figure: Figure, alt: str, *, fit: bool = False) -> Picture:
 def _figure(width: float = 7.2, height: float = 3.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
-    figure.subplots_adjust(left=0.75 / width, right=1 - 0.12 / width, top=1 - 0.12 / height, bottom=0.5 / height)
+    figure.subplots_adjust(left=0.85 / width, right=1 - 0.12 / width, top=1 - 0.12 / height, bottom=0.5 / height)
+    axes.yaxis.set_label_coords(-0.65 / (width - 0.97), 0.5)  # however long the numbers: behind a slider nothing jumps
     return figure, axes
 
 
@@ -103,6 +104,8 @@ def lines(
             axes.annotate(mark[1], (mark[0], 1.0), (4, -2), xycoords=("data", "axes fraction"), va="top", fontsize=9,
                           textcoords="offset points", color=GREY)  # fmt: skip
         _scales(axes, log)
+        if mark is not None and "y" not in log:
+            axes.set_ylim(top=1.12 * axes.get_ylim()[1])  # its words stand above the curves
         if all(isinstance(place, int) for at, _ in curves.values() for place in at) and "x" not in log:
             axes.locator_params(axis="x", integer=True)  # positions: there is no 1.5th
         if top is not None:
@@ -138,7 +141,8 @@ def bars(
         figure, axes = _figure(height=0.55 + 0.42 * len(values))
         paint = [_colour(colour) for colour in colours or ["target"] * len(values)]
         drawn = axes.barh(list(values), list(values.values()), color=paint, height=0.62)
-        axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=4)
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # the guide passes behind a number
+        axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=4, bbox=ground)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
@@ -154,7 +158,8 @@ def overlap(
 ) -> Picture:
     """Target p and draft q side by side, their common part hatched; `emitted`: measured frequencies as black dots."""
     with rc_context(_STYLE):
-        figure, axes = _figure()
+        figure, axes = _figure(height=3.3)
+        figure.subplots_adjust(top=0.88)
         at = range(len(p))
         common = [min(a, b) for a, b in zip(p, q, strict=True)]
         axes.bar([i - 0.2 for i in at], p, 0.4, color=PALETTE["target"], label="p, the target's law")
@@ -166,9 +171,11 @@ def overlap(
         if emitted is not None:
             axes.plot([i - 0.2 for i in at], emitted, "o", color="black", markersize=4, label="emitted, simulated")
         axes.set_xticks(list(at), list(names))
-        axes.set(xlabel="token", ylabel="probability")
+        highest = max(*p, *q, *(emitted or ()))
+        axes.set(xlabel="token", ylabel="probability", ylim=(0, 0.4 if highest < 0.4 else 1.05))  # two scales, no more
         axes.grid(axis="x", visible=False)
-        axes.legend()
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.03, 1.0), ncols=4, columnspacing=1.0, handlelength=1.2,
+                    handletextpad=0.5)  # fmt: skip
         return render(figure, alt)
 
 

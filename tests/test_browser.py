@@ -1,9 +1,10 @@
-"""The chapters in a real JupyterLab and a real browser: every slider moved by keyboard and by mouse.
+"""The chapters in a real JupyterLab and a real browser: every slider moved by keyboard and by mouse, in light and dark.
 
-One page a chapter: open, run, no error, then for each slider arrow keys and one drag, after each of which the numbers
-and the picture below must have changed. The first three chapters run whole, as a reader runs them. Of the later ones
-only the cells run that their widgets need (nbval runs all of them anyway): CHAPTERS=whole runs everything here as well.
-Screenshots are kept in build/browser/: each chapter from top to bottom, each widget before and after.
+One page a chapter: open, run, no error in a cell or on the console, then for each slider arrow keys and one drag, after
+each of which the numbers and the picture below must have changed; in the light theme and in the dark one all text that
+comes from us must stand out from its ground. Chapter 00 runs whole, as a reader runs it. Of the others only the cells
+run that their widgets need (nbval runs all of them anyway): CHAPTERS=whole runs everything here as well.
+Screenshots are kept in build/browser/: each chapter from top to bottom, each widget before and after, in both themes.
 Needs Chromium (Debian's, or the one that CHROMIUM names) and Playwright; elsewhere the reason is printed.
 """
 
@@ -23,21 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import CHROMIUM, MISSING_BROWSER, listen, unreadable
 
 ROOT = Path(__file__).parent.parent
 SHOTS = ROOT / "build" / "browser"
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-MISSING = [
-    name
-    for name, there in (
-        ("Chromium (Debian: apt-get install chromium)", CHROMIUM),
-        ("Playwright (pip install playwright)", find_spec("playwright")),
-        ("JupyterLab (the extra `notebooks`)", find_spec("jupyterlab")),
-    )
-    if not there
-]
-RUN_WHOLE = {path.stem for path in CHAPTERS[:3]}
+MISSING = MISSING_BROWSER + ([] if find_spec("jupyterlab") else ["JupyterLab (the extra `notebooks`)"])
+RUN_WHOLE = {CHAPTERS[0].stem}
+OURS = ".jp-RenderedHTML, .widget-html-content, .widget-label, .jp-RenderedText, .jp-RenderedMarkdown"
 CHAPTER_MS = 900_000  # a chapter takes a minute on a quiet machine, more where other jobs run
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -52,6 +46,7 @@ RUN = """cells => {
     for (const cell of cells) {
       notebook.activeCellIndex = cell;
       notebook.deselectAll();
+      await app.commands.execute('notebook:clear-cell-output');
       await app.commands.execute('notebook:run-cell');
     }
     window.finished = true;
@@ -62,12 +57,13 @@ RAN = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell =>
 READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 WIDE = "window.jupyterapp.shell.collapseLeft()"
 TOP = "document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0"
-CLEAR = "window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')"
+THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+IN_THEME = "light => document.body.dataset.jpThemeLight === light"
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A JupyterLab on copies of the chapters; yields a URL with `{}` for the notebook's name."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab on copies of the chapters: a URL with `{}` for the notebook's name, and where the copies are."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "docs", folder / "docs")
     (folder / "notebooks").mkdir()
@@ -95,7 +91,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
         try:
             _wait_until_up(f"http://127.0.0.1:{port}/api/status?token={token}", server)
-            yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?token={token}&reset"
+            yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}?token={token}&reset", folder / "notebooks"
         finally:
             server.terminate()
             server.wait(30)
@@ -153,34 +149,73 @@ def test_only_what_a_widget_needs() -> None:
     assert needed(cells) == [0, 2, 4, 5]
 
 
+@pytest.mark.skipif(bool(MISSING_BROWSER), reason=f"needs {', '.join(MISSING_BROWSER)}")
+def test_what_a_page_may_not_do(browser: Any) -> None:
+    """The two checks that all pages go through see what they are for."""
+    page = browser.new_page()
+    complaints = listen(page)
+    page.set_content(
+        "<script>console.error('wrong')</script><script>gone()</script><img src='http://127.0.0.1:9/x.png'>"
+        "<p style='color: #888'>enough</p><p style='color: #aaa'>pale</p>"
+        "<div style='background: #111'><p style='background: rgba(0, 0, 0, 0.5); color: #0044aa'>dark</p></div>"
+    )
+    page.wait_for_timeout(200)
+    assert {word for word in ("wrong", "gone", "x.png") if any(word in text for text in complaints)} == {
+        "wrong",
+        "gone",
+        "x.png",
+    }
+    assert [text.rpartition(": ")[2] for text in unreadable(page, "body")] == ["pale", "dark"]
+    page.close()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f"the browser test needs {', '.join(MISSING)}")
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_a_chapter_runs_and_its_sliders_move(chapter: Path, lab: str, browser: Any) -> None:
-    cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
+def test_a_chapter_runs_and_its_sliders_move(chapter: Path, lab: tuple[str, Path], browser: Any) -> None:
+    url, copies = lab
+    cells = json.loads((copies / chapter.name).read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) if cell["cell_type"] == "code" else None for cell in cells]
     whole = chapter.stem in RUN_WHOLE or os.environ.get("CHAPTERS") == "whole"
     chosen = [i for i, source in enumerate(sources) if source is not None] if whole else needed(sources)
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
-    page.goto(lab.format(chapter.name))
-    page.wait_for_function(READY, timeout=120_000)
+    complaints = listen(page)
+    page.set_default_timeout(CHAPTER_MS)
+    page.goto(url.format(chapter.name))
+    page.wait_for_function(READY)
+    _theme(page, "JupyterLab Light")
     page.evaluate(WIDE)
-    page.evaluate(CLEAR)
     page.evaluate(RUN, chosen)
-    page.wait_for_function("window.finished", timeout=CHAPTER_MS)
+    page.wait_for_function("window.finished")
     ran = page.evaluate(RAN)
     outputs = [output for cell in chosen for output in ran[cell][1]]
     assert [cell for cell in chosen if not ran[cell][0]] == [], "these cells did not run"
     assert [out for out in outputs if out["output_type"] == "error" or out.get("name") == "stderr"] == []
     page.wait_for_timeout(1000)  # views of widgets are drawn after their cell is done
     _whole_page(page, SHOTS / f"{chapter.stem}.png")
+    assert unreadable(page, OURS) == [], "in the light theme"
     assert page.locator(".jupyter-widgets.jp-mod-error, .jupyter-widgets-error-widget").count() == 0, "a view broke"
     boxes = page.locator(".widget-vbox:has(.widget-image)")
     assert boxes.count() == sum("show(" in sources[cell] for cell in chosen)
     shows = [cell for cell in chosen if "show(" in sources[cell]]
     for i, cell in enumerate(shows):
         _exercise(page, boxes.nth(i), cell, f"{chapter.stem}-{i}")
+    _theme(page, "JupyterLab Dark")
+    _whole_page(page, SHOTS / f"{chapter.stem}-dark.png")
+    assert unreadable(page, OURS) == [], "in the dark theme"
+    for i, cell in enumerate(shows):
+        _run_again(page, cell)
+        boxes.nth(i).screenshot(path=SHOTS / f"{chapter.stem}-{i}-dark.png")
+        _move(page, boxes.nth(i), 0)
+        boxes.nth(i).screenshot(path=SHOTS / f"{chapter.stem}-{i}-dark-moved.png")
+    assert complaints == [], "on the browser's console"
     page.close()
+
+
+def _theme(page: Any, name: str) -> None:
+    page.evaluate(THEME, name)
+    page.wait_for_function(IN_THEME, arg=str(name.endswith("Light")).lower())
+    page.wait_for_timeout(500)
 
 
 def _whole_page(page: Any, path: Path) -> None:
@@ -194,15 +229,19 @@ def _whole_page(page: Any, path: Path) -> None:
     page.set_viewport_size({"width": 1200, "height": 1000})
 
 
+def _run_again(page: Any, cell: int) -> None:
+    page.evaluate(RUN, [cell])
+    page.wait_for_function("window.finished")
+    page.wait_for_timeout(500)
+
+
 def _exercise(page: Any, box: Any, cell: int, name: str) -> None:
     """Move each slider, always from the widget's first state: at the end of one, another may have nothing to say."""
     box.scroll_into_view_if_needed()
     box.screenshot(path=SHOTS / f"{name}-before.png")
     for number in range(box.locator(".noUi-handle").count()):
         if number:
-            page.evaluate(RUN, [cell])
-            page.wait_for_function("window.finished", timeout=CHAPTER_MS)
-            page.wait_for_timeout(500)
+            _run_again(page, cell)
         _move(page, box, number)
         box.screenshot(path=SHOTS / f"{name}-slider{number}.png")
 

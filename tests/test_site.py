@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browsing import CHROMIUM, MISSING_BROWSER
+from browsing import CHROMIUM, MISSING_BROWSER, listen, unreadable
 
 ROOT = Path(__file__).parent.parent
 SITE, SHOTS = ROOT / "build" / "site", ROOT / "build" / "browser" / "site"
@@ -163,11 +163,8 @@ def page(site: Path) -> Iterator[Any]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         opened = chromium.new_page(viewport={"width": 1440, "height": 1000})
-        opened.asked, opened.complaints = [], []
+        opened.asked, opened.complaints = [], listen(opened)
         opened.on("request", lambda request: opened.asked.append(request.url))
-        opened.on("requestfailed", lambda request: opened.complaints.append(f"failed: {request.url}"))
-        opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.on("console", lambda line: opened.complaints.append(line.text) if line.type == "error" else None)
         yield opened
         chromium.close()
 
@@ -181,7 +178,7 @@ GROUND = "getComputedStyle(document.body).backgroundColor"
 @needs_sphinx
 @pytest.mark.skipif(bool(MISSING_BROWSER), reason=f"needs {', '.join(MISSING_BROWSER)}")
 def test_every_page_in_light_and_dark(site: Path, page: Any) -> None:
-    """Nothing asked of the network, nothing in the console, all mathematics drawn, nothing wider than the window."""
+    """Nothing asked of the network, nothing in the console, all mathematics drawn, all text to be read, nothing too wide."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     faults = []
     files = [path for path in sorted(site.rglob("*.html")) if path.parent.parent.name != "api" or path.stem == "engine"]
@@ -194,6 +191,7 @@ def test_every_page_in_light_and_dark(site: Path, page: Any) -> None:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             grounds.append(page.evaluate(GROUND))
+            faults += [f"{name}, {scheme}: {text}" for text in unreadable(page, "article")]
             if page.locator(".cell").count() or path.parent == site:
                 page.screenshot(path=SHOTS / f"{name.replace('/', '-')}-{scheme}.png", full_page=True)
         faults += [f"{name}: {complaint}" for complaint in page.complaints]

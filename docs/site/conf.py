@@ -36,7 +36,7 @@ html_theme_options: dict[str, Any] = {
     "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#00639b"},
     "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#7cc4ee"},
 }
-pygments_style = "friendly"
+pygments_style = "github-light"
 pygments_dark_style = "github-dark"
 
 

@@ -77,7 +77,9 @@ class Explorer:
             values = [knob.read(slider.value) for knob, slider in zip(knobs, sliders, strict=True)]
             now = view(*(field.value for field in fields), *values)
             for knob, slider, label in zip(knobs, sliders, labels, strict=True):
-                label.value = f"<b>{knob.words(slider.value)}</b> &nbsp; <span style='color:#666'>{knob.meaning}</span>"
+                label.value = (
+                    f"<b>{knob.words(slider.value)}</b> &nbsp; <span style='opacity:.75'>{knob.meaning}</span>"
+                )
             numbers.value, image.value = now.html, now.picture.png
             return now
 
