@@ -68,7 +68,8 @@ section > div:first-child { display: flex; justify-content: space-between; gap: 
 .points { font-weight: 650; white-space: nowrap; } .full { color: ACCEPTED; } .none { color: REJECTED; }
 pre { background: #f6f8fa; border-radius: 6px; padding: .7rem .9rem; overflow-x: auto; margin: .3rem 0;
   font: 13.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-pre.error { background: #fdf1ec; } .said table { border-collapse: collapse; }
+pre.error { background: #fdf1ec; white-space: pre-wrap; overflow-wrap: anywhere; }
+.said table { border-collapse: collapse; }
 .said td { padding: .25rem .6rem .25rem 0; vertical-align: top; } .said p { margin: .4rem 0; }
 .answer { white-space: pre-wrap; background: #f6f8fa; border-radius: 6px; padding: .7rem .9rem; }
 details summary { cursor: pointer; color: #59636e; }
