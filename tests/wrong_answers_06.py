@@ -118,6 +118,26 @@ ANSWERS = (
                 "vllm_length": 1 + a / n, "vllm_rate": a / d,
                 "shares": [sum(r.accepted > i for r in records) / n for i in range(longest)]}
         """),
+    _numbers("tested so far", "in which that guess was tested",
+             shares="[sum(r.accepted > j for r in records) / max(1, sum(r.tested > j for r in records)) for j in range(longest)]"),
+    _numbers("rounds that drafted", "leaves out the rounds without a draft",
+             vllm_length="1 + accepted / max(1, sum(r.drafted > 0 for r in records))"),
+    _numbers("as alpha", "over what was tested, as alpha is", sglang_rate="accepted / max(tested, 1)"),
+    _numbers("emitted less one", "off every round's emitted tokens", sglang_rate="(emitted - n) / (n * (nodes - 1))"),
+    _tau("last product", "longest product is missing", """
+        total, reached = 1.0, 1.0
+        for chance in chances[:-1]:
+            reached *= chance
+            total += reached
+        return total
+        """),
+    _tau("one twice", "counted twice", """
+        total, reached = 1.0, 1.0
+        for chance in [*chances, 0.0]:
+            total += reached
+            reached *= chance
+        return total
+        """),
     _tau("added", "multiply along the draft", "return 1 + sum(chances)"),
     _tau("own token", "also a round that accepts nothing brings one", """
         total, reached = 0.0, 1.0
@@ -142,6 +162,13 @@ ANSWERS = (
             whole *= chance
         return 1 + whole * len(chances)
         """),
+    _best("beside one row", "Plain decoding of one row", steps="(g * draft + forward(rows * (g + 1))) / forward(1) if g else 1"),
+    _best("a forward a row", "for each row by itself", steps="(g * draft + rows * forward(g + 1)) / forward(rows) if g else 1"),
+    _best("milliseconds", "in milliseconds, and not divided", steps="g * draft + forward(rows * (g + 1)) if g else 1"),
+    _best("tokens a millisecond", "This is tokens a millisecond", steps="g * draft + forward(rows * (g + 1))"),
+    _best("rows plus length", "Each row has drafts of its own", steps="(g * draft + forward(rows + g)) / forward(rows)"),
+    _best("one draft paid", "A round pays for one draft", steps="(draft + forward(rows * (g + 1))) / forward(rows) if g else 1"),
+    _best("last length", "longest length is never tried", better="gain > best[1] and g < len(chances)"),
     _best("one row checked", "The check is that of one row", steps="(g * draft + forward(g + 1)) / forward(1)"),
     _best("plain step of one row", "as many tokens as there are rows",
           steps="(g * draft + forward(rows * (g + 1))) / forward(1)"),
@@ -164,6 +191,10 @@ ANSWERS = (
     _loop("silence is failure", "counts as one that accepted nothing", see="mean = mean + 0.5 * ((a or 0) - mean)"),
     _loop("last round only", "The last round decides alone", see="if a is not None and size:\n    mean = a"),
     _loop("forgets", "forgotten with every change", after="if at != before:\n    mean = float(tiers[at])"),
+    _loop("a round late", "a round too late", when="i and i % 5 == 0"),
+    _loop("the first decides", "after the first round, the sixth", when="i % 5 == 0"),
+    _schedule("afterwards", "length after each round",
+              "asked = (asked + 2 if accepted == drafted else max(1, asked - 1)) if drafted else asked\nout[-1] = asked"),
     _schedule("as it shipped", "still what shipped", "asked = asked + 2 if accepted == asked else max(1, asked - 1)"),
     _schedule("half mended", "still compared with what was asked for",
               "if drafted > 0:\n    asked = asked + 2 if accepted == asked else max(1, asked - 1)"),

@@ -254,6 +254,7 @@ def mended(function: Callable[..., Any], streams: Sequence[tuple[str, Drafts]] =
             held = ", ".join(f"{accepted} of {drafted}" for drafted, accepted in rounds)
             return good, gave if good else f"{gave}, where the rounds accepted {held}"
 
-        return Trial(about, lambda code: numbers(attempt(code, list(rounds), 5), len(rounds)), judge)
+        weight = 4.0 if "short" in about else 1.0  # what the code that shipped gets wrong
+        return Trial(about, lambda code: numbers(attempt(code, list(rounds), 5), len(rounds)), judge, weight)
 
     return examine("Task 5, find the bug", function, [trial(*stream) for stream in streams], wrong.HEURISTICS)

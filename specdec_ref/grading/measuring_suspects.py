@@ -83,6 +83,15 @@ COUNTS = (  # (records, nodes) -> dict
     Suspect("shares is over the rounds that drafted so far. A round without a draft is a round.",
             _counts(shares=lambda r, n: [_over(sum(x.accepted > i for x in r), sum(x.drafted > i for x in r))
                                          for i in range(max((x.drafted for x in r), default=0))])),
+    Suspect("A share is over the rounds in which that guess was tested. Asked for is the share of all rounds.",
+            _counts(shares=lambda r, n: [_over(sum(x.accepted > i for x in r), sum(x.tested > i for x in r))
+                                         for i in range(max((x.drafted for x in r), default=0))])),
+    Suspect("vLLM's length leaves out the rounds without a draft. They are rounds, and each brings a token.",
+            _counts(vllm_length=lambda r, n: 1 + _over(_sum(r, "accepted"), sum(x.drafted > 0 for x in r)))),
+    Suspect("SGLang's rate is over what was tested, as alpha is. It divides by a full tree in every round.",
+            _counts(sglang_rate=_rate("accepted", "tested"))),
+    Suspect("SGLang's rate takes one off every round's emitted tokens. Where a text ends inside a draft, that one is "
+            "a guess.", _counts(sglang_rate=lambda r, n: _over(_sum(r, "emitted") - len(r), len(r) * (n - 1)))),
 )  # fmt: skip
 
 
@@ -99,6 +108,10 @@ TAUS = (  # chances -> tau
             "ever, so their order counts.", lambda c: _geometric(fmean(c), len(c)) if c else 1.0),
     Suspect("Only drafts that hold to the end are counted.",
             lambda chances: 1 + len(chances) * list(accumulate(chances, mul, initial=1.0))[-1]),
+    Suspect("The longest product is missing: a range ends before its end.",
+            lambda chances: sum(accumulate(chances[:-1], mul, initial=1.0))),
+    Suspect("The target's own token is counted twice: the empty product is that 1 already.",
+            lambda chances: 1 + sum(accumulate(chances, mul, initial=1.0))),
     Suspect("The first chance stands for all positions.", lambda c: _geometric(c[0], len(c)) if c else 1.0),
 )  # fmt: skip
 
@@ -109,6 +122,7 @@ def _picks(
     tau: Callable[[Sequence[float]], float] = lambda c: sum(accumulate(c, mul, initial=1.0)),
     cost: Callable[[int, float, Forward, int], float] = lambda g, d, f, b: (g * d + f(b * (g + 1))) / f(b),
     least: int = 0,
+    spare: int = 0,
     key: Callable[[float, float], float] = lambda tokens, steps: tokens / steps,
 ) -> Callable[[Sequence[float], float, Forward, int], tuple[int, float]]:
     """A chooser that is right but for what is given."""
@@ -117,7 +131,7 @@ def _picks(
         def both(g: int) -> tuple[float, float]:
             return tau(chances[:g]), cost(g, draft, forward, rows)
 
-        best = max(range(least, len(chances) + 1), key=lambda g: key(*both(g)))
+        best = max(range(least, len(chances) + 1 - spare), key=lambda g: key(*both(g)))
         tokens, steps = both(best)
         return best, tokens / steps
 
@@ -129,6 +143,19 @@ LENGTHS = (  # (chances, draft, forward, rows) -> length, speed-up
             _picks(cost=lambda g, d, f, b: (g * d + f(g + 1)) / f(1))),
     Suspect("A plain step of the batch is taken to cost what one row costs: it is a forward over as many tokens as "
             "there are rows.", _picks(cost=lambda g, d, f, b: (g * d + f(b * (g + 1))) / f(1))),
+    Suspect("Plain decoding of one row is what the batch is compared with: a plain step is a forward over all rows.",
+            _picks(cost=lambda g, d, f, b: (g * d + f(b * (g + 1))) / f(1) if g else 1.0)),
+    Suspect("A forward is taken for each row by itself. All rows go through it together: forward(rows * ...).",
+            _picks(cost=lambda g, d, f, b: (g * d + b * f(g + 1)) / f(b) if g else 1.0)),
+    Suspect("A round is counted in milliseconds, and not divided by a plain step of the batch.",
+            _picks(cost=lambda g, d, f, b: g * d + f(b * (g + 1)) if g else 1.0)),
+    Suspect("This is tokens a millisecond. The speed-up is that over what plain decoding of the same batch makes.",
+            _picks(cost=lambda g, d, f, b: g * d + f(b * (g + 1)))),
+    Suspect("Only one row's drafts are checked: rows + length tokens. Each row has drafts of its own.",
+            _picks(cost=lambda g, d, f, b: (g * d + f(b + g)) / f(b))),
+    Suspect("A round pays for one draft. A draft of some length takes `draft` for each of its tokens.",
+            _picks(cost=lambda g, d, f, b: (d + f(b * (g + 1))) / f(b) if g else 1.0)),
+    Suspect("The longest length is never tried: a range ends before its end.", _picks(spare=1)),
     Suspect("The check has one token a row too few: the last token of the text goes through the target as well, "
             "gamma + 1 a row.", _picks(cost=lambda g, d, f, b: (g * d + f(max(b, b * g))) / f(b))),
     Suspect("The draft is charged once for each row. `draft` is the time of one draft token for the whole batch.",
@@ -150,36 +177,37 @@ Draft = Callable[[int], int | None]
 
 
 def _steers(
-    *, up: float = 0.25, down: float = 0.25, every: int = 5, smoothing: float = 0.5, bonus: int = 0,
+    *, up: float = 0.25, down: float = 0.25, decides: Callable[[int], bool] = lambda n: n % 5 == 0,
+    smoothing: float = 0.5, bonus: int = 0,
     idle_counts: bool = False, wakes: bool = True, stops: bool = True, single: bool = False,
-    resets: bool = False,
+    resets: bool = False, begins: float | None = None, below: int = 1, both: bool = False,
 ) -> Callable[[Draft, int, Sequence[int]], list[int]]:  # fmt: skip
     """A controller that is right but for what is given."""
 
     def fall(tiers: Sequence[int], at: int, mean: float) -> int:
         lowest = 0 if stops else 1
-        while at > lowest and mean <= max(1, tiers[at - 1]) - 0.5 - down:
+        while at > lowest and mean <= max(1, tiers[at - below]) - 0.5 - down:
             at -= 1
             if single:
                 break
         return at
 
     def steer(draft: Draft, rounds: int, tiers: Sequence[int]) -> list[int]:
-        at, mean, made = 2, float(tiers[2]), []
+        at, mean, made = 2, float(tiers[2] if begins is None else begins), []
         for number in range(1, rounds + 1):
             made.append(tiers[at])
             held = draft(tiers[at])
             if (tiers[at] and held is not None) or idle_counts:
                 seen = (held or 0) + bonus
                 mean += smoothing * (seen - mean)
-            if number % every:
+            if not decides(number):
                 continue
             before = at
             if not tiers[at]:
                 at += wakes
             else:
                 at = fall(tiers, at, mean)
-                at += at == before and at + 1 < len(tiers) and mean > tiers[at] - 0.5 + up
+                at += (at == before or both) and at + 1 < len(tiers) and mean > tiers[at] - 0.5 + up
             mean = float(tiers[at]) if resets and at != before else mean
         return made
 
@@ -196,12 +224,21 @@ CONTROLS = (  # (draft, rounds, tiers) -> lengths
     Suspect("The margin pulls the wrong way: it lowers the threshold for falling, so that it takes more to fall.",
             _steers(down=-0.25)),
     Suspect("It decides after every round. Asked for is every fifth: a switch has a price, and a mean needs samples.",
-            _steers(every=1)),
+            _steers(decides=lambda n: True)),
     Suspect("It falls one tier at a time. Down it may skip several; only up it goes by one.", _steers(single=True)),
     Suspect("A round in which no draft was found counts as one that accepted nothing. It says nothing of the drafter.",
             _steers(idle_counts=True)),
     Suspect("The last round decides alone: there is no smoothing.", _steers(smoothing=1.0)),
     Suspect("The mean is forgotten with every change of length.", _steers(resets=True)),
+    Suspect("It decides a round too late: after the sixth, the eleventh, and so on.",
+            _steers(decides=lambda n: n > 1 and n % 5 == 1)),
+    Suspect("It decides after the first round, the sixth, and so on. The fifth round is the first to decide.",
+            _steers(decides=lambda n: n % 5 == 1)),
+    Suspect("The mean begins at 0. It begins at the length itself, as if all had been accepted so far.",
+            _steers(begins=0)),
+    Suspect("Falling is judged by the tier it stands on. What counts is whether the lower one would do.",
+            _steers(below=0)),
+    Suspect("It goes up again in the round in which it fell. Either it falls or it rises.", _steers(both=True)),
 )  # fmt: skip
 
 Rounds = Sequence[tuple[int, int]]
@@ -236,6 +273,8 @@ HEURISTICS = (  # (rounds, first) -> lengths
             lambda rounds, first: asked_for(rounds, first, _short, lambda asked: max(1, asked - 1))),
     Suspect("Accepted guesses are still compared with what was asked for; only rounds without a draft are left alone.",
             lambda rounds, first: asked_for(rounds, first, _short)),
+    Suspect("It returns the length after each round. Asked for is the one that the round began with.",
+            lambda rounds, first: asked_for([*rounds, (0, 0)], first)[1:]),
     Suspect("A round without a draft is taken for a whole one: 0 of 0. It says nothing, and the length stays.",
             lambda rounds, first: asked_for(rounds, first, silent=lambda asked: asked + 2)),
     Suspect("A round without a draft makes the length shorter. It says nothing, and the length stays.",
