@@ -2,8 +2,8 @@
 
     x_t ~ p(. | x_<t)        T = 0: the argmax
 
-It runs the same `Target` on the same cache as the engine and prefills the whole prompt, so it takes one forward less
-than a loop of rounds would: the fairest plain decoder this package can offer. A batch shares every forward.
+It runs the same `Target` on the same cache as the engine, and its first token comes from the prefill, as that of an
+engine that drafts nothing does: the fairest plain decoder this package can offer. A batch shares every forward.
 """
 
 import time
