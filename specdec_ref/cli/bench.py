@@ -28,8 +28,8 @@ decided by the cost model; beside them transformers' generate(), its prompt
 lookup and its assisted decoding. Each method runs at the setting that was
 fastest on other prompts (the dev split). Texts are compared with plain's.
 Ratios are paired; absolute speeds are this machine's at this moment.
-With --endpoint, a running SGLang or vLLM server instead, alone or beside a plain
-one: tokens a second, time to the first token, acceptance from its metrics.
+With --endpoint, a running SGLang or vLLM server instead, alone or beside a
+plain one: tokens a second, time to first token, acceptance from its metrics.
 """
 EPILOG = """\
 --json writes one object a line: the environment first, then a row for each task
