@@ -38,6 +38,7 @@ _STYLE: Any = {
     "lines.markersize": 6, "legend.frameon": False, "legend.fontsize": 9, "axes.titlesize": 10,
     "axes.titlelocation": "left", "figure.facecolor": "white",
 }  # fmt: skip
+_GROUND = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # guides pass behind a number or a name
 _MARKERS = "os^Dv"  # colour never stands alone: each line has its marker as well
 
 
@@ -141,8 +142,7 @@ def bars(
         figure, axes = _figure(height=0.55 + 0.42 * len(values))
         paint = [_colour(colour) for colour in colours or ["target"] * len(values)]
         drawn = axes.barh(list(values), list(values.values()), color=paint, height=0.62)
-        ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # the guide passes behind a number
-        axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=4, bbox=ground)
+        axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=4, bbox=_GROUND)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
@@ -212,7 +212,7 @@ def pattern(
                                          edgecolor="#dddddd"))  # fmt: skip
             for j in range(len(block[0])):
                 axes.text(left + j + 0.5, rows + 0.35, str(j), ha="center", va="center", fontsize=9)
-            axes.text(left, -0.35, name, fontsize=9, color=_colour(colour))
+            axes.text(left, -0.35, name, fontsize=9)
             left += len(block[0]) + 0.6
         axes.set(xlim=(-0.05, wide + 0.05), ylim=(rows + 0.7, -0.9), xlabel=x, ylabel=y, aspect="equal")
         axes.set_yticks([i + 0.5 for i in range(rows)], list(map(str, range(rows))))
@@ -234,7 +234,7 @@ def roofline(
         axes.axvline(ridge, color=GREY, linewidth=1, linestyle=":")
         for i, (name, (x, y)) in enumerate(points.items()):
             axes.plot(x, y, _MARKERS[i % 5], color=PALETTE["accepted"], markersize=7)
-            axes.annotate(name, (x, y), (7, -9), textcoords="offset points", fontsize=9)
+            axes.annotate(name, (x, y), (7, -9), textcoords="offset points", fontsize=9, bbox=_GROUND)
         _scales(axes, "xy")
         axes.margins(y=0.12)
         axes.set(xlabel="arithmetic intensity (FLOP per byte moved)", ylabel="speed (GFLOP/s)")
