@@ -27,7 +27,7 @@ def test_every_slider_changes_numbers_and_picture() -> None:
             one = rate_explorer(*measured)
             slider, numbers, picture = one.sliders[i], one.numbers.value, bytes(one.picture.value)
             assert picture.startswith(b"\x89PNG")
-            assert one.first.html == numbers
+            assert one.first.html in numbers
             step = 3 * KNOBS[i].step * (-1 if slider.value == slider.max else 1)  # as the browser's test does
             for position in (slider.value + step, *sorted({slider.min, slider.max} - {slider.value})):
                 slider.value = position

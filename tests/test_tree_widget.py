@@ -34,7 +34,7 @@ def test_every_slider_changes_numbers_and_picture() -> None:
         one = tree_explorer(RATES, CURVE, 0.1)
         slider, numbers, picture = one.sliders[i], one.numbers.value, bytes(one.picture.value)
         assert picture.startswith(b"\x89PNG")
-        assert one.first.html == numbers
+        assert one.first.html in numbers
         for position in {slider.min, slider.max} - {slider.value}:
             slider.value = position
             assert one.numbers.value != numbers, f"{slider.description}: the numbers stand still"

@@ -36,7 +36,7 @@ def test_every_slider_changes_numbers_and_picture(make: Callable[[], Explorer]) 
         slider, numbers, picture = explorer.sliders[i], explorer.numbers.value, bytes(explorer.picture.value)
         assert picture.startswith(b"\x89PNG")
         assert len(picture) < 60_000
-        assert explorer.first.html == numbers
+        assert explorer.first.html in numbers
         slider.value = slider.max if slider.value < slider.max else slider.min
         assert explorer.numbers.value != numbers, f"{slider.description}: the numbers stand still"
         assert bytes(explorer.picture.value) != picture, f"{slider.description}: the picture stands still"

@@ -80,7 +80,7 @@ class Explorer:
                 label.value = (
                     f"<b>{knob.words(slider.value)}</b> &nbsp; <span style='opacity:.75'>{knob.meaning}</span>"
                 )
-            numbers.value, image.value = now.html, now.picture.png
+            numbers.value, image.value = f"<div style='line-height:1.5'>{now.html}</div>", now.picture.png
             return now
 
         first = redraw()

@@ -25,7 +25,7 @@ Curve = Callable[[int], float]
 MOST = 20  # nodes
 KNOBS = (
     Knob("depth", "below the root, each a run of the draft", 1, 8, 4, 1, "levels"),
-    Knob("top-k", "that a node may have, at most", 1, 5, 3, 1, "children"),
+    Knob("top-k", "to go on from a node, at most", 1, 5, 3, 1, "ways"),
     Knob("nodes", "checked in one forward, the root included", 2, MOST, 10, 1, "nodes"),
     Knob("round", "another place in a text: what the target takes there", 1, 30, 3, 1),
 )
@@ -78,18 +78,24 @@ def tree_view(
     cost = max(shape.depths) * c + v(len(shape))
     chains = {g: expected_tokens(chain(g), [row]) / (g * c + v(g + 1)) for g in range(1, 9)}
     best = max(chains, key=lambda g: chains[g])
+    guesses, held = _many(len(shape) - 1, "guess", "guesses"), _many(len(path), "guess", "guesses")
+    levels, tokens = _many(max(shape.depths), "level"), _many(len(path) + 1, "token")
     html = (
-        f"<p>This tree: {len(shape) - 1} guesses, expected tau <b>{tau:.2f}</b>; a round takes {cost:.2f} plain steps, "
-        f"{max(shape.depths)} levels of drafting and v({len(shape)}) = {v(len(shape)):.2f}: <b>{tau / cost:.2f}</b> "
+        f"<p>This tree: {guesses}, expected tau <b>{tau:.2f}</b>; a round takes {cost:.2f} plain steps, "
+        f"{levels} of drafting and v({len(shape)}) = {v(len(shape)):.2f}: <b>{tau / cost:.2f}</b> "
         f"times plain. The best chain, of {best}: <b>{chains[best]:.2f}</b> times.</p>"
-        f"<p>Round {round(number)}: <b>{len(path)}</b> guesses accepted, {len(path) + 1} tokens.</p>"
+        f"<p>Round {round(number)}: <b>{held}</b> accepted, {tokens}.</p>"
     )
     boxes, above = judged(shape, VerifyResult(path, 0), lambda _: "")
     values, ranks = _values(shape, row)
     boxes = [Box("text" if not i else f"{ranks[i] + 1}: {values[i]:.2f}", box.kind) for i, box in enumerate(boxes[:-1])]
-    title = f"depth {depth:g}, top-k {topk:g}, {nodes:g} nodes; round {number:g}: {len(path) + 1} tokens"
-    alt = f"A tree of {len(shape)} nodes, {max(shape.depths)} deep; in this round {len(path)} guesses are accepted."
+    title = f"depth {depth:g}, top-k {topk:g}, {nodes:g} nodes; round {number:g}: {tokens}"
+    alt = f"A tree of {len(shape)} nodes, {max(shape.depths)} deep; {held} accepted in this round."
     return View(html, tree([*boxes, Box("own", "bonus")], above, alt=alt, title=title))
+
+
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count} {one if count == 1 else more or f'{one}s'}"
 
 
 def _values(shape: DraftTree, row: Sequence[float]) -> tuple[list[float], list[int]]:
