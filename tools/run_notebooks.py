@@ -7,7 +7,6 @@ A notebook that fails keeps its old outputs.
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -69,7 +68,6 @@ def clean(notebook: NotebookNode, title: str) -> NotebookNode:
 
 def main(paths: list[Path]) -> int:
     """Run each in place; 1 if one failed."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads slow a model tenfold on a busy machine
     failed = []
     for path in paths or sorted(CHAPTERS.glob("*.ipynb")):
         started = time.perf_counter()
