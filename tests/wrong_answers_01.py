@@ -94,6 +94,12 @@ ANSWERS = (
     _speed("rates added", "rates are added", "1 + alpha * gamma"),
     _speed("share of the longest", "share alpha of the longest round", "alpha * (gamma + 1)"),
     _speed("seconds", "Tokens are divided by seconds", TAU, "gamma * draft_seconds + seconds[gamma + 1]"),
+    _rate("the package's formula", "it calls `speedup`", """
+        from specdec_ref.cost_model import speedup
+
+        tau = sum(alpha**i for i in range(gamma + 1))
+        return speedup(tau, gamma, draft_seconds / seconds[1], lambda k: seconds[k] / seconds[1])
+        """),
     _speed("fraction", "raised ZeroDivisionError", "(1 - alpha ** (gamma + 1)) / (1 - alpha)"),
     _gamma("always drafts", "It always drafts", """
         return max(range(1, longest + 1), key=lambda g: speedup(expected_tau(alpha, g), g, c, v))

@@ -74,6 +74,7 @@ ANSWERS = (
         p.clamp_(min=0)
         return p / p.sum()
         """),
+    _correct("the package's residual", "it calls `residual`", "rest = residual(p, q)\nreturn rest / rest.sum()"),
     _verify("draws from p", "draw from p itself", _chain(rest="p[i]")),
     _verify("only rules out x", "only rule out the rejected word",
             _chain(rest="p[i] * (torch.arange(p.shape[1]) != x)")),

@@ -115,6 +115,7 @@ ANSWERS = (
                 if text[i : i + n] == text[-n:]:
                     print(text[i + n : i + n + gamma])
         """),
+    _lookup("the package's lookup", "it calls `look`", "return look(text, gamma, longest, shortest)"),
     _tree("no merging", "several guesses share is repeated", """
         tokens, parents = [root], [-1]
         for branch in branches:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from specdec_ref import cost_model
 from specdec_ref.core import Randomness
 from specdec_ref.cost_model import VerifyCurve
 from specdec_ref.grading import bottleneck_suspects as wrong
-from specdec_ref.grading.examine import CLOSE, Trial, Trouble, attempt, examine, numbers
+from specdec_ref.grading.examine import CLOSE, Trial, Trouble, attempt, examine, numbers, unaided
 from specdec_ref.grading.report import Report
 from specdec_ref.laws import outcomes
 
@@ -211,7 +212,8 @@ def speedup(
             judge,
         )
 
-    return examine("Task 4, the speed-up", function, [trial(*case) for case in rounds], wrong.SPEEDUPS)
+    own = unaided(function, cost_model.expected_tau, cost_model.speedup)
+    return examine("Task 4, the speed-up", own, [trial(*case) for case in rounds], wrong.SPEEDUPS)
 
 
 Choice = tuple[str, float, float, Sequence[float]]  # what it is, alpha, c, v(1), v(2), ...

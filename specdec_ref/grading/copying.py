@@ -8,7 +8,7 @@ from specdec_ref.core import DraftTree
 from specdec_ref.grading import copying_suspects as wrong
 from specdec_ref.grading.copying_suspects import found
 from specdec_ref.grading.copying_tree_suspects import TREES as WRONG_TREES
-from specdec_ref.grading.examine import Trial, Trouble, attempt, described, examine
+from specdec_ref.grading.examine import Trial, Trouble, attempt, described, examine, unaided
 from specdec_ref.grading.report import Report
 
 __all__ = ["grams", "look", "lookup", "propose", "tree"]
@@ -62,7 +62,7 @@ def lookup(function: Callable[..., Any], more: Sequence[Case] = ()) -> Report:
         return Trial(asks, outcome, judge)
 
     trials = [trial(*group) for group in (*LOOKUPS, *([("On longer texts", more)] if more else []))]
-    return examine("Task 1, lookup", function, trials, wrong.LOOKUPS)
+    return examine("Task 1, lookup", unaided(function, look), trials, wrong.LOOKUPS)
 
 
 Branches = Sequence[Sequence[int]]

@@ -5,20 +5,23 @@ give, with a sentence about it. Where a trial fails, the suspects are put throug
 the learner's own explains it. So a reason is never guessed from the look of the code.
 """
 
+import inspect
 import io
 import math
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from torch import Tensor
 
 from specdec_ref.grading.report import UNWRITTEN, Case, Report
 
-__all__ = ["CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "numbers", "same"]
+__all__ = ["CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "numbers", "same", "unaided"]
 
 CLOSE = 1e-9  # float64 sums of a few hundred products are far closer; a wrong rule is far off
 
@@ -103,6 +106,30 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
         raise Trouble(UNWRITTEN) from None
     except Exception as error:
         raise Trouble(_sentence(error)) from error
+
+
+def unaided(code: Any, *offered: Callable[..., Any]) -> Callable[..., Any]:
+    """`code`, which may not call what the page offers to later tasks: the package's own answers to this one."""
+    answers = {inspect.unwrap(function).__code__: function.__name__ for function in offered}
+
+    def alone(*args: Any) -> Any:
+        called: list[str] = []
+
+        def look(frame: FrameType, event: str, _: Any) -> None:
+            if event == "call" and frame.f_code in answers:
+                called.append(answers[frame.f_code])
+
+        before = sys.getprofile()
+        sys.setprofile(look)
+        try:
+            result = code(*args)
+        finally:
+            sys.setprofile(before)
+        if called:
+            raise Trouble(f"it calls `{called[0]}`. Later tasks may; this one asks for a version of your own")
+        return result
+
+    return alone
 
 
 def _sentence(error: Exception) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from specdec_ref.core import DraftTree, Randomness
 from specdec_ref.grading import verification_suspects as wrong
-from specdec_ref.grading.examine import CLOSE, Trial, Trouble, attempt, examine, numbers
+from specdec_ref.grading.examine import CLOSE, Trial, Trouble, attempt, examine, numbers, unaided
 from specdec_ref.grading.report import Report
 from specdec_ref.grading.toys import Draft, certain, compare, law_after, sampled, text_law, tokens_per_round, wanted
 from specdec_ref.laws import outcomes
@@ -148,7 +148,7 @@ def correction(function: Callable[[Row, Row], Row], pairs: Sequence[Pair] = PAIR
             judge=lambda moved: (moved == 0.0, "both are as before" if moved == 0.0 else "p or q was changed in place"),
         ),
     ]  # fmt: skip
-    return examine("Task 2, correction", function, trials, wrong.CORRECTION)
+    return examine("Task 2, correction", unaided(function, residual), trials, wrong.CORRECTION)
 
 
 def verifier(make: Callable[[], Any], target: int = 1, other: int = 5, words: int = 2) -> Report:
