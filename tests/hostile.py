@@ -1,7 +1,8 @@
 """Hand-ins that mean harm, or that accidents made: what each does, what it must earn, and what its page must say.
 
 They are of exercise 04, whose four graded cells are quick. An act stands in the cell of one task, or it changes the
-whole file; all other answers are right. Acts that leave the notebook alive share one, a task each.
+whole file; all other answers are right. Acts share a notebook, a task each; one that ends it comes last. What ends each
+act is ten times nearer than any other limit, so that a busy machine says the same as an idle one.
 """
 
 import copy
@@ -23,6 +24,7 @@ HEADS = {
     "lookup": "my_lookup(text, gamma, longest, shortest)", "tree": "my_tree(root, branches, nodes)",
     "grams": "my_grams(texts, depth)", "propose": "my_propose(texts, ready, gamma)",
 }  # fmt: skip
+REFUSED = "while the notebook is graded"  # by the audit hook, where there are no namespaces
 FORGED = (
     "type('Forged', (), {'passed': 9, '__add__': lambda self, other: self, 'credit': lambda self, points: points})()"
 )
@@ -30,7 +32,7 @@ FORGED = (
 
 @dataclass(frozen=True)
 class Act:
-    """`notebook`: those with the same one share it. `told`: words of the student's page. `loses`: tasks without points."""
+    """`notebook`: those with the same one share it. `told`: words of its page, a pattern. `loses`: tasks without points."""
 
     name: str
     notebook: str
@@ -59,50 +61,55 @@ def acts(root: str) -> tuple[Act, ...]:
     solution, book = f"{root}/solutions/{NAME}/{NAME}.ipynb", f"{root}/gradebook/gradebook.db"
     return (
         act("endless loop", "one", "lookup", within("lookup", "while True:\n    pass"), "was interrupted"),
-        act("endless loop in its own cell", "two", "lookup", "while True:\n    pass", "was interrupted"),
-        act("memory bomb", "one", "tree", within("tree", "hoard = []\nwhile True:\n    hoard.append(bytearray(10**9))"),
+        act("memory bomb", "one", "tree", within("tree", "hoard = []\nwhile True:\n    hoard.append(bytes(10**9))"),
             "MemoryError"),
         act("printed flag", "one", "grams", f"{nothing('grams')}print('all 5 cases hold'); print(2.0)", "fails"),
-        act("exit", "one", "propose", within("propose", "raise SystemExit(0)"), "SystemExit"),
-        act("checks redefined", "two", "tree",
-            f"{nothing('tree')}class check:\n    tree = staticmethod(lambda *a, **k: {FORGED})\n",
-            "check: replaced by this cell"),
-        act("torch patched", "two", "grams",
-            f"{nothing('grams')}torch.allclose = torch.equal = lambda *a, **k: True", "torch.allclose"),
-        act("grader patched", "two", "propose",
-            f"{nothing('propose')}import sys\nsys.modules['specdec_ref.grading.report'].Report.credit = lambda self, points: points\n"
-            "sys.modules['specdec_ref.grading.copying'].propose.__code__ = (lambda *a, **k: None).__code__",
-            "specdec_ref.grading.report.Report.credit"),
-        act("grader patched while it tests", "three", "lookup", within("lookup",
+        act("process ended", "one", "propose", within("propose", "import os; os._exit(3)"), "its process died"),
+        act("grader patched while it tests", "two", "lookup", within("lookup",
             "import sys\nreport = sys.modules['specdec_ref.grading.report']\n"
             "report.Report.credit = lambda self, points: float(points)\nreport.Report.passed = 1\nreturn []"),
             "replaced by this cell"),
-        act("package handed in", "three", "tree", "from specdec_ref.drafters.trie import Trie as my_tree",
-            "this exercise asks for yours"),
-        act("reads the solutions", "three", "grams", f"exec(open({solution!r}).read())", "Error"),
-        act("writes to the gradebook", "three", "propose", f"open({book!r}, 'wb').write(b'0')", "Error"),
-        act("kills its parent", "four", "lookup",
-            f"{nothing('lookup')}import os\nos.kill(os.getppid(), 9)\nos.kill(1, 9)", "fails"),
-        act("huge file", "four", "tree",
-            f"{nothing('tree')}with open('huge', 'wb') as file:\n    while True:\n        file.write(bytes(10**7))", "too large"),
-        act("network", "four", "grams",
-            f"{nothing('grams')}import socket\nsocket.create_connection(('10.0.0.1', 80), 5)", "Error"),
-        act("flood of output", "four", "propose",
-            f"{nothing('propose')}for _ in range(3000):\n    print('x' * 1000)", "cut off here"),
-        act("no number of points", "five", "lookup",
+        act("endless output", "two", "tree", "while True:\n    print('y' * 100_000)", "more than 2 million characters"),
+        act("flood of output", "two", "grams",
+            f"{nothing('grams')}for _ in range(1500):\n    print('x' * 1000)", "cut off here"),
+        act("cannot be interrupted", "two", "propose",
+            "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    time.sleep(1)",
+            "could not be interrupted"),
+        act("endless loop in its own cell", "three", "lookup", "while True:\n    pass", "was interrupted"),
+        act("checks redefined", "three", "tree",
+            f"{nothing('tree')}class check:\n    tree = staticmethod(lambda *a, **k: {FORGED})\n",
+            "check: replaced by this cell"),
+        act("torch patched", "three", "grams",
+            f"{nothing('grams')}torch.allclose = torch.equal = lambda *a, **k: True", "torch.allclose"),
+        act("many files", "three", "propose", "import os, time\nfor i in range(8):\n    with open(f'f{i}', 'wb') as file:\n"
+            "        os.posix_fallocate(file.fileno(), 0, 9 * 10**7)\ntime.sleep(60)", "more than 500 MB of files"),
+        act("no number of points", "four", "lookup",
             f"{nothing('lookup')}get_ipython().display_formatter.formatters['text/plain'].for_type_by_name("
             "'specdec_ref.grading.report', 'Credit', lambda credit, p, cycle: p.text('thanks'))\n"
             + within("lookup", "return text[-1:]"), "fails", "tree", "grams"),
-        act("process ended", "five", "propose", within("propose", "import os; os._exit(3)"), "its process died"),
-        act("fork bomb", "six", "propose", "import os\nwhile True:\n    os.fork()", ""),
+        act("grader patched", "four", "propose",
+            f"{nothing('propose')}import sys\nsys.modules['specdec_ref.grading.report'].Report.credit = lambda self, points: points\n"
+            "sys.modules['specdec_ref.grading.copying'].propose.__code__ = (lambda *a, **k: None).__code__",
+            "specdec_ref.grading.report.Report.credit"),
+        act("package handed in", "five", "lookup", "from specdec_ref.drafters.trie import Trie as my_lookup",
+            "this exercise asks for yours"),
+        act("exit", "five", "tree", within("tree", "raise SystemExit(0)"), "SystemExit"),
+        act("verifiers handed in", "five", "grams", "from specdec_ref.verifiers import VERIFIERS\nmy_grams = VERIFIERS['greedy']",
+            "this exercise asks for yours"),
+        act("endless display", "five", "propose", "while True:\n    display('y' * 100_000)", "more than 2 million characters"),
+        act("kills its parent", "six", "lookup",
+            f"{nothing('lookup')}import os\nos.kill(os.getppid(), 9)\nos.kill(1, 9)", "fails"),
+        act("reads the solutions", "six", "grams", f"exec(open({solution!r}).read())", f"No such file|{REFUSED}"),
+        act("fork bomb", "six", "propose", "import os\nwhile True:\n    try:\n        os.fork()\n"
+            "    except BlockingIOError:\n        pass", f"more than 32 processes|{REFUSED}"),
+        act("writes to the gradebook", "seven", "lookup", f"open({book!r}, 'wb').write(b'0')", f"No such file|{REFUSED}"),
+        act("huge file", "seven", "tree",
+            f"{nothing('tree')}with open('huge', 'wb') as file:\n    while True:\n        file.write(bytes(10**7))", "too large"),
+        act("network", "seven", "grams",
+            f"{nothing('grams')}import socket\nsocket.create_connection(('10.0.0.1', 80), 5)", f"unreachable|{REFUSED}"),
         act("shell fork bomb", "seven", "propose",
-            f"{nothing('propose')}import subprocess\nsubprocess.run(['sh', '-c', 'b() {{ b | b & }}; b'])\nwhile True:\n    pass", ""),
-        act("cannot be interrupted", "eight", "propose",
-            "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass", "could not be interrupted"),
-        act("many files", "nine", "propose",
-            "for i in range(99):\n    open(f'f{i}', 'wb').write(bytes(9 * 10**7))\nimport time; time.sleep(60)",
-            "of files"),
-        act("endless output", "ten", "propose", "while True:\n    print('y' * 100_000)", "million characters"),
+            f"{nothing('propose')}import subprocess\nsubprocess.run(['sh', '-c', 'while true; do sleep 60 & done'])\nwhile True:\n    pass",
+            f"more than 32 processes|{REFUSED}"),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Each act gets the marks that it deserves and a page that says why, and the run g
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ exec setpriv --reuid $USER_ID --regid $USER_ID --clear-groups "$@"
 EVERY = frozenset(act.notebook for act in ACTS)
 MODES = {
     "this user": (EVERY, FILES), "an ordinary user": (EVERY, ()),
-    "without namespaces": (frozenset({"three", "four", "six", "seven"}), ()),
+    "without namespaces": (frozenset({"six", "seven"}), ()),
 }  # fmt: skip
 each_mode = pytest.mark.parametrize("graded", MODES, indirect=True)
 
@@ -137,7 +138,7 @@ def grade(mode: str) -> Graded:
         for path in [root, *root.rglob("*")]:
             os.chown(path, ORDINARY, ORDINARY)
     course = ["--course", str(root)]
-    limits = ["--cell-seconds", "8", "--memory-gb", "2", "--jobs", "2"]
+    limits = ["--cell-seconds", "8", "--memory-gb", "2", "--jobs", "3"]
     limits += ["--no-sandbox"] if mode == "without namespaces" else []
     specdec = [*prefix, sys.executable, "-m", "specdec_ref.cli", "grade"]
     env = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "TMPDIR": str(root / "tmp")}
@@ -168,7 +169,7 @@ def test_the_run_goes_to_its_end_and_the_good_notebook_is_not_harmed(graded: Gra
 def test_an_act_earns_nothing_and_is_told_why(act: Act, graded: Graded) -> None:
     points = graded.points(act.notebook)
     assert {task: points[task] for task in act.loses} == dict.fromkeys(act.loses, 0.0), graded.page(act.notebook)
-    assert act.told in graded.page(act.notebook)
+    assert re.search(act.told, graded.page(act.notebook))
     spoiled = {task for each in ACTS if each.notebook == act.notebook for task in each.loses}
     assert {task: points[task] for task in FULL if task not in spoiled} == {
         t: p for t, p in FULL.items() if t not in spoiled
@@ -185,7 +186,7 @@ def test_a_file_that_is_odd_gets_its_marks_and_a_message(file: File, graded: Gra
 
 @each_mode
 def test_a_person_is_shown_what_to_look_at(graded: Graded) -> None:
-    for words in ("“propose” uses open", "“grams” uses exec, open", "socket", "specdec_ref.drafters.trie"):
+    for words in ("“lookup” uses open", "“grams” uses exec, open", "socket", "subprocess"):
         assert words in graded.said
 
 

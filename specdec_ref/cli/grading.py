@@ -11,8 +11,8 @@ from pathlib import Path
 from specdec_ref.cli.shared import UsageError, plural, say
 from specdec_ref.grading import bundle as bundles
 from specdec_ref.grading.classrun import ClassRun, grade_class, table, write_pages
-from specdec_ref.grading.confine import namespaces
 from specdec_ref.grading.course import Course, Mark
+from specdec_ref.grading.policy import namespaces
 
 __all__ = ["autograde", "bundle", "export", "mark", "release", "report", "whole_class"]
 

@@ -44,11 +44,12 @@ def main(policy: dict[str, Any], command: list[str]) -> int:
     _call("prctl", PR_PARENT_DEATH, signal.SIGKILL)  # with it dies the whole namespace
     if os.getppid() not in (0, watcher):
         return 1
-    _enter(Path(policy["scratch"]), policy["sees"])
+    _enter(Path(policy["scratch"]), policy["sees"], policy["hides"])
     if policy["uid"] is not None:
         _give(Path(policy["scratch"]), policy["uid"])
     if command_pid := os.fork():
         return _outcome(command_pid)
+    os.setsid()  # what it starts belongs to it, and can be stopped with it
     _become(policy, command)
     return 1
 
@@ -71,14 +72,16 @@ def _unshare() -> None:
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def _enter(scratch: Path, sees: list[str]) -> None:
-    """A new root: the system and `sees` to read, the scratch folder to write to, and nothing else."""
+def _enter(scratch: Path, sees: list[str], hides: str) -> None:
+    """A new root: the system and `sees` to read but for `hides`, the scratch folder to write to, and nothing else."""
     _call("mount", "none", "/", None, RECURSIVE | PRIVATE, None)
     root = scratch / "root"
     root.mkdir()
     _call("mount", "tmpfs", root, "tmpfs", 0, b"size=16m,mode=755")
     for path in [*SYSTEM, *(f"/etc/{name}" for name in ETC), *sorted(sees)]:
         _show(path, root)
+    if hides and (hidden := root / hides.lstrip("/")).is_dir():
+        _call("mount", "none", hidden, "tmpfs", NO_SUID | READ_ONLY, None)
     _show(str(scratch), root, writable=True)
     for device in DEVICES:
         _show(f"/dev/{device}", root, writable=True)

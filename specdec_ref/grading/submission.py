@@ -42,6 +42,7 @@ class LimitedExecute(Execute):
     def preprocess(self, nb: NotebookNode, resources: Any, km: Any = None) -> tuple[NotebookNode, Any]:
         """Run all cells; where the kernel dies, is killed or hangs, mark the cells that it did not finish."""
         self.shutdown_kernel, self.startup_timeout = "immediate", 300
+        self.iopub_timeout = self.timeout  # for a cell to be interrupted in, and for all that it said to arrive
         late = f"this cell ran longer than {self.timeout} seconds and was interrupted"
         self.error_on_timeout = {"ename": "Stopped", "evalue": late, "traceback": [late]}
         self._printed = {"": 0}
@@ -62,6 +63,7 @@ class LimitedExecute(Execute):
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> Any:
         """Run one cell, and remember which: one that is cut off may have no output, which would be full points."""
         self._running = index
+        self._box.begin()
         cell, resources = super().preprocess_cell(cell, resources, index)
         if role(cell) == "tests" and (fault := _fault(cell)):
             cell.outputs.insert(0, _error("NoPoints", fault))  # nbgrader takes the first that it understands
