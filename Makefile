@@ -3,6 +3,7 @@
 #   PYTHON=python3.12     which Python makes the environment (3.11 or newer)
 #   TORCH_INDEX=<url>     take torch from this package index first, e.g. PyTorch's own for CPU builds (README)
 #   VENV=.venv            where the environment is made
+#   WORKERS=2             processes that share the tests; 0 runs them in one, as `pytest` does by hand
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run test lab notebooks check site gpu clean
@@ -10,6 +11,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -c constraints.txt
@@ -25,7 +27,7 @@ run: $(VENV)/.with-run ## install what the demo needs, fetch the model, watch it
 
 test: check ## install the test tools, check style and types, run all tests
 	$(BIN)/specdec fetch
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --junitxml build/junit.xml
 
 check: $(VENV)/.with-test ## style, format and types alone (ruff, mypy --strict)
 	$(BIN)/ruff check .

@@ -16,7 +16,6 @@ import nbval.kernel
 import pytest
 from nbval.plugin import IPyNbCell
 
-CELLS = pytest.StashKey[list[IPyNbCell]]()
 CELL_SECONDS = (
     300  # a whole chapter takes a minute on two quiet cores; this is room for a busy machine
 )
@@ -67,31 +66,30 @@ nbval.kernel.RunningKernel.get_message = _get_message
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keep the cells for the summary."""
-    session.config.stash[CELLS] = [item for item in session.items if isinstance(item, IPyNbCell)]
+    """Each cell's report says whether it is compared, else why not: all that a summary has."""
+    for cell in (item for item in session.items if isinstance(item, IPyNbCell)):
+        cell.user_properties.append(("compared", str(bool(cell.options["check"]))))
+        for reason in re.findall(r"^# nbval-ignore-output: (.+)$", cell.cell.source, re.MULTILINE):
+            cell.user_properties.append(("why not", reason))
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many cells were compared, which were not and why, and how long each chapter took."""
     seconds: dict[str, float] = defaultdict(float)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            path = Path(str(getattr(report, "nodeid", "")).partition("::")[0])
-            if path.suffix == ".ipynb":
-                seconds[path.stem] += report.duration
-    cells = config.stash.get(CELLS, [])
-    if not cells:
+    said: Counter[tuple[str, object]] = Counter()
+    for report in (r for reports in terminalreporter.stats.values() for r in reports):
+        path = Path(str(getattr(report, "nodeid", "")).partition("::")[0])
+        if path.suffix == ".ipynb":
+            seconds[path.stem] += report.duration
+            said.update(report.user_properties if report.when == "call" else ())
+    compared, ignored = said["compared", "True"], said["compared", "False"]
+    if not compared + ignored:
         return
-    compared = sum(bool(cell.options["check"]) for cell in cells)
-    reasons = Counter(
-        reason
-        for cell in cells
-        for reason in re.findall(r"^# nbval-ignore-output: (.+)$", cell.cell.source, re.MULTILINE)
-    )
+    reasons = Counter({reason: n for (name, reason), n in said.items() if name == "why not"})
     terminalreporter.section("chapters")
-    terminalreporter.line(f"{len(cells)} cells run, {compared} compared with their stored outputs")
+    terminalreporter.line(
+        f"{compared + ignored} cells run, {compared} compared with their stored outputs"
+    )
     for reason, count in reasons.most_common():
         terminalreporter.line(f"{count} run but not compared: {reason}")
     for chapter, spent in sorted(seconds.items()):

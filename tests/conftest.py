@@ -5,7 +5,6 @@ error where it enters, not a wrong number later. Without it the same tests run u
 """
 
 import os
-from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,11 @@ if find_spec("beartype"):  # before anything of the package is imported
 
     install_import_hook("specdec_ref", "beartype.beartype")
 
+# Where several workers share the suite (`make test`), a file is one worker's; the longest begin, so that none ends alone.
+LONGEST = (
+    "test_exercises", "test_hostile", "test_browser", "test_site", "test_leaderboard", "03_eagle", "06_metrics", "test_kernels",
+)  # fmt: skip
+
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]  # test_kernels.py runs those
 
 if TYPE_CHECKING:
@@ -26,8 +30,10 @@ if TYPE_CHECKING:
     from specdec_ref.session import Session
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Fixtures imply markers, so that `-m "not model"` leaves out what needs a download without a mark on each test."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first. Fixtures imply markers: `-m "not model"` leaves out what needs a download without a mark on each test."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         for fixture, marker in (("embedded", "model"), ("gpu", "gpu")):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-for name in ("nbval", "nbclient", "ipywidgets", "matplotlib"):
+for name in ("nbval", "xdist", "nbclient", "ipywidgets", "matplotlib"):
     pytest.importorskip(name, reason=f"running chapters needs {name}: the extras `notebooks` and `dev`")
 
 ROOT = Path(__file__).parent.parent
@@ -34,13 +34,13 @@ def notebook(*cells: dict[str, Any]) -> Notebook:
     return {"cells": list(cells), "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 
-def compare(folder: Path, page: Notebook, **environment: str) -> tuple[bool, str]:
+def compare(folder: Path, page: Notebook, workers: int = 0, **environment: str) -> tuple[bool, str]:
     """(green?, what pytest printed) for this notebook under the real conftest."""
     for name in ("conftest.py", "nbval_sanitize.cfg"):
         shutil.copy(ROOT / "notebooks" / name, folder / name)
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "page.ipynb").write_text(json.dumps(page))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "page.ipynb"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(workers), "page.ipynb"]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | environment)
     return run.returncode == 0, run.stdout + run.stderr
 
@@ -80,8 +80,12 @@ def test_each_lie_turns_it_red(tmp_path: Path) -> None:
     assert [word for word in lies if word not in said] == []
 
 
-def test_what_may_differ_is_let_through(tmp_path: Path) -> None:
-    """A trailing semicolon, an address, a warning's temporary file, and a cell that says why it is not compared."""
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_may_differ_is_let_through(tmp_path: Path, workers: int) -> None:
+    """A trailing semicolon, an address, a warning's temporary file, and a cell that says why it is not compared.
+
+    The summary is the same where another process ran the cells.
+    """
     text = "/tmp/ipykernel_1/2.py:2: UserWarning: w\n  warnings.warn('w')\n"
     warning = {"output_type": "stream", "name": "stderr", "text": text}
     page = notebook(
@@ -90,7 +94,7 @@ def test_what_may_differ_is_let_through(tmp_path: Path) -> None:
         code("import warnings\nwarnings.warn('w')", count=3) | {"outputs": [warning]},
         code("# nbval-ignore-output: chance\nprint(3)", count=4, stdout="4\n", tags=["nbval-ignore-output"]),
     )
-    green, said = compare(tmp_path, page)
+    green, said = compare(tmp_path, page, workers)
     assert green, said
     assert "4 cells run, 3 compared" in said
     assert "1 run but not compared: chance" in said
