@@ -112,9 +112,10 @@ LATE = """new += block
 def _decoder(
     name: str, told: str, unchecked: str = "pass", keep: str = "rng.accept(float(p[i, x]))",
     draw: str = "rng.draw(row)", adapt: str = "min(16, 2 * gamma) if len(block) > len(guess) else max(1, len(block))",
-    stop: str = STOP, before: str = "",
+    stop: str = STOP, before: str = "", room: bool = True, own: str = "int(row.argmax())",
 ) -> Wrong:  # fmt: skip
-    body = GENERATE
+    body = GENERATE if room else GENERATE.replace("min(gamma, max_new_tokens - len(new) - 1)", "gamma")
+    body = body.replace("int(row.argmax()) if", f"{own} if")
     for word, code in (("UNCHECKED", unchecked), ("KEEP", keep), ("DRAW", draw), ("ADAPT", adapt), ("STOP", stop)):
         body = body.replace(word, code)
     made = _class("MyDecoder", generate=("self, model, prompt, max_new_tokens, eos, rng", before + body))
@@ -138,6 +139,19 @@ ANSWERS = (
     _index("within a piece", "reach from one add() into the next", PIECE, _look()),
     _index("padded", "filled up to gamma", _enter(),
            _look(found="(self.text[at : at + gamma] + self.text[:1] * gamma)[:gamma]")),
+    _index("one token", "It guesses one token", _enter(), _look(found="[self.text[at]]")),
+    _index("the prompt's list", "a list that add() was given", """
+        if not self.text:
+            self.text = tokens
+            start = 2
+        else:
+            start = len(self.text)
+            self.text += tokens
+        for end in range(start, len(self.text)):
+            for n in (2, 3, 4):
+                if n <= end:
+                    self.seen[tuple(self.text[end - n : end])] = end
+        """, _look()),
     _greedy("no rollback", "Nothing is rolled back", """
         best = model.score([last] + guess).argmax(dim=1)
         n = 0
@@ -180,6 +194,79 @@ ANSWERS = (
             n += 1
         model.keep(range(n + 1))
         return guess[:n] + [int(best[n])]
+        """),
+    _greedy("own choice as a tensor", "make it an int first", """
+        best = model.score([last] + guess).argmax(dim=1)
+        n = 0
+        while n < len(guess) and guess[n] == best[n]:
+            n += 1
+        model.keep(range(n + 1))
+        return guess[:n] + [best[n]]
+        """),
+    _greedy("a number to keep", "keep() takes a list of nodes", """
+        best = model.score([last] + guess).argmax(dim=1).tolist()
+        n = 0
+        while n < len(guess) and guess[n] == best[n]:
+            n += 1
+        model.keep(n + 1)
+        return guess[:n] + [best[n]]
+        """),
+    _greedy("one kept too few", "An accepted guess is missing in the cache", """
+        best = model.score([last] + guess).argmax(dim=1).tolist()
+        n = 0
+        while n < len(guess) and guess[n] == best[n]:
+            n += 1
+        model.keep(range(max(1, n)))
+        return guess[:n] + [best[n]]
+        """),
+    _greedy("last again", "It returns `last` as well", """
+        best = model.score([last] + guess).argmax(dim=1).tolist()
+        new = [last]
+        for g, b in zip(guess, best):
+            if g != b:
+                break
+            new.append(g)
+        model.keep(range(len(new)))
+        return new + [best[len(new) - 1]]
+        """),
+    _greedy("guesses alone", "`last` is not scored", """
+        best = model.score(guess).argmax(dim=1).tolist()
+        n = 0
+        while n < len(guess) and guess[n] == best[n]:
+            n += 1
+        model.keep(range(n + 1))
+        return guess[:n] + [best[n]]
+        """),
+    _greedy("token by token", "a round is one", """
+        new = []
+        for g in guess:
+            last = int(model.score([last])[0].argmax())
+            model.keep([0])
+            new.append(last)
+            if last != g:
+                return new
+        new.append(int(model.score([last])[0].argmax()))
+        model.keep([0])
+        return new
+        """),
+    _sampled("last row", "draws from the last row", """
+        p = model.score([last] + guess)
+        n = 0
+        while n < len(guess) and rng.accept(p[n, guess[n]]):
+            n += 1
+        model.keep(range(n + 1))
+        rest = p[-1]
+        if n < len(guess):
+            rest[guess[n]] = 0
+        return guess[:n] + [rng.draw(rest)]
+        """),
+    _sampled("greedy", "a round of temperature 0", """
+        p = model.score([last] + guess)
+        n = 0
+        while n < len(guess) and int(p[n].argmax()) == guess[n]:
+            n += 1
+        model.keep(range(n + 1))
+        return guess[:n] + [int(p[n].argmax())]
         """),
     _sampled("second chance", "with the guess still in it", """
         p = model.score([last] + guess)
@@ -252,6 +339,26 @@ ANSWERS = (
                 break
         return text[len(prompt) :][:max_new_tokens]
         """),
+    _loop("break", "leaves only the loop that it stands in", """
+        new = []
+        while len(new) < max_new_tokens:
+            text = prompt + new
+            for token in greedy_round(model, text[-1], guess(text)):
+                new.append(token)
+                if token in eos:
+                    break
+        return new[:max_new_tokens]
+        """),
+    _loop("end behind the limit", "more than max_new_tokens", """
+        new = []
+        while len(new) < max_new_tokens:
+            text = prompt + new
+            for token in greedy_round(model, text[-1], guess(text)):
+                new.append(token)
+                if token in eos:
+                    return new
+        return new[:max_new_tokens]
+        """),
     _loop("too long", "more than max_new_tokens", """
         new = []
         while len(new) < max_new_tokens:
@@ -264,11 +371,31 @@ ANSWERS = (
         """),
     _decoder("fixed length", "most of its guesses failed", adapt="8"),
     _decoder("never more than two", "more guesses would have been right", adapt="2"),
+    _decoder("end behind the limit", "tokens, and max_new_tokens was 3", adapt="4", room=False),
+    _decoder("greedy at any temperature", "a round of temperature 0", keep="int(p[i].argmax()) == x",
+             draw="int(row.argmax())"),
+    _decoder("tensors", "make it an int first", own="row.argmax()"),
     _decoder("past the end", "went on behind an end-of-text token", stop=LATE),
     _decoder("greedy coin", "that is the rule of temperature 0", keep="int(p[i].argmax()) == x"),
     _decoder("likeliest", "The target's own token is the likeliest one", draw="int(row.argmax())"),
     _decoder("trusting", "though a forward of this request said", unchecked=TRUST),
     _decoder("global coin", "takes chance, or memory, from outside", draw="int(torch.multinomial(row, 1))"),
+    Wrong(EXERCISE, "decoder", "another cell's index", "of another cell", _class("MyDecoder", generate=(
+        "self, model, prompt, max_new_tokens, eos, rng", """
+        index, new, last = MyIndex(), [], prompt[-1]
+        index.add(prompt)
+        while len(new) < max_new_tokens:
+            guess = index.guess(min(4, max_new_tokens - len(new) - 1))
+            round_ = my_greedy_round if model.temperature == 0 else my_sampled_round
+            got = round_(model, last, guess) if model.temperature == 0 else round_(model, last, guess, rng)
+            index.add(got)
+            last = got[-1]
+            for token in got:
+                new.append(token)
+                if token in eos:
+                    return new
+        return new
+        """))),
     Wrong(EXERCISE, "decoder", "borrowed", "an entry stands alone", _class("MyDecoder", generate=(
         "self, model, prompt, max_new_tokens, eos, rng", """
         new = []

@@ -115,7 +115,10 @@ class TargetView:
 
     def keep(self, nodes: Sequence[int]) -> None:
         """See `Model`."""
-        path, tree = [int(node) for node in nodes], self._tree
+        try:
+            path, tree = [int(node) for node in nodes], self._tree
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"keep() takes a list of nodes, [0, 1] say; it was given {nodes!r}") from error
         if tree is None:
             raise ValueError("keep() comes after a score(), once: there is no forward to keep nodes of")
         if not path or path[0] != 0:

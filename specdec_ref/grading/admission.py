@@ -11,9 +11,10 @@ from typing import Any
 from specdec_ref.baseline import plain_generate
 from specdec_ref.grading.adapter import TargetView, first_unasked
 from specdec_ref.grading.capstone_toys import Scripted, decoder_law, ended_law, view
-from specdec_ref.grading.examine import Trial, Trouble, attempt, numbers
+from specdec_ref.grading.examine import Trial, Trouble, attempt, ids, numbers
 from specdec_ref.grading.toys import compare
 from specdec_ref.identity import first_difference
+from specdec_ref.laws import Law
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import TableLM, tiny_llama
 from specdec_ref.randomness import KeyedRandomness
@@ -39,10 +40,7 @@ class Making:
 def written(decoder: Any, model: TargetView, prompt: Tokens, most: int, eos: frozenset[int]) -> Tokens:
     """What it writes at temperature 0. Raises Trouble if that is no text that could have been asked for."""
     rng = KeyedRandomness(0, len(prompt), "verify")
-    text = attempt(decoder.generate, model.open(prompt, most), list(prompt), most, eos, rng)
-    if not isinstance(text, list | tuple):
-        raise Trouble(f"it returned {type(text).__name__}, and a list of token ids was expected")
-    text = [int(token) for token in text]
+    text = ids(attempt(decoder.generate, model.open(prompt, most), list(prompt), most, eos, rng))
     if len(text) > most:
         raise Trouble(f"it returned {len(text)} tokens, and max_new_tokens was {most}")
     ends = [at for at, token in enumerate(text) if token in eos]
@@ -109,9 +107,15 @@ def _ending(rng: Random) -> Trial:
 def _law(rng: Random) -> Trial:
     table, prompt, eos = TableLM(3, seed=rng.randrange(2**31)), (0, 1, 0, 1, 0), frozenset({2})
     goal = ended_law(table, prompt, 3, eos)
+
+    def judge(law: Law) -> tuple[bool, str]:
+        if (longest := max(map(len, law))) > 3:
+            return False, f"it returned {longest} tokens, and max_new_tokens was 3"
+        return compare(law, goal)
+
     return Trial(
         "At temperature 1 its texts have the target's law",
-        lambda decoder: decoder_law(decoder, table, prompt, 3, eos), lambda law: compare(law, goal), weight=2.0,
+        lambda decoder: decoder_law(decoder, table, prompt, 3, eos), judge, weight=2.0,
     )  # fmt: skip
 
 

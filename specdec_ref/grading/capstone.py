@@ -15,7 +15,7 @@ from specdec_ref.grading.adapter import TargetView
 from specdec_ref.grading.admission import Making, exact_trials, pace_trials
 from specdec_ref.grading.capstone_suspects import Scan, greedy_round
 from specdec_ref.grading.capstone_toys import Scripted, rounds_law, view
-from specdec_ref.grading.examine import Trial, Trouble, attempt, examine, numbers
+from specdec_ref.grading.examine import Trial, Trouble, attempt, examine, ids
 from specdec_ref.grading.report import Report
 from specdec_ref.grading.toys import compare, wanted
 from specdec_ref.models.toy import TableLM
@@ -48,10 +48,12 @@ def index(make: Callable[[], Any], more: Sequence[tuple[Pieces, int]] = ()) -> R
 
     def trial(asks: str, pieces: Pieces, gamma: int) -> Trial:
         def outcome(code: Any) -> list[Any]:
-            made, guesses = attempt(code), []
-            for piece in pieces:
-                attempt(made.add, list(piece))
-                guesses.append(_ids(attempt(made.guess, gamma)))
+            made, guesses, given = attempt(code), [], [list(piece) for piece in pieces]
+            for piece in given:
+                attempt(made.add, piece)
+                guesses.append(ids(attempt(made.guess, gamma)))
+            if given != [list(piece) for piece in pieces]:
+                raise Trouble("it writes to a list that add() was given. A decoder's prompt would grow: keep a copy")
             return guesses
 
         def judge(guesses: list[Any]) -> tuple[bool, str]:
@@ -121,21 +123,24 @@ def greedy(function: Callable[..., Any], more: Sequence[tuple[int, tuple[str, st
             model, text, told = view(script.model).open(script.prompt, 16), list(script.prompt), []
             for kinds in plan:
                 guess = script.guesses(len(text), kinds)
-                new = _ids(attempt(code, model, text[-1], guess))
+                before, new = model.forwards, ids(attempt(code, model, text[-1], guess))
                 text += new
-                told.append([guess, new, model.length - len(text)])
+                told.append([guess, new, model.length - len(text), model.forwards - before])
             return told
 
         def judge(told: list[Any]) -> tuple[bool, str]:
             at = len(script.prompt)
-            for number, (kinds, (guess, new, off)) in enumerate(zip(plan, told, strict=True), 1):
+            for number, (kinds, (guess, new, off, forwards)) in enumerate(zip(plan, told, strict=True), 1):
                 right = script.text[at : at + len(kinds.partition("w")[0]) + 1]
                 ours = script.text[at : at + len(kinds) + 1]
                 where = f"round {number}: the target would write {ours}, the guesses were {guess}; "
                 if new != right:
                     return False, f"{where}it returned {new}"
                 if off != -1:
-                    return False, f"{where}the cache then held {off + 1:+d} tokens too many"
+                    tokens = f"{abs(off + 1)} token{'s' * (abs(off + 1) > 1)} too {'many' if off > -1 else 'few'}"
+                    return False, f"{where}the cache then held {tokens}"
+                if forwards != 1:
+                    return False, f"{where}it took {forwards} forwards, and a round is one: that is what saves time"
                 at += len(new)
             return True, f"two rounds, {at - len(script.prompt)} tokens, and the cache is one token behind the text"
 
@@ -170,6 +175,7 @@ LOOPS: tuple[tuple[str, int, int, int | None, int], ...] = (  # seed, max_new_to
     ("The end is in the middle of a round", 23, 14, 5, 4),
     ("The end is the first token", 24, 14, 0, 3),
     ("The limit is in the middle of a round", 25, 8, None, 4),
+    ("The limit is in the middle of a round, and the end behind it", 26, 8, 9, 4),
 )
 
 
@@ -181,7 +187,7 @@ def loop(function: Callable[..., Any], more: Sequence[tuple[int, int, int | None
 
         def outcome(code: Any) -> Tokens:
             model = view(script.model).open(script.prompt, 24)
-            return _ids(
+            return ids(
                 attempt(code, model, list(script.prompt), most, script.eos, lambda text: script.next(text, gamma))
             )
 
@@ -194,13 +200,6 @@ def loop(function: Callable[..., Any], more: Sequence[tuple[int, int, int | None
 
     cases = [*LOOPS, *(("Another text", *case) for case in more)]
     return examine("Task 4, the bug", function, [trial(*case) for case in cases], wrong.LOOPS)
-
-
-def _ids(tokens: Any) -> Tokens:
-    """A list of token ids. Raises Trouble for anything else."""
-    if not isinstance(tokens, list | tuple):
-        raise Trouble(f"it returned {type(tokens).__name__} {tokens!r}, and a list of token ids was expected")
-    return [int(token) for token in numbers(tokens, len(tokens))] if len(tokens) != 1 else [int(tokens[0])]
 
 
 def entry(make: Callable[[], Any], *, seed: int = 9) -> Report:
@@ -217,26 +216,52 @@ def _own(trial: Trial, make: Any) -> Trial:
             raise Trouble(
                 f"it uses {name} of specdec_ref, and a decoder of your own was asked for: an entry stands alone"
             )
+        if isinstance(code, Making) and code.make is make and (name := _elsewhere(make)):
+            raise Trouble(
+                f"it uses {name} of another cell. The leaderboard reads this cell only: copy it into this one"
+            )
         return trial.outcome(code)
 
     return replace(trial, outcome=outcome)
 
 
 def _borrowed(make: Any) -> str | None:
-    """The first thing of this package that the class, or a function that it calls, takes from the notebook's names."""
-    seen: set[Any] = set()
-    waiting = [function for function in vars(make).values() if isinstance(function, FunctionType)]
-    while waiting:
-        function = waiting.pop()
-        seen.add(function)
-        for name in _names(function.__code__):
-            value = function.__globals__.get(name)
-            home = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
-            if home.partition(".")[0] == "specdec_ref" or name.partition(".")[0] == "specdec_ref":
-                return name
-            if isinstance(value, FunctionType) and value not in seen:
-                waiting.append(value)
+    """The first thing of this package that the class, or what it calls, takes from the notebook's names."""
+    for name, value in _taken(make):
+        home = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
+        if home.partition(".")[0] == "specdec_ref" or name.partition(".")[0] == "specdec_ref":
+            return name
     return None
+
+
+def _elsewhere(make: Any) -> str | None:
+    """The first function or class that it takes from another cell of the notebook. Each cell is a file of its own."""
+    own = _functions(make)
+    cell = {function.__code__.co_filename for function in own} | {"<string>"}  # that is what a dataclass adds
+    for name, value in _taken(make):
+        written = [function for function in _functions(value) if function.__globals__ is own[0].__globals__]
+        if written and cell.isdisjoint(function.__code__.co_filename for function in written):
+            return name
+    return None
+
+
+def _functions(value: Any) -> list[FunctionType]:
+    """A function alone, or those of a class."""
+    found = vars(value).values() if isinstance(value, type) else [value]
+    return [one for one in found if isinstance(one, FunctionType)]
+
+
+def _taken(make: Any) -> Iterator[tuple[str, Any]]:
+    """What the class, and the functions and classes of the notebook that it uses, take from the notebook's names."""
+    waiting = _functions(make)
+    names, seen = waiting[0].__globals__ if waiting else {}, set(waiting)
+    while waiting:
+        for name in _names(waiting.pop().__code__):
+            value = names.get(name)
+            yield name, value
+            new = [one for one in _functions(value) if one.__globals__ is names and one not in seen]
+            seen.update(new)
+            waiting += new
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -42,6 +42,8 @@ class Scan:
         copied: Any = list(found(self.text, gamma, 0, 0, places, lengths))  # type: ignore[arg-type]  # ids for words
         if copied and self.knobs.get("pads"):
             copied += self.text[:1] * (gamma - len(copied))
+        if self.knobs.get("one"):
+            return list(copied[:1])
         while copied and self.knobs.get("through") and len(copied) < gamma:
             copied.append(copied[-len(found(self.text, len(self.text), 0, 0, places, lengths))])  # type: ignore[arg-type]
         return list(copied)
@@ -81,6 +83,10 @@ INDICES = (  # a class with add(tokens) and guess(gamma)
         "It copies on through its own guess. That is a good idea (our reference does it); here what was said counts.",
         lambda longest=4, shortest=2: Scan(longest, shortest, through=True),
     ),
+    Suspect(
+        "It guesses one token. Up to gamma of those that followed were asked for: keep the place, not the token.",
+        lambda longest=4, shortest=2: Scan(longest, shortest, one=True),
+    ),
 )
 
 
@@ -110,6 +116,13 @@ def _shifted(guess: Tokens, choices: Tokens) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(guess, choices[1:], strict=True)))
 
 
+def _headless(model: Model, last: int, guess: Sequence[int]) -> Tokens:
+    choices = model.score(guess).argmax(-1).tolist()
+    count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(guess, choices, strict=True)))
+    model.keep(range(count + 1))
+    return [*guess[:count], choices[count]]
+
+
 GREEDY = (  # (model, last, guess) -> new tokens
     Suspect("Nothing is rolled back: the rejected guesses stay in the cache, and the next round reads on from them.",
             _greedy(keep=lambda kept, drafted: drafted)),
@@ -129,6 +142,11 @@ GREEDY = (  # (model, last, guess) -> new tokens
             _greedy(count=lambda guess, choices: len(guess))),
     Suspect("The target's own token is taken from the last row, whatever was rejected before it.",
             _greedy(lambda guess, choices, count: [*guess[:count], choices[-1]])),
+    Suspect("It returns `last` as well. That one is in the text already.",
+            lambda model, last, guess: [last, *greedy_round(model, last, guess)]),
+    Suspect("An accepted guess is missing in the cache. It keeps node 0 and a node for each accepted guess.",
+            _greedy(keep=lambda kept, drafted: max(0, kept - 1))),
+    Suspect("`last` is not scored. Node 0 is the text's last token: its row judges the first guess.", _headless),
 )  # fmt: skip
 
 
@@ -137,13 +155,14 @@ def sampled_round(
     keep: Callable[[Any, int, Randomness], bool] = lambda row, x, rng: rng.accept(float(row[x])),
     correct: Callable[[Any, int, Randomness], int] | None = None, bonus: bool = True,
     own: Callable[[Any, Randomness], int] = lambda row, rng: rng.draw(row), shift: int = 0, rolled_back: bool = True,
+    last_row: bool = False,
 ) -> Tokens:  # fmt: skip
     """One round above temperature 0, for guesses made without chance: x stays with p(x), else draw from p without x."""
     p = model.score([last, *guess])
     count, correction = 0, None
     for i, x in enumerate(guess):
         if not keep(p[i + shift], x, rng):
-            rest = p[i].clone()
+            rest = p[-1 if last_row else i].clone()
             rest[x] = 0.0
             correction = own(rest, rng) if correct is None else correct(p[i], x, rng)
             break
@@ -179,6 +198,10 @@ SAMPLED = (  # (model, last, guess, rng) -> new tokens
             _sampled(rolled_back=False)),
     Suspect("It keeps each guess that has at least an even chance. A coin decides, with probability p(x).",
             _sampled(keep=lambda row, x, rng: float(row[x]) >= 0.5)),
+    Suspect("It is a round of temperature 0: the likeliest token every time, and no chance at all.",
+            _sampled(keep=lambda row, x, rng: int(row.argmax()) == x, own=_likeliest)),
+    Suspect("After a rejection it draws from the last row. The row that judged the guess is the one to draw from.",
+            _sampled(last_row=True)),
 )  # fmt: skip
 
 
@@ -223,6 +246,8 @@ LOOPS = (  # (model, prompt, max_new_tokens, eos, guess) -> new tokens
             _loop(limit=False)),
     Suspect("It only looks at the first token of a round.",
             _loop(cut=_whole, ended=lambda prompt, new, block, eos: block[0] in eos)),
+    Suspect("It goes on with another round after the end: a `break` leaves only the loop that it stands in.",
+            _loop(ended=lambda prompt, new, block, eos: False)),
 )  # fmt: skip
 
 

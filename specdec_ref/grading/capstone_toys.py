@@ -10,7 +10,7 @@ import torch
 
 from specdec_ref.config import SamplingParams
 from specdec_ref.grading.adapter import TargetView
-from specdec_ref.grading.examine import attempt
+from specdec_ref.grading.examine import attempt, ids
 from specdec_ref.grading.toys import PROMPT, SAMPLING
 from specdec_ref.laws import Law, outcomes, table_law
 from specdec_ref.models.target import Target
@@ -91,7 +91,7 @@ def rounds_law(table: TableLM, one_round: Callable[..., Any], guesses: Sequence[
         text = list(PROMPT)
         model.open(text, 16)
         for guess in guesses:
-            text += [int(token) for token in attempt(one_round, model, text[-1], list(guess), rng)]
+            text += ids(attempt(one_round, model, text[-1], list(guess), rng))
         return tuple(text[len(PROMPT) :][:tokens])
 
     return _summed(run)
@@ -101,7 +101,7 @@ def decoder_law(decoder: Any, table: TableLM, prompt: Sequence[int], tokens: int
     """The exact law of what a decoder writes. Raises Trouble if it fails."""
     model = view(table, SAMPLING)
     return _summed(
-        lambda rng: tuple(attempt(decoder.generate, model.open(prompt, tokens), list(prompt), tokens, eos, rng))
+        lambda rng: tuple(ids(attempt(decoder.generate, model.open(prompt, tokens), list(prompt), tokens, eos, rng)))
     )
 
 

@@ -21,7 +21,19 @@ from torch import Tensor
 
 from specdec_ref.grading.report import UNWRITTEN, Case, Report
 
-__all__ = ["CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "numbers", "same", "unaided"]
+__all__ = [
+    "CLOSE",
+    "Suspect",
+    "Trial",
+    "Trouble",
+    "attempt",
+    "described",
+    "examine",
+    "ids",
+    "numbers",
+    "same",
+    "unaided",
+]
 
 CLOSE = 1e-9  # float64 sums of a few hundred products are far closer; a wrong rule is far off
 
@@ -155,6 +167,15 @@ def numbers(values: Any, count: int) -> list[float]:
         wanted = "a number was" if count == 1 else f"{count} numbers were"
         raise Trouble(f"it returned {described(values)}, and {wanted} expected")
     return found
+
+
+def ids(tokens: Any) -> list[int]:
+    """What came back, as a list of token ids. Raises Trouble if it is something else."""
+    if not isinstance(tokens, list | tuple):
+        raise Trouble(f"it returned {type(tokens).__name__} {tokens!r}, and a list of token ids was expected")
+    if any(isinstance(token, Tensor) for token in tokens):
+        raise Trouble(f"it returned {tokens!r}. A tensor is never found in a set or a dict: make it an int first")
+    return [int(token) for token in numbers(tokens, len(tokens))] if len(tokens) != 1 else [int(tokens[0])]
 
 
 def same(first: Any, second: Any) -> bool:
