@@ -79,7 +79,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     said: Counter[tuple[str, object]] = Counter()
     for report in (r for reports in terminalreporter.stats.values() for r in reports):
         path = Path(str(getattr(report, "nodeid", "")).partition("::")[0])
-        if path.suffix == ".ipynb":
+        if path.suffix == ".ipynb" and isinstance(report, pytest.TestReport):
             seconds[path.stem] += report.duration
             said.update(report.user_properties if report.when == "call" else ())
     compared, ignored = said["compared", "True"], said["compared", "False"]
