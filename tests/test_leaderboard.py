@@ -1,8 +1,14 @@
 """The capstone's adapter and its leaderboard: what is measured, and every way to cheat that we could think of."""
 
 import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +16,7 @@ import pytest
 import torch
 from cli_helpers import Specdec, folder, specdec
 
-from specdec_ref.grading import leaderboard
+from specdec_ref.grading import entry, leaderboard
 from specdec_ref.grading.adapter import TargetView, first_unasked
 from specdec_ref.grading.admission import exact_trials, written
 from specdec_ref.grading.board import append, best, load
@@ -18,6 +24,7 @@ from specdec_ref.grading.capstone_toys import Scripted, view
 from specdec_ref.grading.entry import Entry, EntryError, EntryLimits
 from specdec_ref.grading.examine import Trouble, examine
 from specdec_ref.grading.leaderboard import Arena, Call, compete, fingerprint, fresh_prompts, read_entry, rows_of
+from specdec_ref.grading.policy import PACKAGE, Limits, boxed, namespaces, scratch_folder, seen
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import tiny_llama
 from specdec_ref.randomness import KeyedRandomness
@@ -107,11 +114,27 @@ def target() -> Target:
     return Target(tiny_llama(4, vocab=50), check=False)
 
 
-@pytest.fixture(scope="module")
-def cheat() -> Iterator[Entry]:
+BOXES = ("box", "no box")
+
+
+@contextmanager
+def in_a_box_or_not(where: str) -> Iterator[None]:
+    """Or in none, as on systems without namespaces."""
+    with pytest.MonkeyPatch.context() as patch:
+        if where == "no box":
+            patch.setattr(entry, "namespaces", lambda: "tried without")
+        elif why := namespaces():
+            pytest.skip(f"no box here: {why}")
+        yield
+
+
+@pytest.fixture(scope="module", params=BOXES)
+def cheat(request: pytest.FixtureRequest) -> Iterator[Entry]:
     """The process with all cheats in it."""
-    with Entry(CHEATS) as entry:
-        yield entry
+    with ExitStack() as stack:
+        with in_a_box_or_not(request.param):  # only while it starts: others come before its end
+            process = stack.enter_context(Entry(CHEATS))
+        yield process
 
 
 def prompt_for(way: str) -> list[int]:
@@ -219,6 +242,19 @@ def test_neither_target_nor_decoders_nor_caches_are_in_reach(cheat: Entry, targe
     assert said(cheat, target, "home") == [0, 0]
 
 
+@pytest.mark.parametrize("where", BOXES)
+def test_processor_time_of_the_entry_is_counted(where: str, target: Target) -> None:
+    burn = "t = time.process_time() + 0.3\n        while time.process_time() < t: pass\n        new = []"
+    with in_a_box_or_not(where), Entry(f"import time\n{PLAIN.replace('new = []', burn, 1)}") as busy:
+        before = busy.cpu_seconds()
+        call = leaderboard._timed(Arena(target, frozenset(), [], TOKENS), busy, [1, 2, 3])
+        after = busy.cpu_seconds()
+    if before is None or after is None or call.cpu is None:
+        pytest.skip("this system does not tell another process's processor time")
+    assert call.cpu > after - before
+    assert after - before == pytest.approx(0.35, abs=0.06)
+
+
 def test_a_thread_is_counted_and_stands_still_between_calls(cheat: Entry, target: Target) -> None:
     """Left running, it would slow down whoever is measured next."""
     before = cheat.cpu_seconds()
@@ -235,7 +271,8 @@ def test_a_thread_is_counted_and_stands_still_between_calls(cheat: Entry, target
 
 FATAL = {
     "hang": ("while True: pass", "no answer in time"),
-    "exit": ("os._exit(3)", "its process ended"),
+    "exit": ("os._exit(3)", "its process ended: it left with exit code 3"),
+    "killed": ("os.kill(os.getpid(), 9)", "its process ended: killed by SIGKILL"),
     "forward without end": ("while True: model.score([1])", "does every round make the text longer"),
     "garbage": ("[os.write(int(fd), b'x\\n') for fd in os.listdir('/proc/self/fd') if int(fd) > 2 and os.path.exists(f'/proc/self/fd/{fd}')]",
                 "none of the adapter's"),
@@ -258,6 +295,47 @@ def test_company_is_noticed(target: Target) -> None:
     )
     with Entry(source) as entry, pytest.raises(EntryError, match="started other processes"):
         leaderboard._timed(Arena(target, frozenset(), [], TOKENS), entry, [1, 2, 3])
+
+
+# What a box keeps from an entry: code that stands before plain decoding -> why the board says it is refused.
+REACHES = {
+    "the user's home": ("open({secret!r}).read()", "No such file or directory: '{secret}'"),
+    "the network": ("import socket; socket.create_connection(('127.0.0.1', {port}), 5)", "it raised OSError in line .*unreachable"),
+    "our source": ("open({engine!r}).read()", "No such file or directory: '{engine}'"),
+    "a session of its own": ("import os, time; os.fork() or (os.setsid(), os.fork() or time.sleep(60), os._exit(0))",
+                             "started other processes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", REACHES)
+def test_what_an_entry_reaches_for_is_not_there(way: str, target: Target) -> None:
+    if why := namespaces():
+        pytest.skip(f"no box here: {why}")
+    with tempfile.NamedTemporaryFile(dir=Path.home()) as secret, socket.create_server(("127.0.0.1", 0)) as server:
+        about = {"secret": secret.name, "port": server.getsockname()[1], "engine": str(PACKAGE / "engine.py")}
+        code, told = (text.format(**about) for text in REACHES[way])
+        arena = Arena(target, frozenset(), [[1, 2, 3]] * 2, TOKENS)
+        row = rows_of(*compete(arena, PLAIN.replace("new = []", f"new = []; {code}", 1), seed=4))
+    assert row["verdict"] == "refused"
+    assert re.search(told, row["why"]), row["why"]
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_folder_in_a_box_can_be_empty(tmp_path: Path, hides: bool) -> None:
+    """As the package is, where it lies among the packages that an entry sees."""
+    if why := namespaces():
+        pytest.skip(f"no box here: {why}")
+    (tmp_path / "package").mkdir()
+    for name in ("engine.py", "core.py", "request.py"):
+        (tmp_path / "package" / name).touch()
+    tmp_path.chmod(0o755)
+    count = [sys.executable, "-c", f"import os, sys; sys.exit(len(os.listdir({str(tmp_path / 'package')!r})))"]
+    with scratch_folder() as scratch:
+        command = boxed(
+            scratch, count, Limits(60, 10**9, 0), namespaced=True, sees=[*seen(), str(tmp_path)],
+            hides=str(tmp_path / "package") if hides else "",
+        )  # fmt: skip
+        assert subprocess.run(command, check=False).returncode == (0 if hides else 3)
 
 
 @pytest.mark.parametrize(

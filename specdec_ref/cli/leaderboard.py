@@ -99,7 +99,10 @@ def _measured(args: argparse.Namespace, names: dict[str, Path]) -> "Any":
     """A row an entry, as each is done."""
     from specdec_ref.bench.machine import machine_line
     from specdec_ref.grading.leaderboard import Arena, fingerprint, fresh_prompts
+    from specdec_ref.grading.policy import namespaces
 
+    if why := namespaces():
+        say(f"entries run under limits but in no sandbox here ({why}): docs/CAPSTONE.md", style="")
     with redirect_stdout(sys.stderr):
         session = open_session(SpecConfig(target=args.target, dtype=args.dtype, device=args.device))
     about = {

@@ -2,6 +2,7 @@
 
 The target, the clock and the coins stay here; the entry asks for them through a socket (`entry_worker.py`). Between two
 calls its whole process group is stopped, so it cannot work before it is asked, nor slow down what runs beside it.
+Where there are namespaces it runs in a box (`box.py`): no network, no file but Python's and those of a scratch folder.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +25,13 @@ import torch
 from specdec_ref.core import Randomness
 from specdec_ref.grading.adapter import MAX_NODES, TargetView
 from specdec_ref.grading.examine import Trouble
+from specdec_ref.grading.policy import PACKAGE, Limits, boxed, namespaces, outermost, scratch_folder, seen
 
 __all__ = ["Entry", "EntryError", "EntryLimits"]
 
 _BUFFER_BYTES = MAX_NODES * 300_000 * 8  # rows of p in float64; only pages that are written to exist
 _LINE_BYTES = 16_000_000
+_FILE_BYTES = 10_000_000
 _START_SECONDS, _SLICE = 120.0, 1.0
 
 
@@ -55,22 +57,22 @@ class Entry:
 
     def __enter__(self) -> "Entry":
         """Start it. Raises EntryError if its code cannot even be loaded."""
-        self._scratch = tempfile.mkdtemp(prefix="specdec-entry-")
+        self._left_behind = contextlib.ExitStack()
+        self._scratch = self._left_behind.enter_context(scratch_folder())
         self._control, theirs = socket.socketpair()
         buffer = _buffer(self._scratch)
         self._rows = mmap.mmap(buffer, _BUFFER_BYTES)
-        self._pending, self._left = b"", 0.0
-        descriptors = (theirs.fileno(), buffer)
-        numbers = [*descriptors, self._limits.cpu_seconds, self._limits.memory_bytes]
+        self._pending, self._left, self._boxed = b"", 0.0, not namespaces()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "specdec_ref.grading.entry_worker", *map(str, numbers)],
-            pass_fds=descriptors, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            cwd=self._scratch, env=_environment(self._scratch), start_new_session=True,
+            self._command(theirs.fileno(), buffer), pass_fds=(theirs.fileno(), buffer), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+        self._leader = self._process.pid
         theirs.close()
         os.close(buffer)
         try:
             self._expect("hello")
+            (self._leader,) = self.processes()
             self._send(self._job)
             self._expect("ready")
         except BaseException:
@@ -80,12 +82,24 @@ class Entry:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it, and whatever it started."""
+        """End it, and whatever it started: a box ends with its first process."""
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._control.close()
         self._rows.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._left_behind.close()
+
+    def _command(self, control: int, buffer: int) -> list[str]:
+        """A copy of the worker, since our decoders lie where it came from."""
+        worker = self._scratch / "worker.py"
+        shutil.copy(PACKAGE / "grading" / "entry_worker.py", worker)
+        limits = Limits(self._limits.cpu_seconds, self._limits.memory_bytes, _FILE_BYTES)
+        command = [sys.executable, "-P", str(worker), str(control), str(buffer)]
+        own: dict[str, str] = {"PYTHONPATH": str(PACKAGE.parent)} if "ours" in self._job else {}
+        return boxed(
+            self._scratch, command, limits, namespaced=self._boxed, hides="" if own else str(PACKAGE),
+            sees=outermost([*seen(), *([str(PACKAGE)] if own else [])]), HF_HUB_OFFLINE="1", **own,
+        )  # fmt: skip
 
     def generate(
         self, model: TargetView, prompt: Sequence[int], max_new_tokens: int, eos: frozenset[int], rng: Randomness
@@ -114,13 +128,10 @@ class Entry:
         return None
 
     def processes(self) -> list[int]:
-        """The processes of the entry's session, as far as the system tells."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError, IndexError):
-                if int(stat.read_text().rpartition(")")[2].split()[3]) == self._process.pid:
-                    found.append(int(stat.parent.name))
-        return found or [self._process.pid]
+        """The entry's, as far as the system tells: in a box all of them; else those in its session, or not orphaned."""
+        first = self._process.pid
+        family = _family(first)
+        return [pid for pid, parent in family if not self._boxed or first not in (pid, parent)] or [first]
 
     def _answer(self, message: dict[str, Any], model: TargetView, rng: Randomness) -> dict[str, Any]:
         """What one question of the entry gets."""
@@ -188,13 +199,14 @@ class Entry:
     def _death(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(2.0)
+            code = code - 256 if code > 256 - signal.NSIG else code  # from a box
             why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"it left with exit code {code}"
             return f"its process ended: {why}; a limit on time or memory, or an exit of its own"
         return "it closed its connection"
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._leader, number)
 
 
 def _tokens(tokens: Any) -> list[int]:
@@ -203,18 +215,24 @@ def _tokens(tokens: Any) -> list[int]:
     return tokens
 
 
-def _buffer(scratch: str) -> int:
+def _family(first: int) -> list[tuple[int, int]]:
+    """(process, parent) of this one, its descendants, and all in their sessions; only Linux tells."""
+    table: dict[int, tuple[int, int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError):
+            parent, _, session = stat.read_text().rpartition(")")[2].split()[1:4]
+            table[int(stat.parent.name)] = int(parent), int(session)
+    found = [first]
+    for one in found:
+        found += [pid for pid, above in table.items() if one in above and pid not in found]
+    return [(pid, table[pid][0]) for pid in found if pid in table]
+
+
+def _buffer(scratch: Path) -> int:
     """A file in memory where there is such a thing, in the scratch folder otherwise."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("rows")
     else:
-        descriptor = os.open(Path(scratch) / "rows", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(scratch / "rows", os.O_RDWR | os.O_CREAT, 0o600)
     os.ftruncate(descriptor, _BUFFER_BYTES)
     return descriptor
-
-
-def _environment(scratch: str) -> dict[str, str]:
-    """A bare one: no caches, no credentials, one thread a library."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ}
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return kept | threads | {"HOME": scratch, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,8 +1,8 @@
-"""The process that a capstone entry runs in: limits, then the student's code, with the target behind a socket.
+"""The process that a capstone entry runs in: the student's code, with the target behind a socket.
 
 What it never has: the target, the grader's clock, our decoders (an import of `specdec_ref` fails). Messages are JSON, a
-line each; the rows of p come through shared memory. It is no sandbox against a determined attacker: docs/CAPSTONE.md
-says what is prevented. Nothing here may import more than torch.
+line each; the rows of p come through shared memory. `box` has set the limits; docs/CAPSTONE.md says what is prevented.
+Nothing here may import more than torch.
 """
 
 import importlib
@@ -21,7 +21,6 @@ from torch import Tensor
 __all__ = ["CLASS", "main"]
 
 CLASS = "MyDecoder"
-_GRACE_SECONDS, _FILE_BYTES = 5, 10_000_000
 
 
 class _Refused(Exception):  # noqa: N818  (it says what the entry did, not what went wrong here)
@@ -92,10 +91,9 @@ class _NotHere:
 
 
 def main(argv: Sequence[str]) -> None:
-    """argv: the two file descriptors, CPU seconds, bytes of memory. The first message brings the source."""
-    control, buffer, cpu_seconds, memory_bytes = map(int, argv)
+    """argv: the two file descriptors. The first message brings the source."""
+    control, buffer = map(int, argv)
     torch.set_num_threads(1)
-    _limit(cpu_seconds, memory_bytes)
     wire = _Wire(socket.socket(fileno=control), mmap.mmap(buffer, 0))
     job = wire.ask(call="hello")
     try:
@@ -132,24 +130,6 @@ def _generate(make: Callable[[], Any], wire: _Wire, about: dict[str, Any]) -> li
     prompt, eos = list(about["prompt"]), frozenset(about["eos"])
     text = make().generate(model, prompt, about["max_new_tokens"], eos, _RemoteRandomness(wire))
     return [int(token) for token in text]
-
-
-def _limit(cpu_seconds: int, memory_bytes: int) -> None:
-    """Of this process, as far as the system knows such limits. Wall-clock time is watched from outside."""
-    try:
-        import resource
-    except ImportError:
-        return
-    kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
-    for what, soft, hard in (
-        (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + _GRACE_SECONDS),
-        (kind, memory_bytes, memory_bytes),
-        (resource.RLIMIT_FSIZE, _FILE_BYTES, _FILE_BYTES),
-        (resource.RLIMIT_CORE, 0, 0),
-    ):
-        ceiling = resource.getrlimit(what)[1]
-        hard = hard if ceiling == resource.RLIM_INFINITY else min(hard, ceiling)
-        resource.setrlimit(what, (min(soft, hard), hard))
 
 
 def _sentence(error: BaseException) -> str:

@@ -131,6 +131,7 @@ def compete(
         with entry:
             tick("is it exact?")
             report = examine("", entry, exact_trials(seed), ())
+            _alone(entry)
             if not report.ok:
                 return {}, "; ".join(f"{case.asks}: {case.says}" for case in report.cases if not case.passed)
             with _ours(PLAIN) as plain, _ours(REFERENCE) as reference:
@@ -165,10 +166,14 @@ def _timed(arena: Arena, entry: Entry, prompt: list[int]) -> Call:
     tokens = written(entry, model, prompt, arena.tokens, arena.eos)
     seconds, own = time.perf_counter() - started, time.process_time() - own
     now = entry.cpu_seconds()
-    if len(entry.processes()) > 1:
-        raise EntryError("it started other processes, whose work no clock here sees")
+    _alone(entry)
     cpu = None if now is None or theirs is None else own + now - theirs
     return Call(seconds, cpu, tokens, tuple(model.sizes))
+
+
+def _alone(entry: Entry) -> None:
+    if len(entry.processes()) > 1:
+        raise EntryError("it started other processes, which would go on while others are measured")
 
 
 def _difference(arena: Arena, calls: Mapping[str, Sequence[Call]]) -> str:

@@ -104,9 +104,10 @@ def boxed(
 
 @cache
 def _reachable(uid: int) -> bool:
-    """Whether a user who owns nothing can run this Python: root's own is often in root's closed home."""
+    """Whether a user who owns nothing can run this Python and read this package: both may be in root's closed home."""
+    probe = [sys.executable, "-c", f"open({str(PACKAGE / '__init__.py')!r})"]
     try:
-        subprocess.run([sys.executable, "-c", "pass"], user=uid, group=uid, extra_groups=[], cwd="/", check=True)
+        subprocess.run(probe, user=uid, group=uid, extra_groups=[], cwd="/", check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return False
     return True
