@@ -78,6 +78,8 @@ ANSWERS = (
     _draft("hidden states alone", "as in the loop of the document", fed="text[-1]"),
     _draft("the same feature throughout", "g stays what it was", before="first = g\n", g="first"),
     replace(_draft("never steps", "is never called"), code=_draft("", "").code.replace("g = head.step(g, word)", "pass")),
+    replace(_draft("what step returns is lost", "what it returns is lost"),
+            code=_draft("", "").code.replace("g = head.step(g, word)", "head.step(g, word)")),
     _draft("draft id fed back", "map first, then feed", fed="drawn"),
     _draft("draft ids throughout", "Draft word 1 is another word", word="drawn"),
     _draft("draft ids in the tree", "although the right words are fed back", word="drawn",

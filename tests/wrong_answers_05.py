@@ -178,6 +178,14 @@ ANSWERS = (
             _rounds(ratio="p[node][x] / q[x]", owed="residual(p[node], q)")),
     _verify("tensors for numbers, one q for all", "against the q that the first one came from",
             _rounds(drop="False").replace("float(owed[x] / q[x])", "owed[x] / q[x]")),
+    _verify("p as it was, and what is owed kept", "though what is owed is kept", _rounds(ratio="p[node][x] / q[x]")),
+    _verify("p less q each time", "the refusals before it are forgotten",
+            _rounds(owed="residual(p[node], q) / residual(p[node], q).sum()")),
+    _verify("the first q taken off", "always computed with the first child's q",
+            _rounds(owed="residual(owed, tree.q[node]) / residual(owed, tree.q[node]).sum()")),
+    _verify("q changed first", "q is changed too early", _rounds(
+        owed="owed", rest=f"q * {OTHERS} / (q * {OTHERS}).sum()").replace(
+        "else:\n            return", "    owed = residual(owed, q) / residual(owed, q).sum()\n        else:\n            return")),
     _verify("draws from p", "draw from p itself", _rounds(last="p[node]")),
     _verify("one q for all", "against the q that the first one came from", _rounds(drop="False")),
     _verify("q without scale", "against the q that the first one came from", _rounds(rest=f"q * {OTHERS}")),

@@ -103,7 +103,8 @@ DRAFTS = (  # (head, features, text, gamma, rng) -> DraftTree
         _chain(after=lambda head, g, first: first),
     ),
     Suspect(
-        "`head.step` is never called: every word is drafted from the g of the text, as if it were the first.",
+        "`head.step` is never called, or what it returns is lost: every word is drafted from the g of the text, as if "
+        "it were the first.",
         _chain(back=lambda head, g, word: g),
     ),
     Suspect(

@@ -35,11 +35,15 @@ class _Rounds:
     """Multi-round verification in which one thing may be another.
 
     `owes(r, q, x)`: r after x was refused; `next_q(q, x, law)`: what the next child was drawn from, as it believes.
+    `against(r, p)` is compared with q, `before(r, p)` is what a refusal takes `off(q, first q, next q)` from.
     """
 
     owes: Callable[[Row, Row, int], Row] = lambda r, q, x: _scaled(residual(r, q))
     next_q: Callable[[Row, int, str], Row] = lambda q, x, law: q if law == "iid" else _scaled(_without(q, x))
     ratio: Callable[[Row, Row, int], float] = lambda r, q, x: float(r[x] / q[x])
+    against: Callable[[Row, Row], Row] = lambda r, p: r
+    before: Callable[[Row, Row], Row] = lambda r, p: r
+    off: Callable[[Row, Row, Row], Row] = lambda q, first, later: q
     last: Callable[[Row, Row], Row] = lambda r, p: r
     children: Callable[[DraftTree, int], list[int]] = lambda tree, node: tree.children(node)
     row: Callable[[int, int], int] = lambda node, child: node
@@ -56,10 +60,11 @@ class _Rounds:
                 x = tree.token_list[child]
                 r = p[self.row(node, child)] if self.row(node, child) != node else r
                 q = tree.q[self.q_row(node, child)] if self.q_row(node, child) != node else q
-                if rng.accept(self.ratio(r, q, x)):
+                if rng.accept(self.ratio(self.against(r, p[node]), q, x)):
                     taken = child
                     break
-                r, q = self.owes(r, q, x), self.next_q(q, x, tree.law)
+                later = self.next_q(q, x, tree.law)
+                r, q = self.owes(self.before(r, p[node]), self.off(q, tree.q[node], later), x), later
             if taken is None:
                 return VerifyResult(tree.path(node), rng.draw(self.last(r, p[node])))
             if not self.deeper:
@@ -71,34 +76,27 @@ def _unchanged(r: Row, q: Row, x: int) -> Row:
     return r
 
 
-@dataclass(frozen=True, slots=True)
-class _Once:
-    """Each child is tested against p; only the last draw comes from what is owed to the last one."""
-
-    lossless_for: frozenset[str] = frozenset({"iid", "without_replacement"})
-
-    def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
-        assert tree.q is not None  # tells the type checker: drawn trees have it
-        node = 0
-        while True:
-            r, q, taken = p[node], tree.q[node], None
-            for child in tree.children(node):
-                x = tree.token_list[child]
-                if rng.accept(float(p[node, x] / q[x])):
-                    taken = child
-                    break
-                r = residual(p[node], q)
-                q = q if tree.law == "iid" else _scaled(_without(q, x))
-            if taken is None:
-                return VerifyResult(tree.path(node), rng.draw(r))
-            node = taken
+def _from_p(r: Row, p: Row) -> Row:
+    return p
 
 
 VERIFIERS = (
     Suspect(
         "The second child is tested against p as it was. What the first refusal took off p is gone: go on with what is "
         "still owed.",
-        _Once(),
+        _Rounds(against=_from_p, before=_from_p),
+    ),
+    Suspect(
+        "The second child is tested against p as it was, though what is owed is kept. Compare q with what is owed.",
+        _Rounds(against=_from_p),
+    ),
+    Suspect(
+        "What is owed is always computed with the first child's q. Take off the q that the refused child came from.",
+        _Rounds(off=lambda q, first, later: first),
+    ),
+    Suspect(
+        "q is changed too early: what is owed after a refusal needs the q that the refused child was drawn from.",
+        _Rounds(off=lambda q, first, later: later),
     ),
     Suspect(
         "After the last refusal you draw from p itself. The words that were drawn too often then get a second chance.",
@@ -152,5 +150,9 @@ VERIFIERS = (
     Suspect(
         "A child is tested with its own row of q. Row i of q is what the children of node i were drawn from.",
         _Rounds(q_row=lambda node, child: child),
+    ),
+    Suspect(
+        "After each refusal q is taken off p again: the refusals before it are forgotten. Take it off what was owed.",
+        _Rounds(before=_from_p),
     ),
 )
