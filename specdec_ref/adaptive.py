@@ -168,9 +168,11 @@ class Optimal:
     Counts fade by `memory` a draft; where they are few, a position is believed to be like the one before it. While
     nothing is drafted nothing is learnt, so a draft of one token is tried now and then: whenever what it costs is at
     most `probing` of the time since the last one. If the guess is wrong, all is as it was; if it is right, the text
-    has changed, and what was counted before is forgotten. If not even acceptance of 1 could pay, nothing is tried.
+    has changed, and what was counted before is forgotten; so it is when a copier that found no match for a while is
+    right again. If not even acceptance of 1 could pay, nothing is tried.
     `unread`: how many tokens the drafter would read before its first guess; a probe has to pay for them as well.
-    Rows share a round, so they share the decision: one more level costs all of them the time.
+    Rows share a round, so they share the decision: one more level costs all of them the time, those without a guess
+    as well, which count as rejected.
     """
 
     costs: RoundCosts
@@ -226,16 +228,16 @@ class Optimal:
         return min(grown, replace(self.budget, depth=depth).max_nodes)
 
     def observe(self, records: Sequence[StepRecord]) -> None:
-        """Count, position by position; what is old counts less."""
-        drafts = [record for record in records if record.depth]
-        if self.idle and any(record.accepted for record in drafts):  # a probe was right: the text is another by now
+        """Count, position by position; what is old counts less. A row without a guess fails where others have one."""
+        drafting = any(record.depth for record in records)
+        if self.idle and any(record.accepted for record in records):  # a probe was right: the text is another by now
             self.tested, self.accepted = [], []
-        self.idle = 0 if drafts else self.idle + 1
-        for record in drafts:
-            more = [0.0] * (record.depth - len(self.tested))
+        self.idle = 0 if drafting else self.idle + 1
+        for record in records if drafting else ():
+            more = [0.0] * (max(1, record.depth) - len(self.tested))
             self.tested = [count * self.memory for count in self.tested] + more
             self.accepted = [count * self.memory for count in self.accepted] + more
-            for position in range(record.tested):
+            for position in range(record.tested if record.depth else 1):
                 self.tested[position] += 1.0
                 self.accepted[position] += position < record.accepted
 

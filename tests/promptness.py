@@ -17,7 +17,6 @@ PICTURES = 5  # or, where drawing is slow, as long as so many empty pictures tak
 def answers_at_once(change: Callable[[Any], object], values: Iterable[Any]) -> bool:
     """Whether the median answer to a change takes no longer. This process's own time: other jobs do not count."""
     pairs = [(seconds(change, value), seconds(empty, value)) for value in values]
-    print("seconds, and those of an empty picture:", pairs)
     return median(taken for taken, _ in pairs) < FELT or median(taken / drawn for taken, drawn in pairs) < PICTURES
 
 

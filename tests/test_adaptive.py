@@ -291,6 +291,20 @@ def test_without_drafts_the_engine_runs_as_many_forwards_as_the_plain_decoder(
     assert len(forwards) == 2 * plain
 
 
+def test_in_a_batch_a_row_without_a_guess_counts_for_those_that_have_one() -> None:
+    """One of four rows finds a match, and that one always holds: all four pay for the round, one gains."""
+    together, alone = (Optimal(DEAR, DraftBudget(1)) for _ in range(2))
+    for _ in range(60):
+        (hit,), (silent,) = records(1, 1), records(0, 0)
+        together.observe([hit, silent, silent, silent])
+        alone.observe([hit])
+    assert together.acceptance(1) == pytest.approx([0.25], abs=0.03)
+    before = alone.acceptance(1)
+    alone.observe([silent])  # alone, a round without a guess is a plain step
+    assert alone.acceptance(1) == before
+    assert before[0] > 0.95
+
+
 def test_optimal_never_tries_what_cannot_pay() -> None:
     assert set(drive(Optimal(HOPELESS, DraftBudget(8)), 1.0, 500)) == {0}
 

@@ -12,7 +12,7 @@ from specdec_ref.adaptive import CONTROLS
 from specdec_ref.bench import calibrate
 from specdec_ref.bench.report import markdown
 from specdec_ref.bench.run import Plan, bench, environment
-from specdec_ref.bench.sides import Answer, Setting, Side, ours, usable_drafters
+from specdec_ref.bench.sides import CHAINS, Answer, Setting, Side, ours, usable_drafters
 from specdec_ref.bench.table import Timing, best_settings, overall, rows_of, run_sides
 from specdec_ref.bench.workloads import HELD_OUT, load_prompts
 from specdec_ref.cli import main
@@ -79,7 +79,7 @@ def test_every_setting_can_have_a_row(lab: Session) -> None:
     drafters, _ = usable_drafters(lab, ["ngram"])
     tests, dev = prompts(["chat"], "test", 1), prompts(["chat"], "dev", 1)
     rows = list(bench(lab, drafters, Plan(tests, dev, tokens=8, methods=["ngram"], hf=False, every=True)))
-    wanted = ["plain", "ngram, gamma 4", "ngram, gamma 8", "ngram, gamma 12"]
+    wanted = ["plain", *(f"ngram, gamma {gamma}" for gamma in CHAINS["ngram"])]
     assert [row["method"] for row in rows if row["task"] == "chat"] == wanted
     assert [row["method"] for row in rows if row["task"] == "all"] == wanted
 

@@ -24,7 +24,7 @@ def row(task: str, method: str, speedup: float, **other: Any) -> dict[str, Any]:
 
 
 ABOUT = {"command": "specdec bench --dtype float32 --json", "target": "tiny", "dtype": "float32", "machine": "a machine",
-         "torch": "2", "transformers": "5", "date": "today"}  # fmt: skip
+         "torch": "2", "transformers": "5", "date": "today", "features": ["AVX2"]}  # fmt: skip
 MADE = [
     row(task, method, speedup)
     for method, speedups in {

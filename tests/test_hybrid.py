@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_eagle_laws import table_head
 from torch import nn
 
+from specdec_ref.adaptive import Constant
 from specdec_ref.config import DraftBudget, SamplingParams, TrieOptions
 from specdec_ref.core import DraftTree, VerifyResult
 from specdec_ref.drafters.hybrid import HybridDrafter, Trust, merged
@@ -132,6 +133,16 @@ def test_the_head_is_asked_unless_the_copy_is_sure(model: nn.Module) -> None:
     assert len(both) > len(copied)
     assert headed.token_list == same.token_list
     assert len(headed) == 9
+
+
+def test_a_controller_is_told_what_the_head_would_have_to_read(model: nn.Module) -> None:
+    drafter, told = hybrid(model), []
+    engine = SpecEngine(Target(model, check=False), drafter, limits=Limits(max_new_tokens=9), control=Constant(0))
+    engine.start([[7, 20, 41, 2]])
+    for _ in range(3):
+        engine.step()
+        told.append(drafter.unread())
+    assert told == [1, 2, 3]
 
 
 def test_what_was_tested_is_learnt(model: nn.Module) -> None:

@@ -9,9 +9,10 @@ __all__ = ["markdown", "served"]
 
 def markdown(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The environment in a line, then for each temperature and batch a table: methods down, tasks across."""
-    lines = [f"{about['target']} in {about['dtype']} on {about['machine']}, torch {about['torch']}, "
-             f"transformers {about['transformers']}, {about['date']}. Speed-up over plain decoding: median of paired "
-             "ratios; over all tasks their geometric mean, with a 95 % bootstrap interval."]  # fmt: skip
+    where = f"{about['machine']} ({', '.join(about['features'])})"
+    lines = [f"{about['target']} in {about['dtype']} on {where}, torch {about['torch']}, transformers "
+             f"{about['transformers']}, {about['date']}. Speed-up over plain decoding: median of paired ratios; over "
+             "all tasks their geometric mean, with a 95 % bootstrap interval."]  # fmt: skip
     for (temperature, batch, context), group in groupby(rows, key=_setting):
         lines += ["", f"Temperature {temperature:g}, batch {batch}" + (f", context {context}" if context else ""), ""]
         lines += _table(list(group))

@@ -30,7 +30,7 @@ from specdec_ref.session import Session
 __all__ = ["PLAIN", "Answer", "Call", "Setting", "Side", "chain_side", "ours", "plain_side", "usable_drafters"]
 
 PLAIN = "plain"
-CHAINS = {"ngram": (4, 8, 12), "trie": (4, 8, 12), "layer-skip": (1, 2, 4)}
+CHAINS = {"ngram": (5, 8, 11), "trie": (5, 8, 11), "layer-skip": (1, 2, 4)}
 ANY_CHAIN = (2, 3, 5)
 TREES = (DraftBudget(3, 2, 6), DraftBudget(4, 2, 8), DraftBudget(5, 3, 12))
 CAP = 12  # levels that the controller may choose from

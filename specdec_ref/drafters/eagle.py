@@ -68,9 +68,7 @@ class EagleDrafter:
         self.cache = SlotCache(1, 0, 0)
         self._rows: list[int] = []  # request ids, in the order of the cache's rows
         self._verified: list[int] = []  # pairs a row that stay in the cache whatever is accepted
-        self._unread: list[
-            _Pairs | None
-        ] = []  # what a row has to read next; None: a prompt of one token, no feature yet
+        self._unread: list[_Pairs | None] = []  # to be read next, a row each; None: a prompt of one token, no feature
         self._last: list[int] = []  # last committed token of each row
 
     @torch.inference_mode()

@@ -159,6 +159,10 @@ class HybridDrafter:
         self.eagle.commit(rows, trees, results, features)
         self.copier.commit(rows, trees, results, None)
 
+    def unread(self) -> int:
+        """See `EagleDrafter`."""
+        return self.eagle.unread()
+
     def finish(self, rows: Sequence[int]) -> None:
         """Drop these rows."""
         self.eagle.finish(rows)

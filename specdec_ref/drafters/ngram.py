@@ -3,7 +3,8 @@
 Find the longest suffix of the text (between `min_n` and `max_n` tokens) that occurred before, and propose the tokens
 that followed it. No model: q is one-hot, the tree's law is "point", so any T is lossless with the one-hot rule. Where
 several occurrences match, which one to copy is a policy: the latest (default; what was just said is the best guess) or
-the first (transformers, vLLM). No match gives no draft, and the round is a plain step.
+the first (transformers, vLLM). A longer match is trusted further: n tokens copy at most 2n + 3, a match of `max_n` as
+many as the budget has. No match gives no draft, and the round is a plain step.
 
 An index (n-gram -> where it ended) replaces the scan: a committed token costs max_n dictionary writes, a look-up at
 most max_n reads. Source: Saxena 2023, prompt lookup decoding; Yang et al. 2023 (LLMA), §3.
@@ -24,7 +25,7 @@ __all__ = ["NgramDrafter", "NgramIndex"]
 class NgramIndex:
     """One text and where each of its n-grams ended: the latest time, or the first."""
 
-    def __init__(self, min_n: int = 2, max_n: int = 4, policy: str = "latest") -> None:
+    def __init__(self, min_n: int = 1, max_n: int = 4, policy: str = "latest") -> None:
         """Raises ValueError unless 1 <= min_n <= max_n and the policy is "latest" or "first"."""
         if not 1 <= min_n <= max_n:
             raise ValueError(f"n-gram lengths must satisfy 1 <= min_n <= max_n, got {min_n} and {max_n}")
@@ -70,7 +71,7 @@ class NgramDrafter:
 
     feature_layers: tuple[int, ...] = ()
 
-    def __init__(self, min_n: int = 2, max_n: int = 4, policy: str = "latest") -> None:
+    def __init__(self, min_n: int = 1, max_n: int = 4, policy: str = "latest") -> None:
         """See `NgramIndex`."""
         NgramIndex(min_n, max_n, policy)  # refuse bad settings now, not at the first request
         self.min_n, self.max_n, self.policy = min_n, max_n, policy
@@ -91,8 +92,11 @@ class NgramDrafter:
         """A chain a row; just the root where nothing matches."""
         trees = []
         for row in rows:
-            index = self._index[row]
-            chain = [index.tokens[-1], *index.continuation(budget.chain_depth)]
+            index, length = self._index[row], budget.chain_depth
+            found = index.match()
+            if found and found[0] < self.max_n:
+                length = min(length, 2 * found[0] + 3)
+            chain = [index.tokens[-1], *index.continuation(length)]
             trees.append(DraftTree(torch.tensor(chain), torch.arange(-1, len(chain) - 1)))
         return trees
 

@@ -164,8 +164,8 @@ def _keys(config: SpecConfig, eagle: int) -> list[tuple[str, str, Any, str]]:
         rows.append(("draft_model", "model", config.draft_model, ""))
     rows.append(("budget.depth", "num_speculative_tokens", config.budget.depth, "drafts a round, the root not counted"))
     if method == "ngram":
-        why = "n-gram lengths as here; vLLM copies the first occurrence of the longest match, we the latest"
-        rows += [("drafter", "prompt_lookup_max", 4, why), ("drafter", "prompt_lookup_min", 2, "")]
+        why = "as here; vLLM copies the first place of the longest match, we the latest and less after a short one"
+        rows += [("drafter", "prompt_lookup_max", 4, why), ("drafter", "prompt_lookup_min", 1, "")]
     elif not config.sampling.greedy and config.verifier in ("auto", "rejection", "block"):
         rows.append(("sampling", "draft_sample_method", "probabilistic", "T > 0: drafts drawn from q, kept by p/q"))
     if config.verifier == "block":
