@@ -5,6 +5,7 @@ says. Its counters rise as the engines' do: vLLM's with every round, SGLang's wh
 """
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Fake:
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"fake": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http = _Quiet(("127.0.0.1", 0), handler)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         self.thread = Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
@@ -92,6 +93,14 @@ class Fake:
                 f'{family}{{{labels},position="{i}"}} {float(self.counts[f"position{i}"])}' for i in range(self.drafts)
             ]
         return "\n".join(lines) + "\n"
+
+
+class _Quiet(ThreadingHTTPServer):
+    """One that does not print a traceback when a client hangs up."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

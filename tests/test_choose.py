@@ -91,6 +91,18 @@ def test_the_reasons_hold_the_numbers_of_the_choice() -> None:
         assert f"{way.tau:.2f} tokens for {way.cost:.2f} plain steps, {way.speedup:.2f} times plain" in text
 
 
+@pytest.mark.parametrize(("share", "named"), [(0.58, True), (0.4, False)])
+def test_a_second_that_is_as_good_is_named(share: float, named: bool) -> None:
+    options = [Option(name, (alive,), lambda g: 1 + 0.1 * g) for name, alive in (("eagle", 0.6), ("draft", share))]
+    assert ("draft is as good" in choose(options, lambda k: 1.0).reasons[-1]) == named
+
+
+def test_why_the_draft_is_not_longer() -> None:
+    choice = choose([Option("eagle", (0.7, 0.1), lambda g: 1 + 0.2 * g)], lambda k: 1.0)
+    assert choice.gamma == 1
+    assert "One more draft would add 0.10 tokens and 0.20 steps" in choice.reasons[1]
+
+
 def test_measured_costs_are_those_of_the_cost_model() -> None:
     cost, v = measured_cost(COSTS, batch=4)
     assert cost(3) == COSTS.round(3, 4, 4)
@@ -148,6 +160,11 @@ def test_cli_with_a_gpu_loads_no_model(specdec: Specdec, monkeypatch: pytest.Mon
     assert specdec(*argv, "--batch", "1024", "--context", "64", "--json") == 0
     assert json.loads(specdec.out)["method"] == "none"
     assert specdec("choose", "--gpu", "H100", "--task", "editing") == 0
+    shares = ["--acceptance", "ngram=0.5", "--acceptance", "eagle=0.5", "--draft-share", "0.1", "--context", "512"]
+    assert specdec("choose", "--gpu", "H100", *shares, "--json") == 0
+    price = roofline_cost(SHAPES["8b"], GPUS["H100"], 0.0, 1, 512)[1](2)
+    costs = {way["name"]: way["cost"] for way in json.loads(specdec.out)["weighed"]}
+    assert costs == {"ngram": pytest.approx(price), "eagle": pytest.approx(price + 0.1)}, "looking up costs nothing"
     for wrong in (["--gpu", "Z80"], ["--gpu", "H100", "--size", "1t"], [*argv[1:], "--batch", "0"],
                   ["--gpu", "H100", "--acceptance", "eagle=much"], ["--gpu", "H100", "--task", "poetry"]):  # fmt: skip
         specdec.error(2, "choose", *wrong)
@@ -177,6 +194,12 @@ def test_cli_weighs_what_rounds_cost_here(
     with monkeypatch.context() as frozen:
         frozen.setattr(calibrate, "measure_verify_curve", None)  # nothing is measured twice
         assert specdec(*argv) == 0
+        assert specdec(*argv[:6], "--task", "editing", "--batch", "4") == 0
+    row, (cost, v) = known("editing", 0.0)["ngram"], measured_cost(costs["ngram"], 4)
+    assert row.drafts < 1
+    assert json.loads(specdec.out)["reasons"] == list(
+        choose([Option("ngram", row.alive, cost, row.drafts)], v, batch=4).reasons
+    )
     specdec.error(2, *argv[:-1], "draft=0.9")
 
 

@@ -11,6 +11,7 @@ import pytest
 from cli_helpers import Specdec, specdec, start
 from fake_server import TURNS, Fake, _no_proxy
 
+from specdec_ref.bench import endpoint, server
 from specdec_ref.bench.server import ACCEPTED, DRAFTED, DRAFTS, FINISHED, GENERATED, POSITION, VERIFIED
 from specdec_ref.exporters import ENGINES
 
@@ -113,6 +114,19 @@ def test_two_servers_are_paired(specdec: Specdec, engine: str) -> None:
     asked = [[body["messages"][0]["content"] for body in fake.asked[1:]] for fake in (fast, plain)]
     assert asked[0] == asked[1]
     assert len(set(asked[0])) == 4
+
+
+def test_servers_take_turns_at_going_first(specdec: Specdec, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = []
+
+    async def noted(asked: server.Server, *args: Any, **options: Any) -> server.Reply:
+        turns.append(asked.url)
+        return await server.ask(asked, *args, **options)
+
+    monkeypatch.setattr(endpoint, "ask", noted)
+    with Fake("vllm", 3) as fast, Fake("vllm", 0) as plain:
+        measured(specdec, fast.url, "--endpoint-plain", plain.url)
+    assert turns[2::2] == [plain.url, fast.url] * 2, "of each pair, after the warm-up, the first"
 
 
 def test_another_text_is_counted(specdec: Specdec) -> None:
