@@ -374,8 +374,8 @@ def test_a_changed_weight_voids_everything(target: Target, monkeypatch: pytest.M
         compete(Arena(other, frozenset(), [], TOKENS), PLAIN, seed=1)
 
 
-class _Nobody:
-    """An entry that is never asked."""
+class _Nobody(Entry):
+    """An entry that is never asked, and has a process."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -385,6 +385,9 @@ class _Nobody:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def processes(self) -> list[int]:
+        return [1]
 
 
 def calls(seconds: float, cpu: float | None, count: int = 4) -> Sequence[Call]:
