@@ -46,6 +46,7 @@ same process. Ratios are paired: all methods answer a prompt one after the other
 seconds a token of whole calls, prefill included. A speed-up is over our plain decoder unless the column says otherwise.
 Prompts are the held-out ones (`bench/heldout.jsonl`, test split); each method runs at the setting of a small grid that
 was fastest on the dev split, transformers' as well. Absolute speeds are one machine's at one moment.
+Each table has its date. Prompt lookup (`ngram`) asks for a match of one token since 2026-11-28, of two in older tables.
 
 In bfloat16 a pass over several tokens rounds differently from a pass over one, so greedy texts may part at near-ties:
 "same text" counts those that did not. In float32 every text was compared (`bench.acceptance --identity`).
