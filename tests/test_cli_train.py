@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["specdec"]  # a fixture
 
-SMALL = ["--preset", "tiny", "--conversations", "30", "--rows", "5", "--draft-vocab", "120", "--batch-tokens", "60"]
+SMALL = ["--preset", "tiny", "--conversations", "10", "--rows", "5", "--draft-vocab", "120", "--batch-tokens", "60"]
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,15 @@ def test_a_column_left_out_changes_no_other(model: nn.Module, features: Path, ve
         seen = len(rows)
 
 
+@torch.inference_mode()
+def test_no_column_may_be_left(model: nn.Module, features: Path, version: Literal[1, 3]) -> None:
+    """Every step is there all the same: several processes count together after each."""
+    head = random_head(tiny_model(spread=0.15, num_hidden_layers=6), version, draft_vocab=None)
+    batch = pack(list(open_features([features])[0].examples())[:3], torch.float64)
+    sizes = [(len(rows), len(g)) for rows, g in unroll(head, batch, 3, lambda _, r: torch.zeros(len(r)).bool())]
+    assert sizes == [(len(batch.query), len(batch.query)), (0, 0), (0, 0)]
+
+
 def test_features_on_disk_are_the_engine_s(model: nn.Module, features: Path, version: Literal[1, 3]) -> None:
     layers = default_layers(version, 6)
     example = list(open_features([features])[1].examples())[7]

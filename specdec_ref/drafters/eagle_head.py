@@ -149,9 +149,9 @@ class EagleHead(nn.Module):
             residual, x = embedded, layer.input_layernorm(embedded)
         else:
             residual = x = self.fc(torch.cat([embedded, g], -1))
-        shape = (*x.shape[:-1], -1, self.config.head_dim)
+        size = self.config.head_dim
         q, k, v = (
-            linear(x).view(shape).transpose(1, 2)
+            linear(x).unflatten(-1, (linear.out_features // size, size)).transpose(1, 2)
             for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
         )
         q, k = apply_rotary_pos_emb(q, k, *self.rotary(x, positions))

@@ -56,12 +56,14 @@ class NgramIndex:
         return None
 
     def continuation(self, length: int) -> list[int]:
-        """Up to `length` guesses. A copy that reaches the end of the text goes on through itself, as in LZ77."""
+        """Up to `length` guesses: what followed the longest match."""
         found = self.match()
-        if found is None:
-            return []
+        return self.copy(found[1], length) if found else []
+
+    def copy(self, start: int, length: int) -> list[int]:
+        """So many tokens from there. A copy that reaches the end of the text goes on through itself, as in LZ77."""
         copied: list[int] = []
-        for index in range(found[1], found[1] + length):
+        for index in range(start, start + length):
             copied.append(self.tokens[index] if index < len(self.tokens) else copied[index - len(self.tokens)])
         return copied
 
@@ -93,10 +95,10 @@ class NgramDrafter:
         trees = []
         for row in rows:
             index, length = self._index[row], budget.chain_depth
-            found = index.match()
-            if found and found[0] < self.max_n:
-                length = min(length, 2 * found[0] + 3)
-            chain = [index.tokens[-1], *index.continuation(length)]
+            chain = index.tokens[-1:]
+            if found := index.match():
+                n, start = found
+                chain += index.copy(start, length if n == self.max_n else min(length, 2 * n + 3))
             trees.append(DraftTree(torch.tensor(chain), torch.arange(-1, len(chain) - 1)))
         return trees
 

@@ -22,18 +22,8 @@ from torch import Tensor
 from specdec_ref.grading.report import UNWRITTEN, Case, Report
 
 __all__ = [
-    "CLOSE",
-    "Suspect",
-    "Trial",
-    "Trouble",
-    "attempt",
-    "described",
-    "examine",
-    "ids",
-    "numbers",
-    "same",
-    "unaided",
-]
+    "CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "ids", "numbers", "same", "unaided",
+]  # fmt: skip
 
 CLOSE = 1e-9  # float64 sums of a few hundred products are far closer; a wrong rule is far off
 
@@ -175,7 +165,7 @@ def ids(tokens: Any) -> list[int]:
         raise Trouble(f"it returned {type(tokens).__name__} {tokens!r}, and a list of token ids was expected")
     if any(isinstance(token, Tensor) for token in tokens):
         raise Trouble(f"it returned {tokens!r}. A tensor is never found in a set or a dict: make it an int first")
-    return [int(token) for token in numbers(tokens, len(tokens))] if len(tokens) != 1 else [int(tokens[0])]
+    return [int(number) for token in tokens for number in numbers(token, 1)]
 
 
 def same(first: Any, second: Any) -> bool:

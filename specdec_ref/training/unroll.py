@@ -98,7 +98,7 @@ def _attend(
     rows: Int[Tensor, " rows"],
 ) -> Float[Tensor, "1 heads rows head_dim"]:  # fmt: skip
     """Attention text by text: to step 0's keys of the text's pairs so far, and to the row's own of later steps."""
-    parts: list[Tensor] = []
+    parts = [q[:, :, :0]]  # all that there is if no row went on
     starts = torch.tensor([queries.start for _, queries in batch.spans] + [len(batch.query)])
     bounds = torch.searchsorted(rows, starts).tolist()
     for (pairs, _), begin, end in zip(batch.spans, bounds, bounds[1:], strict=False):
