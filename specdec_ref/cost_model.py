@@ -142,22 +142,28 @@ def _between(points: Mapping[int, float], at: int) -> float:
 class RoundCosts:
     """What a round takes here, measured in seconds: a forward over n tokens, a draft of so many levels, the rest.
 
-    `overhead`: verifying, committing, counting. A batch of b rows with k nodes each is taken for b k tokens, and its
-    draft for the same share of a step as one row's: the weights are shared, the caches' own reading is left out.
+    `overhead`: verifying, committing, counting. A batch of b rows with k nodes each is taken for b k tokens: the
+    weights are shared, the caches' own reading is left out. `per_row`: what each further row adds to the draft, by
+    levels; None: unknown, and a draft for many rows takes the same share of their step as one row's.
     """
 
     verify: Mapping[int, float]
     draft: Mapping[int, float]
     overhead: float = 0.0
+    per_row: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
         VerifyCurve(self.verify)  # refuses the same nonsense
-        if not (self.draft and self.overhead >= 0 and all(d > 0 and t >= 0 for d, t in self.draft.items())):
-            raise ValueError("draft costs need seconds >= 0 for at least one depth >= 1, and an overhead >= 0")
+        for seconds in (self.draft, self.draft if self.per_row is None else self.per_row):
+            if not (seconds and self.overhead >= 0 and all(d > 0 and t >= 0 for d, t in seconds.items())):
+                raise ValueError("draft costs need seconds >= 0 for at least one depth >= 1, and an overhead >= 0")
 
-    def c(self, depth: int) -> float:
-        """Proposing so many levels, in plain steps."""
-        return _between({0: 0.0, **self.draft}, depth) / self.verify[1]
+    def c(self, depth: int, batch: int = 1) -> float:
+        """Proposing so many levels for every row, in plain steps of that batch."""
+        one = _between({0: 0.0, **self.draft}, depth)
+        if self.per_row is None or batch == 1:
+            return one / self.verify[1]
+        return (one + (batch - 1) * _between({0: 0.0, **self.per_row}, depth)) / _between(self.verify, batch)
 
     def reading(self, tokens: int) -> float:
         """Reading so many tokens before the first guess, in plain steps: as the target's cost of them rises."""
@@ -166,7 +172,7 @@ class RoundCosts:
     def round(self, depth: int, nodes: int, batch: int = 1) -> float:
         """A round in plain steps of that batch: draft, verification of `nodes` a row, overhead."""
         step = _between(self.verify, batch)
-        return self.c(depth) + (_between(self.verify, batch * nodes) + self.overhead) / step
+        return self.c(depth, batch) + (_between(self.verify, batch * nodes) + self.overhead) / step
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -176,10 +182,15 @@ class RoundCosts:
     def from_dict(cls, values: Mapping[str, Any]) -> "RoundCosts":
         """The inverse of `to_dict`; JSON has made strings of the keys. Raises ValueError if something is missing."""
         try:
-            verify, draft = ({int(k): float(t) for k, t in values[name].items()} for name in ("verify", "draft"))
-            return cls(verify, draft, float(values["overhead"]))
+            verify, draft = (_numbers(values[name]) for name in ("verify", "draft"))
+            per_row = values["per_row"]
+            return cls(verify, draft, float(values["overhead"]), None if per_row is None else _numbers(per_row))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no round costs: {error!r}") from error
+
+
+def _numbers(values: Mapping[Any, Any]) -> dict[int, float]:
+    return {int(k): float(t) for k, t in values.items()}
 
 
 def expected_chain(acceptance: Sequence[float]) -> float:

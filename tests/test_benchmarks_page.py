@@ -67,11 +67,18 @@ def test_every_run_names_its_command_and_no_path_of_a_machine() -> None:
 
 
 def test_a_run_becomes_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "runs", lambda name: [(ABOUT, MADE if name == "tasks" else FORETOLD)])
+    made = {
+        "tasks": [(ABOUT, MADE)],
+        "lookup": [(ABOUT | {"date": "tomorrow"}, MADE)],
+        "predicted": [(ABOUT, FORETOLD)],
+    }
+    monkeypatch.setattr(page, "runs", lambda name: made[name])
     text = page.page()
+    assert text.count("### float32: T = 0, batch 1") == 2, "tables of both files"
+    assert "| tomorrow, AVX2 | float32 | 1 |  | ngram | hf prompt lookup | 1.41 |" in text
     assert "### float32: T = 0, batch 1\n\n```sh\nspecdec bench --dtype float32 --json\n```" in text
     assert "| ngram | gamma 2 | 0.90 | 4.00 | **1.50** | 1.00-2.00 | 2.50 | 1.50 | 6/8 |" in text
-    assert "| float32 | 1 |  | ngram | hf prompt lookup | 1.41 |" in text  # sqrt(0.9 / 0.6 * 4 / 3)
+    assert "| today, AVX2 | float32 | 1 |  | ngram | hf prompt lookup | 1.41 |" in text  # sqrt(0.9 / 0.6 * 4 / 3)
     assert "| float32 | code | 2 to 3 | 1.60 (eagle tree) | 1.5 to 2 | 0.90 (ngram) |" in text
     assert "**1 of 2 within 10%, 2 with the test split's own tau; the misses: acceptance 1**." in text
     assert "| code | eagle | gamma 2 | 1.80 | 1.50 | 0.11 | 1.25 | 1.20 | 1.00-2.00 |  |" in text

@@ -1,6 +1,7 @@
 """The cost model against worked numbers."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -118,14 +119,20 @@ def test_a_round_costs_its_draft_its_verification_and_the_rest() -> None:
     assert costs.round(3, 4) == pytest.approx(0.5 + 1.5 + 0.05)
     # four rows: a plain step checks 4 tokens, this round 16, twice as many as were measured; the draft keeps its share
     assert costs.round(3, 4, batch=4) == pytest.approx(0.5 + (0.10 + 0.001) / 0.03)
-    assert RoundCosts.from_dict(json.loads(json.dumps(costs.to_dict()))) == costs
+    crowd = replace(costs, per_row={1: 0.001, 3: 0.002})  # unless it is known what the other three add to it
+    assert crowd.c(3) == costs.c(3)
+    assert crowd.round(3, 4, batch=4) == pytest.approx((0.010 + 3 * 0.002 + 0.10 + 0.001) / 0.03)
+    for each in (costs, crowd):
+        assert RoundCosts.from_dict(json.loads(json.dumps(each.to_dict()))) == each
 
 
-@pytest.mark.parametrize(
-    "values", [{}, {"verify": {1: 1.0}, "draft": 3, "overhead": 0}, {"verify": {2: 1.0}, "draft": {1: 1}, "overhead": 0},
-               {"verify": {1: 1.0}, "draft": {}, "overhead": 0}, {"verify": {1: 1.0}, "draft": {1: 1}, "overhead": -1}]
-)  # fmt: skip
+SOUND = {"verify": {1: 1.0}, "draft": {1: 1.0}, "overhead": 0.0, "per_row": {1: 0.5}}
+FAULTS = ({"draft": 3}, {"verify": {2: 1.0}}, {"draft": {}}, {"overhead": -1}, {"per_row": {}}, {"per_row": {1: -1}})
+
+
+@pytest.mark.parametrize("values", [{}, *(SOUND | fault for fault in FAULTS)])
 def test_costs_that_cannot_be_are_refused(values: dict[str, object]) -> None:
+    RoundCosts.from_dict(SOUND)
     with pytest.raises(ValueError, match=r"costs|verify curve"):
         RoundCosts.from_dict(values)
 

@@ -2,6 +2,7 @@
 
     verify     seconds of one forward over k tokens                                      `curve.measure_verify_curve`
     draft      seconds of `Drafter.propose` by the depth that was asked for              real rounds, depths in turn
+    per_row    what each further row adds to that                                        rounds of four rows
     overhead   seconds of a round that are neither: verifying, committing, counting      the same rounds
 
 Kept in the cache, a file per machine, model, number format and torch: `cost_model.RoundCosts` predicts from it, the
@@ -35,6 +36,7 @@ __all__ = ["WIDTHS", "calibrate", "controller", "costs_of", "rising"]
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64)
 DEPTHS = (1, 2, 4, 8)
+ROWS = 4
 SECONDS = 10.0  # what it may take in all
 
 
@@ -57,15 +59,16 @@ class _Turns:
 
 
 def measure_drafting(
-    session: Session, drafter: Drafter, budget: DraftBudget, verify: Mapping[int, float], seconds: float
+    session: Session, drafter: Drafter, budget: DraftBudget, verify: Mapping[int, float], seconds: float, rows: int = 1
 ) -> tuple[dict[int, float], float]:
-    """Median seconds of proposing by depth, and of what is neither drafting nor the forward.
+    """Median seconds of proposing by depth for so many rows, and of what is neither drafting nor the forward.
 
     Each is taken as a share of its own round's forward, times what `verify` says of that: the machine may have become
     slower or faster since the curve was measured.
     """
-    turns, prompt = _Turns(), session.encode(load_prompts()[0].prompt, raw=True)[:64]
-    room = (session.target.max_positions or 1000) - len(prompt)
+    turns = _Turns()
+    prompts = [session.encode(prompt.prompt, raw=True)[:64] for prompt in load_prompts()[:rows]]
+    room = (session.target.max_positions or 1000) - max(map(len, prompts))
     limits = session.limits(min(400, room), ignore_eos=True)
     wide = DraftBudget(max(DEPTHS), budget.topk, budget.nodes, budget.min_confidence)
     engine = session.engine(drafter, budget=wide, limits=limits, control=turns)
@@ -74,12 +77,13 @@ def measure_drafting(
     rest: list[float] = []
     started = perf_counter()
     try:
-        engine.start([prompt])
-        while engine.requests and (turns.turn < 4 * len(DEPTHS) or perf_counter() - started < seconds):
+        engine.start(prompts)
+        while len(engine.requests) == rows and (turns.turn < 4 * len(DEPTHS) or perf_counter() - started < seconds):
             depth, warm = turns.depths([0], max(DEPTHS))[0], turns.turn >= len(DEPTHS)
-            (record,) = engine.step()
-            if warm and engine.requests:  # the last rounds of a request are cut short
-                pace = curve(min(record.drafted + 1, max(verify))) * verify[1] / record.forward_s
+            record, *others = engine.step()
+            if warm and len(engine.requests) == rows:  # the last rounds of a request are cut short
+                tokens = rows * (1 + max(each.drafted for each in (record, *others)))  # as wide as the widest row
+                pace = curve(min(tokens, max(verify))) * verify[1] / record.forward_s
                 taken[depth].append(record.propose_s * pace)
                 rest.append((record.step_s - record.propose_s - record.forward_s) * pace)
     finally:
@@ -100,8 +104,12 @@ def calibrate(
         known["verify"] = rising(measure_verify_curve(session.target, WIDTHS, seconds=SECONDS / 2, tick=tick))
     verify = {int(k): t for k, t in known["verify"].items()}  # JSON makes strings of keys
     for name, drafter, budget in missing:
-        draft, overhead = measure_drafting(session, drafter, budget, verify, SECONDS / 2 / len(missing))
-        known["drafters"][_key(name, budget)] = {"draft": rising(draft), "overhead": overhead}
+        share = SECONDS / 4 / len(missing)
+        draft, overhead = measure_drafting(session, drafter, budget, verify, share)
+        many, _ = measure_drafting(session, drafter, budget, verify, share, ROWS)
+        per_row = {depth: max(0.0, many[depth] - draft[depth]) / (ROWS - 1) for depth in draft.keys() & many.keys()}
+        entry = {"draft": rising(draft), "overhead": overhead, "per_row": rising(per_row)}
+        known["drafters"][_key(name, budget)] = entry
         tick()
     if missing:
         file.parent.mkdir(parents=True, exist_ok=True)
