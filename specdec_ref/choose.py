@@ -108,9 +108,8 @@ def choose(options: Sequence[Option], v: Callable[[int], float], *, batch: int =
             "a prediction is not worth its risk."
         )
         return Choice("none", 0, 1.0, tuple(reasons), tuple(ways))
-    reasons.append(
-        f"Use {best.name} with {_many(best.gamma)}. It needs {METHODS.get(best.name, 'what it is made of')}."
-    )
+    needs = METHODS.get(best.name, "what it is made of")
+    reasons.append(f"Use {best.name} with {_many(best.gamma)}. It needs {needs}.")
     if len(ways) > 1 and ways[1].speedup > 0.95 * best.speedup:
         reasons.append(f"{ways[1].name} is as good as that within 5 %: take whichever is easier to keep.")
     return Choice(best.name, best.gamma, best.speedup, tuple(reasons), tuple(ways))
@@ -118,9 +117,8 @@ def choose(options: Sequence[Option], v: Callable[[int], float], *, batch: int =
 
 def measured_cost(costs: RoundCosts, batch: int = 1) -> tuple[Callable[[int], float], Callable[[int], float]]:
     """(cost of a round by gamma, v by k) of this machine, in plain steps of that batch."""
-    return lambda gamma: costs.round(
-        gamma, gamma + 1, batch
-    ), lambda k: costs.round(0, k, batch) - costs.round(0, 1, batch) + 1
+    plain = costs.round(0, 1, batch)
+    return lambda gamma: costs.round(gamma, gamma + 1, batch), lambda k: costs.round(0, k, batch) - plain + 1
 
 
 def roofline_cost(

@@ -13,7 +13,7 @@ runs a model: measured costs come from `bench.calibrate`.
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -144,24 +144,24 @@ class RoundCosts:
 
     `overhead`: verifying, committing, counting. A batch of b rows with k nodes each is taken for b k tokens: the
     weights are shared, the caches' own reading is left out. `per_row`: what each further row adds to the draft, by
-    levels; None: unknown, and a draft for many rows takes the same share of their step as one row's.
+    levels; empty: unknown, and a draft for many rows takes the same share of their step as one row's.
     """
 
     verify: Mapping[int, float]
     draft: Mapping[int, float]
     overhead: float = 0.0
-    per_row: Mapping[int, float] | None = None
+    per_row: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         VerifyCurve(self.verify)  # refuses the same nonsense
-        for seconds in (self.draft, self.draft if self.per_row is None else self.per_row):
-            if not (seconds and self.overhead >= 0 and all(d > 0 and t >= 0 for d, t in seconds.items())):
-                raise ValueError("draft costs need seconds >= 0 for at least one depth >= 1, and an overhead >= 0")
+        drafting = [*self.draft.items(), *self.per_row.items()]
+        if not (self.draft and self.overhead >= 0 and all(d > 0 and t >= 0 for d, t in drafting)):
+            raise ValueError("draft costs need seconds >= 0 for at least one depth >= 1, and an overhead >= 0")
 
     def c(self, depth: int, batch: int = 1) -> float:
         """Proposing so many levels for every row, in plain steps of that batch."""
         one = _between({0: 0.0, **self.draft}, depth)
-        if self.per_row is None or batch == 1:
+        if batch == 1 or not self.per_row:
             return one / self.verify[1]
         return (one + (batch - 1) * _between({0: 0.0, **self.per_row}, depth)) / _between(self.verify, batch)
 
@@ -182,15 +182,11 @@ class RoundCosts:
     def from_dict(cls, values: Mapping[str, Any]) -> "RoundCosts":
         """The inverse of `to_dict`; JSON has made strings of the keys. Raises ValueError if something is missing."""
         try:
-            verify, draft = (_numbers(values[name]) for name in ("verify", "draft"))
-            per_row = values["per_row"]
-            return cls(verify, draft, float(values["overhead"]), None if per_row is None else _numbers(per_row))
+            names = ("verify", "draft", "per_row")
+            verify, draft, per_row = ({int(k): float(t) for k, t in values[name].items()} for name in names)
+            return cls(verify, draft, float(values["overhead"]), per_row)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no round costs: {error!r}") from error
-
-
-def _numbers(values: Mapping[Any, Any]) -> dict[int, float]:
-    return {int(k): float(t) for k, t in values.items()}
 
 
 def expected_chain(acceptance: Sequence[float]) -> float:

@@ -183,9 +183,7 @@ class SpecEngine:
         self.drafter.commit(rows, trees, results, _features(output, kept))
         for request, path, cached in zip(self.requests, kept, self.target.lengths, strict=True):
             if cached != len(request.tokens) + len(path) - 1:
-                raise RuntimeError(
-                    f"request {request.row}: {cached} tokens cached, {len(request.tokens)} were committed"
-                )
+                raise RuntimeError(f"request {request.row}: {cached} tokens cached, {len(request.tokens)} committed")
 
     def _retire(self) -> None:
         """Finished requests leave the batch, its caches and the drafter."""

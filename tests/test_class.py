@@ -24,7 +24,8 @@ from specdec_ref.grading.course import Course, Mark
 from specdec_ref.grading.feedback import page
 from specdec_ref.grading.handin import receive
 from specdec_ref.grading.overlay import overlaid
-from specdec_ref.grading.sources import source
+from specdec_ref.grading.report import Case, Report
+from specdec_ref.grading.sources import role, source
 
 RELEASES = {name: load("exercises", name) for name in ("02_verification", NAME)}
 RIGHT = json.dumps(solved()).encode()
@@ -167,6 +168,24 @@ def test_a_page_runs_nothing_and_asks_for_nothing() -> None:
         assert gone not in html
     for kept in ("<b>bold</b>", "3 of 4", "a &lt; b", "default-src 'none'", "Task 1: the lookup"):
         assert kept in html
+
+
+def test_a_page_tells_the_hidden_tests_from_those_that_students_had() -> None:
+    notebook: dict[str, Any] = solved()
+    report = Report("Task 1", (Case("It copies", True, "yes"),))
+    for cell in notebook["cells"]:
+        if grade_id(cell) == "lookup-tests":
+            shown = {"output_type": "display_data", "data": {"text/html": report._repr_html_()}, "metadata": {}}
+            credit = {"data": {"text/html": report.credit(4)._repr_html_()}, "metadata": {}}
+            cell["outputs"] = [shown, shown, credit | {"output_type": "execute_result"}]
+    words = next(grade_id(cell) for cell in notebook["cells"] if role(cell) == "manual")
+    marks = [Mark("ada", NAME, "lookup-tests", 4.0, 4.0), Mark("ada", NAME, words, None, 2.0)]
+    html = page(notebook, "ada", marks, [])
+    assert "Handing in" in report.credit(4)._repr_html_()
+    assert "Handing in" not in html, "it was handed in, and the hidden tests are among these"
+    first, second = html.split("What the hidden tests say")
+    assert first.count("It copies") == second.count("It copies") == 1
+    assert html.count(", in words") == 2  # in the table, and above the answer
 
 
 def test_the_students_archive_has_exercises_and_no_solutions(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_round_costs_its_draft_its_verification_and_the_rest() -> None:
 
 
 SOUND = {"verify": {1: 1.0}, "draft": {1: 1.0}, "overhead": 0.0, "per_row": {1: 0.5}}
-FAULTS = ({"draft": 3}, {"verify": {2: 1.0}}, {"draft": {}}, {"overhead": -1}, {"per_row": {}}, {"per_row": {1: -1}})
+FAULTS = ({"draft": 3}, {"verify": {2: 1.0}}, {"draft": {}}, {"overhead": -1}, {"per_row": {1: -1}}, {"per_row": 3})
 
 
 @pytest.mark.parametrize("values", [{}, *(SOUND | fault for fault in FAULTS)])

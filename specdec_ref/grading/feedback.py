@@ -17,6 +17,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from specdec_ref.grading.course import Mark
+from specdec_ref.grading.report import AHEAD
 from specdec_ref.grading.sources import role, source
 from specdec_ref.palette import PALETTE
 
@@ -123,10 +124,22 @@ def _tasks(notebook: dict[str, Any], marks: dict[str, Mark]) -> Iterator[_Task]:
         elif kind in ("tests", "manual"):
             name = cell["metadata"]["nbgrader"]["grade_id"]
             if name in marks:
-                heard = said + "".join(map(_output, cell.get("outputs", [])))
-                answer = text if kind == "manual" else None
-                yield _Task(title or name, marks[name], code if kind == "tests" else "", answer, heard)
+                heard = said + "".join(_heard(cell.get("outputs", [])))
+                if kind == "tests":
+                    yield _Task(title or name, marks[name], code, None, heard)
+                else:
+                    yield _Task(f"{title or name}, in words", marks[name], "", text, heard)
             code = said = ""
+
+
+def _heard(outputs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What a graded cell said: the report that was in the release as well, then those of the hidden tests."""
+    reports = 0
+    for output in outputs:
+        reports += output["output_type"] == "display_data"
+        if reports == 2 and output["output_type"] == "display_data":
+            yield "<h3>What the hidden tests say</h3>"
+        yield _output(output).replace(AHEAD, "")
 
 
 def _section(number: int, task: _Task) -> str:

@@ -9,9 +9,10 @@ from html import escape
 
 from specdec_ref.palette import PALETTE
 
-__all__ = ["UNWRITTEN", "Case", "Credit", "Report"]
+__all__ = ["AHEAD", "UNWRITTEN", "Case", "Credit", "Report"]
 
 UNWRITTEN = "not written yet: it still raises NotImplementedError"
+AHEAD = "Handing in adds hidden ones."
 FIRST = "Write it in the cell above and run that cell, then run this one again."
 
 
@@ -36,7 +37,7 @@ class Credit(float):
     points: float = 0.0
 
     def _repr_html_(self) -> str:
-        return f"<b>{float(self):g} of {self.points:g} points</b> by these tests. Handing in adds hidden ones."
+        return f"<b>{float(self):g} of {self.points:g} points</b> by these tests. {AHEAD}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,9 +116,8 @@ def _tokenizer(entries: dict[str, Any]) -> "PreTrainedTokenizerBase":
     tokens, kinds = entries["tokenizer.ggml.tokens"], entries["tokenizer.ggml.token_type"]
     merges = [tuple(merge.split(" ")) for merge in entries["tokenizer.ggml.merges"]]
     backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    digits, level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, level])
     backend.decoder = decoders.ByteLevel()
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == TokenType.CONTROL]
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
