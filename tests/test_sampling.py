@@ -1,5 +1,7 @@
 """sampling.warp and residual: against transformers' own processors, the greedy limit, and rows that have no law."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from hypothesis import given
@@ -143,3 +145,10 @@ def test_residual_of_equal_laws_is_p_not_zero() -> None:
     """Nothing is rejected there; if rounding says otherwise, there must still be something to draw from."""
     p = torch.tensor([0.25, 0.75])
     assert torch.equal(residual(p, p), p)
+
+
+@pytest.mark.skipif(not find_spec("beartype"), reason="shapes are checked with beartype only, which is missing")
+def test_a_wrong_axis_is_an_error_where_it_enters() -> None:
+    """In all tests (`conftest.py`), whatever a function would have made of it: this one broadcasts."""
+    with pytest.raises(TypeError, match="Type-check"):
+        residual(torch.ones(2, 3), torch.ones(3))
