@@ -9,6 +9,7 @@ Needs Chromium (Debian's, or the one that CHROMIUM names) and Playwright; elsewh
 """
 
 import ast
+import dis
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -121,32 +123,53 @@ def browser() -> Iterator[Any]:
 
 
 def needed(sources: Sequence[str | None]) -> list[int]:
-    """Indices of the cells (None: no code) that show a widget, and of those that define what they use, and so on."""
-    trees = {i: ast.parse(source) for i, source in enumerate(sources) if source is not None}
-    defines, uses = {}, {}
-    for i, tree in trees.items():
-        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-        aliases = {
-            (a.asname or a.name) for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names
-        }
-        made = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        defines[i] = aliases | made | {name.id for name in names if isinstance(name.ctx, ast.Store)}
-        uses[i] = {name.id for name in names if isinstance(name.ctx, ast.Load)}
-    wanted = {i for i, tree in trees.items() if any(_shows(node) for node in ast.walk(tree))}
-    grown: set[int] = set()
-    while grown != wanted:
-        grown = set(wanted)
-        wanted |= {early for late in grown for early in trees if early < late and defines[early] & uses[late]}
+    """Indices of the cells (None: no code) that show a widget, of those that last bound what they read, and so on."""
+    names = {i: reads_and_binds(source) for i, source in enumerate(sources) if source is not None}
+    wanted, new = set[int](), {i for i, source in enumerate(sources) if source is not None and _shows(source)}
+    while new:
+        wanted |= new
+        before = {(name, late) for late in new for name in names[late][0]}
+        last = (max((i for i in names if i < late and name in names[i][1]), default=None) for name, late in before)
+        new = {i for i in last if i is not None} - wanted
     return sorted(wanted)
 
 
-def _shows(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "show"
+def reads_and_binds(source: str) -> tuple[set[str], set[str]]:
+    """Names that a cell takes from earlier ones, and names that it leaves: its instructions in their order."""
+    reads, binds = set[str](), set[str]()
+    for each in dis.get_instructions(compile(source, "cell", "exec")):
+        if each.opname == "LOAD_NAME":
+            reads |= {each.argval} - binds
+        elif each.opname == "STORE_NAME":
+            binds.add(each.argval)
+        elif isinstance(each.argval, CodeType):
+            reads |= _globals(each.argval) - binds
+    return reads, binds
+
+
+def _globals(code: CodeType) -> set[str]:
+    """Names of the notebook that a function or class reads, and those within it."""
+    found = set[str]()
+    for each in dis.get_instructions(code):
+        if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            found.add(each.argval)
+        elif isinstance(each.argval, CodeType):
+            found |= _globals(each.argval)
+    return found
+
+
+def _shows(source: str) -> bool:
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return any(isinstance(call.func, ast.Name) and call.func.id == "show" for call in calls)
 
 
 def test_only_what_a_widget_needs() -> None:
-    cells = ["import torch", None, "x = torch.ones(3)", "slow = x.sum()", "y = x + 1", "show(explorer(y))", "z = y"]
-    assert needed(cells) == [0, 2, 4, 5]
+    cells = [
+        "import torch", None, "x = 0", "x = torch.ones(3)", "for i in range(3):\n    slow = x.sum() * i", "x += 1",
+        "def f(i):\n    return x[i]", "y = [f(i) for i in range(3)]", "show(explorer(y))", "z = y",
+    ]  # fmt: skip
+    assert needed(cells) == [0, 3, 5, 6, 7, 8]
+    assert reads_and_binds("x = 1\nz = x + y\nfor k in x: print(k)") == ({"y", "print"}, {"x", "z", "k"})
 
 
 @pytest.mark.skipif(bool(MISSING_BROWSER), reason=f"needs {', '.join(MISSING_BROWSER)}")

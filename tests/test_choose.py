@@ -213,3 +213,12 @@ def test_a_faster_machine_for_drafts_chooses_longer_ones() -> None:
     )
     assert 0 < dear.gamma < cheap.gamma
     assert dear.speedup < cheap.speedup
+
+
+def test_the_fastest_is_chosen_and_not_the_one_with_the_most_tokens_a_round() -> None:
+    dear = Option("draft", (0.9, 0.8), lambda gamma: 1 + 0.6 * gamma)  # 2.7 tokens for 2.2 steps
+    cheap = Option("ngram", (0.6,), lambda gamma: 1 + 0.01 * gamma)  # 1.6 for 1.01
+    best = choose([dear, cheap], lambda k: 1.0)
+    assert [way.name for way in best.weighed] == ["ngram", "draft"]
+    assert best.weighed[0].tau < best.weighed[1].tau
+    assert best.method == "ngram"
