@@ -109,7 +109,7 @@ def test_two_servers_are_paired(specdec: Specdec, engine: str) -> None:
     for row in rows[:-1]:
         assert row["identical"] == row["texts"] == 2
         assert row["ci_low"] <= row["speedup_vs_plain"] <= row["ci_high"]
-        assert row["ttft_ms"] < 100 * 20
+        assert row["ttft_ms"] < 0.5 * 1000 * TOKENS / row["tokens_per_s"], "the first text, not the last"
     assert "not the plain server's" not in specdec.err
     asked = [[body["messages"][0]["content"] for body in fake.asked[1:]] for fake in (fast, plain)]
     assert asked[0] == asked[1]
