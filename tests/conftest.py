@@ -2,7 +2,7 @@
 
 With beartype installed, every call into the package checks its jaxtyping shapes while the tests run: a wrong axis is an
 error where it enters, not a wrong number later. Without it the same tests run unchecked. Functions without a shape in
-their signature are mypy's alone: to check their every call as well took the enumerations half as long again.
+their signature are mypy's alone: to check their every call as well took the enumerations a quarter longer.
 """
 
 import inspect

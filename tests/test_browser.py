@@ -37,9 +37,7 @@ OURS = ".jp-RenderedHTML, .widget-html-content, .widget-label, .jp-RenderedText,
 CHAPTER_MS = 900_000  # a chapter takes a minute on a quiet machine, more where other jobs run
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyterlab/notebook-extension/tracker": {
-        "windowingMode": "none"
-    },  # all cells stand in the page, not only those seen
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},  # all cells stand in the page, seen or not
 }
 RUN = """cells => {
   const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
@@ -125,7 +123,7 @@ def browser() -> Iterator[Any]:
 def needed(sources: Sequence[str | None]) -> list[int]:
     """Indices of the cells (None: no code) that show a widget, of those that last bound what they read, and so on."""
     names = {i: reads_and_binds(source) for i, source in enumerate(sources) if source is not None}
-    wanted, new = set[int](), {i for i, source in enumerate(sources) if source is not None and _shows(source)}
+    wanted, new = set[int](), {i for i in names if _shows(sources[i] or "")}
     while new:
         wanted |= new
         before = {(name, late) for late in new for name in names[late][0]}
@@ -149,13 +147,9 @@ def reads_and_binds(source: str) -> tuple[set[str], set[str]]:
 
 def _globals(code: CodeType) -> set[str]:
     """Names of the notebook that a function or class reads, and those within it."""
-    found = set[str]()
-    for each in dis.get_instructions(code):
-        if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            found.add(each.argval)
-        elif isinstance(each.argval, CodeType):
-            found |= _globals(each.argval)
-    return found
+    steps = list(dis.get_instructions(code))
+    inner = (_globals(each.argval) for each in steps if isinstance(each.argval, CodeType))
+    return {each.argval for each in steps if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}.union(*inner)
 
 
 def _shows(source: str) -> bool:

@@ -115,10 +115,8 @@ def _tasks() -> Iterator[str]:
 
 
 def _today() -> Iterator[str]:
-    measured = runs("lookup")
     yield from (TODAY, "")
-    yield from _tables(measured)
-    yield from _hindsight(measured)
+    yield from _tables(runs("lookup"))
 
 
 def _tables(measured: Sequence[tuple[Row, Sequence[Row]]]) -> Iterator[str]:
