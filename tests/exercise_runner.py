@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cell_names import needed, touched
 
 from specdec_ref.grading.sources import role, source
 
@@ -49,13 +50,18 @@ def grade_id(cell: dict[str, Any]) -> str:
     return str(cell["metadata"].get("nbgrader", {}).get("grade_id", ""))
 
 
-def run(notebook: dict[str, Any], answers: Mapping[str, str] | None = None) -> dict[str, Result]:
-    """grade id of each graded code cell -> result. `answers`: grade id -> source, in place of what stands there."""
+def run(notebook: dict[str, Any], answers: Mapping[str, str], changed: str = "") -> dict[str, Result]:
+    """grade id of each graded code cell -> result. `answers`: grade id -> source, in place of what stands there.
+
+    `changed`: of the cells, only that one, those that its names reach, and what they need: no other can tell it apart.
+    """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     results = {}
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code" and "skip-execution" not in cell["metadata"].get("tags", []):
-            said, value, failed = execute((answers or {}).get(grade_id(cell), source(cell)), namespace)
+    cells, sources = notebook["cells"], _sources(notebook, answers)
+    for i in _reached(cells, sources, changed) if changed else range(len(cells)):
+        cell, code = cells[i], sources[i]
+        if code is not None:
+            said, value, failed = execute(code, namespace)
             if role(cell) == "tests":
                 out_of = float(cell["metadata"]["nbgrader"]["points"])
                 earned = 0.0 if failed else float(value) if isinstance(value, float) else out_of
@@ -63,6 +69,20 @@ def run(notebook: dict[str, Any], answers: Mapping[str, str] | None = None) -> d
             elif role(cell) != "solution":
                 assert not failed, said
     return results
+
+
+def _sources(notebook: dict[str, Any], answers: Mapping[str, str]) -> list[str | None]:
+    """What each cell runs; None for one that does not run."""
+    return [
+        answers.get(grade_id(cell), source(cell))
+        if cell["cell_type"] == "code" and "skip-execution" not in cell["metadata"].get("tags", [])
+        else None
+        for cell in notebook["cells"]
+    ]
+
+
+def _reached(cells: list[dict[str, Any]], sources: list[str | None], changed: str) -> list[int]:
+    return needed(sources, touched(sources, [grade_id(cell) for cell in cells].index(changed)))
 
 
 def execute(code: str, namespace: dict[str, Any]) -> tuple[str, Any, bool]:
@@ -85,7 +105,7 @@ def execute(code: str, namespace: dict[str, Any]) -> tuple[str, Any, bool]:
     return "\n".join([*said, out.getvalue()]), value, failed or bool(err.getvalue())
 
 
-Job = tuple[dict[str, Any], dict[str, str]]  # a notebook, and answers to put in
+Job = tuple[dict[str, Any], dict[str, str], str]  # a notebook, answers to put in, the one that is of interest or ""
 CHILDREN = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 CHILDREN.set_forkserver_preload(["specdec_ref.session"])  # not Triton: exercise 07 says first that it is to interpret
 
@@ -98,4 +118,4 @@ def run_all(jobs: Sequence[Job]) -> list[dict[str, Result]]:
 
 def _each(jobs: Sequence[Job]) -> list[dict[str, Result]]:
     torch.set_num_threads(1)
-    return [run(notebook, given) for notebook, given in jobs]
+    return [run(*job) for job in jobs]

@@ -9,7 +9,6 @@ Needs Chromium (Debian's, or the one that CHROMIUM names) and Playwright; elsewh
 """
 
 import ast
-import dis
 import json
 import os
 import secrets
@@ -19,14 +18,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import pytest
 from browsing import CHROMIUM, MISSING_BROWSER, listen, unreadable
+from cell_names import needed
 
 ROOT = Path(__file__).parent.parent
 SHOTS = ROOT / "build" / "browser"
@@ -120,50 +119,9 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-def needed(sources: Sequence[str | None]) -> list[int]:
-    """Indices of the cells (None: no code) that show a widget, of those that last bound what they read, and so on."""
-    names = {i: reads_and_binds(source) for i, source in enumerate(sources) if source is not None}
-    wanted, new = set[int](), {i for i in names if _shows(sources[i] or "")}
-    while new:
-        wanted |= new
-        before = {(name, late) for late in new for name in names[late][0]}
-        last = (max((i for i in names if i < late and name in names[i][1]), default=None) for name, late in before)
-        new = {i for i in last if i is not None} - wanted
-    return sorted(wanted)
-
-
-def reads_and_binds(source: str) -> tuple[set[str], set[str]]:
-    """Names that a cell takes from earlier ones, and names that it leaves: its instructions in their order."""
-    reads, binds = set[str](), set[str]()
-    for each in dis.get_instructions(compile(source, "cell", "exec")):
-        if each.opname == "LOAD_NAME":
-            reads |= {each.argval} - binds
-        elif each.opname == "STORE_NAME":
-            binds.add(each.argval)
-        elif isinstance(each.argval, CodeType):
-            reads |= _globals(each.argval) - binds
-    return reads, binds
-
-
-def _globals(code: CodeType) -> set[str]:
-    """Names of the notebook that a function or class reads, and those within it."""
-    steps = list(dis.get_instructions(code))
-    inner = (_globals(each.argval) for each in steps if isinstance(each.argval, CodeType))
-    return {each.argval for each in steps if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}.union(*inner)
-
-
 def _shows(source: str) -> bool:
     calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
     return any(isinstance(call.func, ast.Name) and call.func.id == "show" for call in calls)
-
-
-def test_only_what_a_widget_needs() -> None:
-    cells = [
-        "import torch", None, "x = 0", "x = torch.ones(3)", "for i in range(3):\n    slow = x.sum() * i", "x += 1",
-        "def f(i):\n    return x[i]", "y = [f(i) for i in range(3)]", "show(explorer(y))", "z = y",
-    ]  # fmt: skip
-    assert needed(cells) == [0, 3, 5, 6, 7, 8]
-    assert reads_and_binds("x = 1\nz = x + y\nfor k in x: print(k)") == ({"y", "print"}, {"x", "z", "k"})
 
 
 @pytest.mark.skipif(bool(MISSING_BROWSER), reason=f"needs {', '.join(MISSING_BROWSER)}")
@@ -194,7 +152,8 @@ def test_a_chapter_runs_and_its_sliders_move(chapter: Path, lab: tuple[str, Path
     cells = json.loads((copies / chapter.name).read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) if cell["cell_type"] == "code" else None for cell in cells]
     whole = chapter.stem in RUN_WHOLE or os.environ.get("CHAPTERS") == "whole"
-    chosen = [i for i, source in enumerate(sources) if source is not None] if whole else needed(sources)
+    code = [i for i, source in enumerate(sources) if source is not None]
+    chosen = code if whole else needed(sources, [i for i in code if _shows(sources[i])])
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     complaints = listen(page)
     page.set_default_timeout(CHAPTER_MS)
@@ -209,7 +168,7 @@ def test_a_chapter_runs_and_its_sliders_move(chapter: Path, lab: tuple[str, Path
     assert [cell for cell in chosen if not ran[cell][0]] == [], "these cells did not run"
     assert [out for out in outputs if out["output_type"] == "error" or out.get("name") == "stderr"] == []
     page.wait_for_timeout(1000)  # views of widgets are drawn after their cell is done
-    _whole_page(page, SHOTS / f"{chapter.stem}.png")
+    _whole_page(page, SHOTS / f"{chapter.stem}.jpg")
     assert unreadable(page, OURS) == [], "in the light theme"
     assert page.locator(".jupyter-widgets.jp-mod-error, .jupyter-widgets-error-widget").count() == 0, "a view broke"
     boxes = page.locator(".widget-vbox:has(.widget-image)")
@@ -218,7 +177,7 @@ def test_a_chapter_runs_and_its_sliders_move(chapter: Path, lab: tuple[str, Path
     for i, cell in enumerate(shows):
         _exercise(page, boxes.nth(i), cell, f"{chapter.stem}-{i}")
     _theme(page, "JupyterLab Dark")
-    _whole_page(page, SHOTS / f"{chapter.stem}-dark.png")
+    _whole_page(page, SHOTS / f"{chapter.stem}-dark.jpg")
     assert unreadable(page, OURS) == [], "in the dark theme"
     for i, cell in enumerate(shows):
         _run_again(page, cell)

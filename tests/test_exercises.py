@@ -41,7 +41,7 @@ def test_sources_are_sound(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_solutions_earn_every_point(name: str) -> None:
-    (results,) = run_all([(load("solutions", name), {})])
+    (results,) = run_all([(load("solutions", name), {}, "")])
     assert len(results) >= 3
     assert not any("Likely reason" in result.said for result in results.values())
     told = {wrong.told for wrong in BANK if wrong.exercise == name}
@@ -53,7 +53,7 @@ def test_solutions_earn_every_point(name: str) -> None:
 def test_untouched_exercises_earn_nothing_in_any_cell(name: str) -> None:
     """Neither as released nor as graded, with the hidden tests in place."""
     stubs = {grade_id(cell): source(cell) for cell in load("exercises", name)["cells"] if role(cell) == "solution"}
-    for results in run_all([(load("exercises", name), {}), (load("solutions", name), stubs)]):
+    for results in run_all([(load("exercises", name), {}, ""), (load("solutions", name), stubs, "")]):
         assert {task: result for task, result in results.items() if result.points} == {}
         assert all("not written yet" in result.said for result in results.values())
 
@@ -123,9 +123,9 @@ def test_the_page_of_wrong_answers_is_the_bank() -> None:
 
 @cache
 def bank_results(name: str) -> dict[Wrong, dict[str, Result]]:
-    """Each wrong answer among right ones, graded: one child process for all of an exercise."""
+    """Each wrong answer and all it reaches, graded: one child process for all of an exercise."""
     bank = [wrong for wrong in BANK if wrong.exercise == name]
-    jobs = [(graded_in_full(name, wrong.task), {**answers(name), wrong.task: wrong.code}) for wrong in bank]
+    jobs = [(graded_in_full(name, wrong.task), {**answers(name), wrong.task: wrong.code}, wrong.task) for wrong in bank]
     return dict(zip(bank, run_all(jobs), strict=True))
 
 

@@ -194,7 +194,7 @@ def test_every_page_in_light_and_dark(site: Path, page: Any) -> None:
             grounds.append(page.evaluate(GROUND))
             faults += [f"{name}, {scheme}: {text}" for text in unreadable(page, "article")]
             if page.locator(".cell").count() or path.parent.name == "docs" or path == site / "index.html":
-                page.screenshot(path=SHOTS / f"{name.replace('/', '-')}-{scheme}.png", full_page=True)
+                page.screenshot(path=SHOTS / f"{name.replace('/', '-')}-{scheme}.jpg", full_page=True)
         faults += [f"{name}: {complaint}" for complaint in page.complaints]
         faults += [f"{name}: a formula was not drawn"] if page.evaluate(FORMULAS) else []
         faults += [f"{name}: wider than the window by {wide}"] if (wide := page.evaluate(TOO_WIDE)) > 0 else []
