@@ -178,7 +178,7 @@ class Optimal:
     costs: RoundCosts
     budget: DraftBudget
     prior: float = 0.5
-    weight: float = 1.0
+    weight: float = 3.0  # drafts that `prior` counts for: few misses at the start of a text are no verdict
     memory: float = 0.97
     probing: float = 0.003
     unread: Callable[[], int] | None = field(default=None, repr=False)
