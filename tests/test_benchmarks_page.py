@@ -70,14 +70,16 @@ def test_a_run_becomes_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {
         "tasks": [(ABOUT, MADE)],
         "lookup": [(ABOUT | {"date": "tomorrow"}, MADE)],
+        "never": [(ABOUT, MADE)],
         "predicted": [(ABOUT, FORETOLD)],
     }
     monkeypatch.setattr(page, "runs", lambda name: made[name])
     text = page.page()
-    assert text.count("### float32: T = 0, batch 1") == 2, "tables of both files"
+    assert text.count("### float32: T = 0, batch 1") == 3, "tables of three files"
     assert "| tomorrow, AVX2 | float32 | 1 |  | ngram | hf prompt lookup | 1.41 |" in text
     assert "### float32: T = 0, batch 1\n\n```sh\nspecdec bench --dtype float32 --json\n```" in text
     assert "| ngram | gamma 2 | 0.90 | 4.00 | **1.50** | 1.00-2.00 | 2.50 | 1.50 | 6/8 |" in text
+    assert "6 of 8 cells at 0.97 or more, 6 at 0.99 or more; the lowest is 0.600: hf prompt lookup, code." in text
     assert "| today, AVX2 | float32 | 1 |  | ngram | hf prompt lookup | 1.41 |" in text  # sqrt(0.9 / 0.6 * 4 / 3)
     assert "| float32 | code | 2 to 3 | 1.60 (eagle tree) | 1.5 to 2 | 0.90 (ngram) |" in text
     assert "**1 of 2 within 10%, 2 with the test split's own tau; the misses: acceptance 1**." in text

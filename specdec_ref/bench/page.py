@@ -12,6 +12,7 @@ from math import exp, log
 from statistics import fmean
 from typing import Any
 
+from specdec_ref.bench import page_text as text
 from specdec_ref.bench.predict import summary
 from specdec_ref.bench.report import markdown
 from specdec_ref.bench.rows import committed, runs
@@ -26,70 +27,9 @@ CLAIMS = {  # what a tutorial says, which names no model, machine or source: tas
     "summary": ("1.8", "1.1"),
     "creative": ("1.5", "1.0"),
 }
-HINDSIGHT = """\
-### Adaptive length against the best fixed one, known in hindsight
-
-From the runs with a row for each setting: geometric means over tasks, over plain; "worst" is the worst task. The best
-is one setting for all tasks, or plain decoding where that is faster.
-
-| dtype, clock | drafter | best fixed | over plain | adaptive | adaptive / best | worst |
-|---|---|---|---:|---:|---:|---:|"""
 PEERS = (  # the same kind of draft on both sides
     ("ngram", "hf prompt lookup"), ("ngram adaptive", "hf prompt lookup"), ("layer-skip", "hf assisted layer-skip"),
 )  # fmt: skip
-INTRO = """\
-# Benchmarks
-
-One small model, smollm2-135m, on two CPU cores: what speculation brings here, task by task, beside transformers in the
-same process. Ratios are paired: all methods answer a prompt one after the other, in changing order, and the ratio is of
-seconds a token of whole calls, prefill included. A speed-up is over our plain decoder unless the column says otherwise.
-Prompts are the held-out ones (`bench/heldout.jsonl`, test split); each method runs at the setting of a small grid that
-was fastest on the dev split, transformers' as well. Absolute speeds are one machine's at one moment.
-Each table has its date. Prompt lookup (`ngram`) asks for a match of one token since 2026-11-28, of two in older tables:
-"Prompt lookup today" has the newer rows.
-
-In bfloat16 a pass over several tokens rounds differently from a pass over one, so greedy texts may part at near-ties:
-"same text" counts those that did not. In float32 every text was compared (`bench.acceptance --identity`).
-
-This page is made from `specdec_ref/bench/rows/` by `python -m specdec_ref.bench.page`; no number is edited by hand.
-"""
-TODAY = """\
-## Prompt lookup today
-
-The same measurement with the drafter as it is now, on another processor. In float32 it checks six tokens at the price
-of 1.3 steps, less than the one above, so guessing pays more. Its bfloat16 is emulated: six tokens cost three steps,
-guessing pays next to nothing, and `--dtype auto` takes float32. `specdec doctor` prints both curves."""
-CLAIMED = """\
-## Beside what is often said
-
-A tutorial that names no model, no machine and no source, beside our rows at temperature 0 and batch 1. Ours is the
-fastest of chain, tree and adaptive. Speed-up over plain decoding:
-
-| dtype | task | EAGLE, said | EAGLE, here | n-grams, said | n-grams, here |
-|---|---|---:|---:|---:|---:|"""
-FIVE = """\
-
-It also says that five drafts which are all accepted make about 4 times, and an acceptance of 60 to 80 % makes 2 to 3.
-Five accepted drafts bring six tokens a round, the target's own included; independent acceptance of 0.6 to 0.8 brings
-{low:.2f} to {high:.2f}. What is left of that is a matter of costs, v(6) and five drafts, which it does not give."""
-PUBLISHED = """\
-## What others published
-
-Other models on other machines, so no yardstick for ours; what carries over is the shape: prompt lookup depends on the
-task more than on anything else, and temperature costs every drafter. Each source has its own plain decoder below."""
-COUNTED = """\
-## Acceptance
-
-Counts, no clock: mean tokens a round of chains with gamma = 4, and the share of rounds that accepted draft 1 to 4.
-Every task counts alike. The tables by task are in the heads' cards (`specdec_ref/weights/*/README.md`)."""
-PREDICTED = """\
-## Predicted against measured
-
-A method's speed-up on a task before it is run there: rounds counted on the dev split, seconds calibrated on the
-machine, prefill of both sides included, since the measured ratios are of whole calls; the formula stands in
-`specdec_ref/bench/predict.py`. "Reason" is why the two differ by more than 10 %: *acceptance*, the test split accepts
-drafts more or less often than the dev split, and with its own tau the prediction fits; *noise*, the prediction lies
-within the measured interval; *costs*, a round took something else than calibration found."""
 ACCEPTANCE = {
     "eagle-acceptance": "--drafter eagle --drafter draft --split test dev --temperature 0 1",
     "ngram-acceptance": "--drafter ngram --temperature 0 1 --prompts 8",
@@ -98,8 +38,8 @@ ACCEPTANCE = {
 
 def page() -> str:
     """The whole page; a section whose rows are not there is left out."""
-    lines = [INTRO]
-    for section in (_tasks, _today, _peers, _claims, _published, _predicted, _acceptance, _heads):
+    lines = [text.INTRO]
+    for section in (_tasks, _never, _elsewhere, _peers, _claims, _published, _predicted, _acceptance, _heads):
         try:
             lines += [*section(), ""]
         except FileNotFoundError:
@@ -114,8 +54,21 @@ def _tasks() -> Iterator[str]:
     yield from _hindsight(measured)
 
 
-def _today() -> Iterator[str]:
-    yield from (TODAY, "")
+def _never() -> Iterator[str]:
+    measured = runs("never")
+    yield from (text.NEVER, "")
+    for _, rows in measured:
+        cells = [row for row in rows if row["method"] != "plain" and row["task"] != "all"]
+        worst = min(cells, key=lambda row: float(row["speedup_vs_plain"]))
+        enough, more = (sum(row["speedup_vs_plain"] >= bound for row in cells) for bound in (0.97, 0.99))
+        yield (f"{enough} of {len(cells)} cells at 0.97 or more, {more} at 0.99 or more; the lowest is "
+               f"{worst['speedup_vs_plain']:.3f}: {worst['method']}, {worst['task']}.")  # fmt: skip
+        yield ""
+    yield from _tables(measured)
+
+
+def _elsewhere() -> Iterator[str]:
+    yield from (text.ELSEWHERE, "")
     yield from _tables(runs("lookup"))
 
 
@@ -150,7 +103,7 @@ def _hindsight(every: Sequence[tuple[Row, Sequence[Row]]]) -> Iterator[str]:
     measured = [(about, rows) for about, rows in every if _every_setting(about)]
     if not measured:
         return
-    yield HINDSIGHT
+    yield text.HINDSIGHT
     for about, rows in measured:
         means = {row["method"]: row["speedup_vs_plain"] for row in rows if row["task"] == "all"}
         for method, speedup in means.items():
@@ -201,7 +154,7 @@ def best_of(rows: Sequence[Row], kind: str, task: str) -> Row | None:
 
 def _claims() -> Iterator[str]:
     measured = runs("tasks")
-    yield CLAIMED
+    yield text.CLAIMED
     for about, rows in measured:
         for setting, some in _settings(rows):
             kinds = {row["method"].partition(" ")[0] for row in some}
@@ -211,12 +164,12 @@ def _claims() -> Iterator[str]:
                     cells = [f"{said} | {row['speedup_vs_plain']:.2f} ({row['method']})" if row else f"{said} | "
                              for said, row in zip(CLAIMS.get(task, ("", "")), here, strict=True)]  # fmt: skip
                     yield f"| {about['dtype']} | {task} | {' | '.join(cells)} |"
-    yield FIVE.format(low=expected_tau(0.6, 5), high=expected_tau(0.8, 5))
+    yield text.FIVE.format(low=expected_tau(0.6, 5), high=expected_tau(0.8, 5))
 
 
 def _published() -> Iterator[str]:
     _, rows = committed("published")
-    yield PUBLISHED
+    yield text.PUBLISHED
     for (source, where), some in groupby(rows, key=lambda row: (row["source"], row["where"])):
         group = list(some)
         tasks = list(dict.fromkeys(task for row in group for task in row["tasks"]))
@@ -232,7 +185,7 @@ def _published() -> Iterator[str]:
 
 def _predicted() -> Iterator[str]:
     measured = runs("predicted")
-    yield PREDICTED
+    yield text.PREDICTED
     for about, rows in measured:
         yield from ("", *_command(about["command"]), "")
         yield f"{about['dtype']}, {about['machine']}, {about['date']}: **{summary(rows)}**."
@@ -245,7 +198,7 @@ def _predicted() -> Iterator[str]:
 
 
 def _acceptance() -> Iterator[str]:
-    yield COUNTED
+    yield text.COUNTED
     for name, words in ACCEPTANCE.items():
         about, rows = committed(name)
         yield from ("", *_command(f"python -m specdec_ref.bench.acceptance {words}"), "")
