@@ -18,8 +18,8 @@ same process. Ratios are paired: all methods answer a prompt one after the other
 seconds a token of whole calls, prefill included. A speed-up is over our plain decoder unless the column says otherwise.
 Prompts are the held-out ones (`bench/heldout.jsonl`, test split); each method runs at the setting of a small grid that
 was fastest on the dev split, transformers' as well. Absolute speeds are one machine's at one moment.
-Each table has its date and its processor. Before 2026-11-29, 07:40, the controller of "adaptive" gave up after four
-misses at the start of a text (docs/LOG.md).
+Each table has its date and its processor. Before 2026-11-29, 07:40, as in the float32 tables, the controller of
+"adaptive" gave up after four misses at the start of a text (docs/LOG.md).
 
 In bfloat16 a pass over several tokens rounds differently from a pass over one, so greedy texts may part at near-ties:
 "same text" counts those that did not. In float32 every text was compared (`bench.acceptance --identity`).
