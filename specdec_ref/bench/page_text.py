@@ -29,15 +29,15 @@ This page is made from `specdec_ref/bench/rows/` by `python -m specdec_ref.bench
 ELSEWHERE = """\
 ## Prompt lookup on another processor
 
-One without AVX512. In float32 it checks six tokens at the price of 1.3 steps, less than the one above, so guessing pays
-more. Its bfloat16 is emulated: six tokens cost three steps, guessing pays next to nothing, and `--dtype auto` takes
-float32. `specdec doctor` prints the curve."""
+One without AVX512. In float32 it checks six tokens at the price of 1.3 steps. Its bfloat16 is emulated: six tokens cost
+three steps, guessing pays next to nothing, and `--dtype auto` takes float32. `specdec doctor` prints the curve."""
 NEVER = """\
 ## Never slower
 
 A controller that may say "do not speculate" should cost nothing where no draft pays: every drafter under it against
 plain decoding, a draft model of random weights (`useless`) among them. Processor seconds, one thread, so that other
-work on the machine does not count; then the three that gain least again, two threads by the wall clock."""
+work on the machine does not count, in bfloat16 and float32; then the three that gain least in bfloat16 by the wall
+clock, two threads."""
 CLAIMED = """\
 ## Beside what is often said
 
