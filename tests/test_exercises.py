@@ -3,7 +3,6 @@
 import json
 import re
 from functools import cache
-from typing import Any
 
 import pytest
 from exercise_runner import EXERCISES, ROOT, Result, grade_id, load, run_all
@@ -13,21 +12,6 @@ from wrong_answers import BANK, table
 from specdec_ref.grading.sources import HIDDEN, faults, role, source
 
 SOLVED = re.compile(r"### BEGIN SOLUTION\n(.*?)### END SOLUTION", re.DOTALL)
-
-
-def answers(name: str) -> dict[str, str]:
-    """grade id -> our solution."""
-    return {grade_id(cell): source(cell) for cell in load("solutions", name)["cells"] if role(cell) == "solution"}
-
-
-def graded_in_full(name: str, task: str) -> dict[str, Any]:
-    """The released notebook, with the hidden tests of one task put back: the others' cost time and prove nothing."""
-    tests = {grade_id(cell): cell for cell in load("solutions", name)["cells"] if role(cell) == "tests"}
-    notebook = load("exercises", name)
-    notebook["cells"] = [
-        tests[f"{task}-tests"] if grade_id(cell) == f"{task}-tests" else cell for cell in notebook["cells"]
-    ]
-    return notebook
 
 
 def test_there_are_exercises() -> None:
@@ -125,7 +109,8 @@ def test_the_page_of_wrong_answers_is_the_bank() -> None:
 def bank_results(name: str) -> dict[Wrong, dict[str, Result]]:
     """Each wrong answer and all it reaches, graded: one child process for all of an exercise."""
     bank = [wrong for wrong in BANK if wrong.exercise == name]
-    jobs = [(graded_in_full(name, wrong.task), {**answers(name), wrong.task: wrong.code}, wrong.task) for wrong in bank]
+    solved = load("solutions", name)
+    jobs = [(solved, {wrong.task: wrong.code}, wrong.task) for wrong in bank]
     return dict(zip(bank, run_all(jobs), strict=True))
 
 
