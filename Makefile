@@ -51,7 +51,7 @@ grade: $(VENV)/.with-test ## grade a class: make grade SUBMISSIONS=folder (docs/
 
 gpu: $(VENV)/.with-test ## needs a CUDA device: kernel tests, timings, a report (EAGLE=, TARGET=); DRY=1 tries the way without
 	$(if $(DRY),,$(BIN)/python -m pytest -m gpu)
-	$(if $(DRY),TRITON_INTERPRET=1) $(BIN)/python -m specdec_ref.bench.gpu $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)")
+	$(if $(DRY),TRITON_INTERPRET=1) $(BIN)/python -m benchmarks.gpu $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)")
 
 clean: ## remove the environment and everything built; the fetched model stays in your cache
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from specdec_ref.grading.confine import Allowance
-from specdec_ref.grading.setup import configure
+from specdec_course.grader.confine import Allowance
+from specdec_course.grader.setup import configure
 
 root = Path(__file__).parent.resolve()
 configure(get_config(), root, Allowance(hidden=(str(root),)))  # noqa: F821  (nbgrader defines it)

@@ -8,8 +8,8 @@
     confidence   no controller: the draft itself stops after a guess it is unsure of (`DraftBudget.min_confidence`)
 
 Lossless, every one of them: a controller sees rounds that are over and never the guesses it decides about, so each
-round keeps the law of its own. Cutting a sampled draft for what it says would not (`core.DraftTree.cut`).
-At T > 0 another length uses other coins: the law is the same, the text of a seed may be another.
+round keeps the distribution of its own. Cutting a sampled draft for what it says would not (`core.DraftTree.cut`).
+At T > 0 another length uses other coins: the distribution is the same, the text of a seed may be another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ __all__ = ["CONTROLS", "Constant", "EmaTiers", "LengthControl", "Optimal", "Plus
 
 @runtime_checkable
 class LengthControl(Protocol):
-    """Decides how many levels each row may draft. All that it knows has to show in its `repr` (see `laws.py`)."""
+    """Decides how many levels each row may draft. All that it knows has to show in its `repr` (see `exact.py`)."""
 
     def start(self, rows: Sequence[int]) -> None:
         """A batch begins. What was learnt of the drafter may stay; what belongs to a row is dropped."""

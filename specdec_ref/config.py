@@ -13,7 +13,7 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How logits become the law p that is sampled from (`sampling.warp`). Temperature 0 is greedy decoding."""
+    """How logits become the distribution p that is sampled from (`sampling.warp`). Temperature 0 is greedy decoding."""
 
     temperature: float = 0.0
     top_k: int = 0
@@ -40,7 +40,7 @@ class DraftBudget:
     `depth` is the length of the longest branch (vLLM's num_speculative_tokens, SGLang's num-steps); 0: no drafting.
     `topk` is the number of children a node may have (SGLang's eagle-topk). `nodes` caps the tree and counts the root
     (SGLang's num-draft-tokens); 0 means depth + 1, a full chain. A draft stops after a node whose draft probability
-    is below `min_confidence`; the node itself stays, so the law stays exact.
+    is below `min_confidence`; the node itself stays, so the distribution stays exact.
     """
 
     depth: int = 4

@@ -30,14 +30,15 @@ Draw = Literal["point", "iid", "without_replacement"]
 class DraftTree:
     """One row's guesses. `parents[i] < i`; siblings stand in the order in which they were drawn.
 
-    `law` says HOW a node's children were drawn, which is what a verifier may assume:
+    `drawn` says HOW a node's children were drawn, which is what a verifier may assume:
     "point" (no chance: a top-k, an n-gram match), "iid" (independent draws from q, repeats kept) or
-    "without_replacement" (q renormalised after each draw). `q` row i: the warped law that node i's children came from.
+    "without_replacement" (q renormalised after each draw). `q` row i: the warped distribution that node i's children
+    came from.
     """
 
     tokens: Int[Tensor, " nodes"]
     parents: Int[Tensor, " nodes"]
-    law: Draw = "point"
+    drawn: Draw = "point"
     q: Float[Tensor, "nodes draft_vocab"] | None = None
     q_vocab: Int[Tensor, " draft_vocab"] | None = None
     token_list: tuple[int, ...] = field(init=False, repr=False, compare=False)
@@ -51,8 +52,10 @@ class DraftTree:
             raise ValueError("a DraftTree starts with its root: parents[0] must be -1")
         if any(not 0 <= parent < node for node, parent in enumerate(self.parent_list) if node):
             raise ValueError(f"every parent must stand before its child, got parents {self.parent_list}")
-        if (self.q is None) != (self.law == "point"):
-            raise ValueError(f"law {self.law!r} {'needs' if self.q is None else 'must not carry'} q; 'point' has none")
+        if (self.q is None) != (self.drawn == "point"):
+            raise ValueError(
+                f"distribution {self.drawn!r} {'needs' if self.q is None else 'must not carry'} q; 'point' has none"
+            )
 
     def __len__(self) -> int:
         return len(self.token_list)
@@ -82,23 +85,23 @@ class DraftTree:
             node = self.parent_list[node]
         return tuple(reversed(nodes))
 
-    def draft_law(self, node: int, vocab: int) -> Float[Tensor, " vocab"]:
+    def draft_distribution(self, node: int, vocab: int) -> Float[Tensor, " vocab"]:
         """q over the whole vocabulary for the children of `node`: zero outside `q_vocab`."""
         if self.q is None:
-            raise ValueError("a 'point' tree has no draft law")
+            raise ValueError("a 'point' tree has no draft distribution")
         if self.q_vocab is None:
             return self.q[node]
         return self.q.new_zeros(vocab).scatter_(0, self.q_vocab, self.q[node])
 
     def cut(self, depth: int) -> "DraftTree":
-        """The tree without the nodes below `depth`. Depth does not depend on tokens, so this keeps the law exact."""
+        """The tree without the nodes below `depth`. Depth does not depend on tokens, so the output stays exact."""
         keep = [node for node, d in enumerate(self.depths) if d <= depth]
         if len(keep) == len(self):
             return self
         new = {node: i for i, node in enumerate(keep)}
         rows = torch.tensor(keep, device=self.tokens.device)
         parents = torch.tensor([new.get(self.parent_list[node], -1) for node in keep], device=self.tokens.device)
-        return DraftTree(self.tokens[rows], parents, self.law, None if self.q is None else self.q[rows], self.q_vocab)
+        return DraftTree(self.tokens[rows], parents, self.drawn, None if self.q is None else self.q[rows], self.q_vocab)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class VerifyResult:
 
     `path`: accepted nodes from the root's child on, the root left out. `next_token` is called the bonus token if the
     path ends at a leaf and the correction otherwise. `distortion`, of lossy verifiers alone: summed over the tokens,
-    how far the law by which each was chosen is from p, in total variation.
+    how far the distribution by which each was chosen is from p, in total variation.
     """
 
     path: tuple[int, ...]
@@ -129,7 +132,7 @@ class TargetOutput:
 
 @runtime_checkable
 class Randomness(Protocol):
-    """All chance passes here, so that a law can be enumerated (`laws.py`) and a seed replayed (`randomness.py`)."""
+    """The only source of randomness: `exact.py` enumerates its outcomes, `randomness.py` replays a seed."""
 
     def accept(self, prob: float) -> bool:
         """True with probability min(1, prob); never true at 0."""
@@ -182,10 +185,10 @@ class Drafter(Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """One row, pure: the readable specification. `lossless_for` names the laws whose output law stays exactly p."""
+    """One row, pure: the readable specification. `lossless_for`: the ways of drawing that keep the output exact."""
 
     lossless_for: frozenset[str]
 
     def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
-        """`p` row i is the target's warped law after node i."""
+        """`p` row i is the target's warped distribution after node i."""
         ...

@@ -5,8 +5,8 @@
     3. verify    accept a path, add one token of the target's own                  verify_batch
     4. commit    caches keep root and path; the new tokens are emitted             Target.commit, Drafter.commit
 
-Lossless: the emitted text has the target's own law (or, at T = 0, is its greedy text), whatever the drafter does.
-Invariant, checked every round: cached tokens == committed tokens - 1. The last one is the next tree's root.
+Lossless: the emitted text has the target's own distribution (or, at T = 0, is its greedy text), whatever the drafter
+does. Invariant, checked every round: cached tokens == committed tokens - 1. The last one is the next tree's root.
 Sources: Leviathan et al. 2023, Alg. 1; Chen et al. 2023, Alg. 2; for trees, Miao et al. 2024, Alg. 2.
 """
 
@@ -50,9 +50,9 @@ class SpecEngine:
     ) -> None:
         """`limits`: when a request ends. `randomness(seed, position, purpose)` makes every source of chance.
 
-        `lossy`: allow a verifier that changes the law of the text. `control`: how deep each row may draft, decided
-        anew before every round, within `budget.depth`; None: always as deep as that. `backend`: who verifies, see
-        `verify_batch`; None: the kernels where the target uses them, if they can.
+        `lossy`: allow a verifier that changes the distribution of the text. `control`: how deep each row may draft,
+        decided anew before every round, within `budget.depth`; None: always as deep as that. `backend`: who verifies,
+        see `verify_batch`; None: the kernels where the target uses them, if they can.
 
         Raises ValueError for an unknown verifier, one that is not exact at this temperature, or a lossy one unasked.
         """

@@ -45,7 +45,7 @@ class RunStats:
     accepted: int = 0
     accepted_per_position: tuple[int, ...] = ()
     histogram: dict[int, int] = field(default_factory=dict)  # accepted drafts in a round -> rounds
-    distortion: float = 0.0  # summed; an upper bound on how far the law of the whole text is from the target's
+    distortion: float = 0.0  # summed; an upper bound on how far the distribution of the whole text is from the target's
 
     @classmethod
     def from_records(cls, records: Iterable[StepRecord]) -> "RunStats":

@@ -13,8 +13,8 @@ __all__ = ["PALETTE"]
 
 PALETTE: Mapping[str, str] = MappingProxyType(
     {
-        "target": "#0072B2",  # blue: the model whose text is wanted, and its law p
-        "draft": "#E69F00",  # orange: whatever guesses, and its law q
+        "target": "#0072B2",  # blue: the model whose text is wanted, and its distribution p
+        "draft": "#E69F00",  # orange: whatever guesses, and its distribution q
         "accepted": "#009E73",  # bluish green: a guess that stayed
         "rejected": "#D55E00",  # vermilion: a guess that was turned down
         "bonus": "#CC79A7",  # reddish purple: the target's own token of a round, bonus or correction

@@ -1,8 +1,9 @@
-"""From logits to the law p that is sampled from, and the residual law of a rejection.
+"""From logits to the distribution p that is sampled from, and the residual distribution of a rejection.
 
-Temperature, top-k, top-p and min-p are applied once, here, in transformers' order. Speculative sampling keeps the law
-of *whatever* p it is given, so target and draft must be warped alike and q must be the law that drafts were drawn from
-(Leviathan et al. 2023, §2.2). T = 0 is the limit of a vanishing temperature: one-hot at the argmax.
+Temperature, top-k, top-p and min-p are applied once, here, in transformers' order. Speculative sampling keeps the
+distribution of *whatever* p it is given, so target and draft must be warped alike and q must be the distribution that
+drafts were drawn from (Leviathan et al. 2023, §2.2). T = 0 is the limit of a vanishing temperature: one-hot at the
+argmax.
 """
 
 import torch
@@ -19,7 +20,7 @@ BAD_LOGITS = "the model gave NaN or infinite logits: check its dtype (try float3
 def warp(logits: Float[Tensor, "*rows vocab"], sampling: SamplingParams) -> Float[Tensor, "*rows vocab"]:
     """Probabilities, float32 or wider, that sum to one in every row.
 
-    Raises ValueError if a row holds NaN, or no finite logit at all: such a row has no law to sample from.
+    Raises ValueError if a row holds NaN, or no finite logit at all: such a row has no distribution to sample from.
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
     top, best = _top(x)
@@ -62,7 +63,7 @@ def _renormalise(p: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"
 
 
 def residual(p: Float[Tensor, " vocab"], q: Float[Tensor, " vocab"]) -> Float[Tensor, " vocab"]:
-    """The law a correction is drawn from after q's guess was rejected, up to its norm: max(p - q, 0).
+    """The distribution a correction is drawn from after q's guess was rejected, up to its norm: max(p - q, 0).
 
     Source: Leviathan et al. 2023, §2.3. Where p = q nothing is ever rejected; if rounding says otherwise, p itself.
     """

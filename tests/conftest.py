@@ -19,7 +19,7 @@ from jaxtyping import AbstractArray
 if find_spec("beartype"):  # before anything of the package is imported
     from jaxtyping import install_import_hook
 
-    install_import_hook("specdec_ref", "beartype.beartype")
+    install_import_hook(["specdec_ref", "specdec_course"], "beartype.beartype")
 
 # Where several workers share the suite (`make test`), a file is one worker's; the longest begin, so that none ends alone.
 LONGEST = (
@@ -42,9 +42,9 @@ def shaped(annotation: Any) -> bool:
 
 
 def functions() -> Iterator[Any]:
-    """All functions and methods of the package's modules that were imported."""
+    """All functions and methods of the packages' modules that were imported."""
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "specdec_ref":
+        if name.partition(".")[0] in ("specdec_ref", "specdec_course"):
             for owner in (module, *filter(inspect.isclass, vars(module).values())):
                 yield from (value for value in vars(owner).values() if inspect.isfunction(value))
 

@@ -10,7 +10,7 @@ __all__ = ["Broken"]
 
 
 class Broken:
-    """A rejection verifier with one mistake, for chains of any law."""
+    """A rejection verifier with one mistake, for chains of any distribution."""
 
     lossless_for = RejectionVerifier.lossless_for
 
@@ -20,7 +20,7 @@ class Broken:
     def __call__(self, tree: DraftTree, p: Tensor, rng: Randomness) -> VerifyResult:
         bound = 1.0  # one coin for all: having passed r, it is known to be below r when the next draft meets it
         for parent in range(len(tree) - 1):
-            token, q = tree.token_list[parent + 1], tree.draft_law(parent, p.shape[-1])
+            token, q = tree.token_list[parent + 1], tree.draft_distribution(parent, p.shape[-1])
             ratio = float(p[parent, token]) / float(q[token])
             accepted = rng.accept(ratio / bound)
             bound = min(bound, ratio) if self.bug == "one coin for all" else 1.0

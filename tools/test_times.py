@@ -16,7 +16,7 @@ PARTS = {  # part -> how the names of its files begin; the first that fits
     "grading: a class, hostile hand-ins, leaderboard": "class grade hostile leaderboard",
     "kernels in Triton's interpreter": "kernels gpu",
     "real model: identity and sampling": "real_",
-    "laws, verifiers, sampling": "laws tree_laws eagle_laws block_and_lossy sampling randomness trees trie packing",
+    "exact distributions, verifiers, sampling": "exact block_and_lossy sampling randomness trees trie packing",
     "engine, drafters, identity": "identity target kv_cache hybrid adaptive support tree_drafting eagle_ bad_input",
     "command line": "cli fetch hub endpoint export convert device",
     "benchmark, corpus, predictions": "bench corpus predict task_rows workloads choose cost_model harness observ",
@@ -26,7 +26,7 @@ PARTS = {  # part -> how the names of its files begin; the first that fits
 
 
 def part(name: str) -> str:
-    """The part that a test's class name (`tests.test_laws`, `notebooks.00_start_here.ipynb`) belongs to."""
+    """The part that a test's class name (`tests.test_exact`, `notebooks.00_start_here.ipynb`) belongs to."""
     bare = name.removeprefix("tests.").removeprefix("test_")
     return next(title for title, starts in PARTS.items() if bare.startswith(tuple(starts.split()) or ("",)))
 

@@ -24,7 +24,7 @@ import httpx
 
 from specdec_ref.bench.harness import median_interval
 from specdec_ref.bench.server import GENERATED, Counters, Reply, Server, acceptance, ask, connect, counters
-from specdec_ref.bench.workloads import Prompt
+from specdec_ref.workloads import Prompt
 
 __all__ = ["Endpoints", "Work"]
 

@@ -1,7 +1,7 @@
 """Acceptance that was measured already, on prompts that no head was trained on: what a choice can start from.
 
     rows/*-acceptance.jsonl    output of `bench.acceptance`; of n-grams:
-                               python -m specdec_ref.bench.acceptance --drafter ngram --temperature 0 1 --prompts 8
+                               python -m benchmarks.acceptance --drafter ngram --temperature 0 1 --prompts 8
     weights/*/README.md        the tables in the cards of the heads that come with the package
 
     share of rounds that draft at all = rejections + whole drafts = (tau - 1) (1/alpha - 1) + alive_gamma
@@ -18,7 +18,7 @@ from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
-from specdec_ref.bench.workloads import TASKS
+from specdec_ref.workloads import TASKS
 
 __all__ = ["Known", "known"]
 

@@ -3,14 +3,14 @@
 `rows/NAME.jsonl` is the output of a command, a JSON object a line; the first says how the others came about: model,
 number format, machine.
 
-    heads              python -m specdec_ref.bench.heads
-    eagle-acceptance   python -m specdec_ref.bench.acceptance --drafter eagle --drafter draft=PLAIN --temperature 0 1
-    eagle-speed        python -m specdec_ref.bench.speed --drafter eagle --drafter draft --depth 3
+    heads              python -m benchmarks.heads
+    eagle-acceptance   python -m benchmarks.acceptance --drafter eagle --drafter draft=PLAIN --temperature 0 1
+    eagle-speed        python -m benchmarks.speed --drafter eagle --drafter draft --depth 3
     tasks              specdec bench --json, several runs one behind the other: each environment has its command
     never              specdec bench --json --cpu-clock: every drafter with its length decided, against plain decoding
     lookup             specdec bench --json on a processor without AVX512
-    ngram-acceptance   python -m specdec_ref.bench.acceptance --drafter ngram --temperature 0 1 --prompts 8
-    predicted          python -m specdec_ref.bench.predict: such runs, too
+    ngram-acceptance   python -m benchmarks.acceptance --drafter ngram --temperature 0 1 --prompts 8
+    predicted          python -m benchmarks.predict: such runs, too
     published          what others measured elsewhere, each with its source
 
 PLAIN is the folder `weights/plain-smollm2-135m` of this package.

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 import transformers
 
-from specdec_ref.bench.machine import cpu_features, machine_line
 from specdec_ref.bench.peers import peers
 from specdec_ref.bench.sides import PLAIN, Setting, Side, ours
 from specdec_ref.bench.table import Batch, Timing, best_settings, overall, rows_of, run_sides
-from specdec_ref.bench.workloads import Prompt
 from specdec_ref.config import SamplingParams
 from specdec_ref.core import Drafter
+from specdec_ref.machine import cpu_features, machine_line
 from specdec_ref.session import Session
+from specdec_ref.workloads import Prompt
 
 __all__ = ["Plan", "bench", "environment"]
 

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specdec_ref.bench.calibrate import controller
-from specdec_ref.bench.command import named_drafter
+from specdec_ref.calibrate import controller
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter
-from specdec_ref.drafters import DRAFTERS, forget
+from specdec_ref.drafters import DRAFTERS, build_drafter, forget
 from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.metrics import RunStats
 from specdec_ref.models.hub import ModelError
@@ -134,3 +133,9 @@ def _beginner(
         return call
 
     return begin
+
+
+def named_drafter(spelled: str, target: Target) -> Drafter:
+    """`name` or `name=folder-or-file`. Raises ValueError or ModelError if it cannot be had."""
+    name, _, source = spelled.partition("=")
+    return build_drafter(name, target, source or None)

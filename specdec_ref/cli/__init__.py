@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 it failed, 2 the input is wrong, 130 interrupted. An error
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from types import MappingProxyType, ModuleType
 
 from specdec_ref.cli import (
     bench,
@@ -17,21 +19,19 @@ from specdec_ref.cli import (
     export_command,
     fetch,
     generate,
-    grade,
-    leaderboard,
     replay,
     train,
 )
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
 from specdec_ref.config import DraftBudget
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "commands", "main"]
 
-COMMANDS = {
+COMMANDS: Mapping[str, ModuleType] = MappingProxyType({
     "demo": demo, "generate": generate, "doctor": doctor, "bench": bench, "fetch": fetch, "train": train,
-    "replay": replay, "choose": choose, "export-command": export_command, "explain": explain, "grade": grade,
-    "leaderboard": leaderboard,
-}  # fmt: skip
+    "replay": replay, "choose": choose, "export-command": export_command, "explain": explain,
+})  # fmt: skip
+PLUGINS = "specdec.commands"  # the entry points under which other packages, such as the course, add commands
 
 _DESCRIPTION = f"""\
 Speculative decoding: the same text from the same model, in less time.
@@ -46,15 +46,15 @@ ahead and the model checks the guesses all at once. A round:
               a bonus after them all, or a correction where one fails
 
 words:
-  target, p     the model whose text is wanted, and its law
-  draft, q      whatever guesses, and its law
+  target, p     the model whose text is wanted, and its distribution
+  draft, q      whatever guesses, and its distribution
   gamma         guesses a round (--depth)
   alpha         share of the tested guesses that are accepted
   tau           mean tokens a round, the added one included: 1 to gamma + 1
   v(k)          time to check k tokens, in plain steps (`specdec doctor`)
   speed-up      tau / (gamma c + v(gamma + 1)), where a guess costs c steps
   lossless      the output is the target's own: the same text at temperature 0,
-                the same law above it
+                the same distribution above it
 
 a budget in the words of three engines, first a chain, then a tree:
 {spellings(DraftBudget(4))}
@@ -96,6 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ValueError) else 1
 
 
+def commands() -> dict[str, ModuleType]:
+    """This package's commands, and those that installed packages add. A plugin is a module of the same shape."""
+    plugins = {point.name: point.load() for point in metadata.entry_points(group=PLUGINS)}
+    return {**plugins, **COMMANDS}
+
+
 def _run(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     args.argv = list(argv)  # for what writes down how it was made
@@ -107,9 +113,9 @@ def _run(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser("specdec", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"specdec {version()}", help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION, epilog=command.EPILOG)
+    known = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in commands().items():
+        sub = known.add_parser(name, help=command.HELP, description=command.DESCRIPTION, epilog=command.EPILOG)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return parser

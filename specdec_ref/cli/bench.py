@@ -16,7 +16,7 @@ from specdec_ref.config import SamplingParams, SpecConfig
 
 if TYPE_CHECKING:
     from specdec_ref.bench.run import Plan
-    from specdec_ref.bench.workloads import Prompt
+    from specdec_ref.workloads import Prompt
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
@@ -137,7 +137,7 @@ def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Pro
 
 def _prompts(args: argparse.Namespace) -> "tuple[list[Prompt], list[Prompt]]":
     """What to measure on and what to tune on. Raises UsageError or ValueError before anything is loaded."""
-    from specdec_ref.bench.workloads import HELD_OUT, load_prompts
+    from specdec_ref.workloads import HELD_OUT, load_prompts
 
     if min(args.prompts, args.repeats, args.tokens, *args.batch) < 1 or min(args.tune, args.context) < 0:
         raise UsageError("--prompts, --repeats, --tokens and --batch must be >= 1, --tune and --context >= 0")
@@ -163,7 +163,7 @@ def _first(prompts: "Sequence[Prompt]", tasks: Sequence[str], count: int) -> "li
 
 def _own_prompts(file: Path) -> "tuple[list[Prompt], list[Prompt]]":
     """(test, dev) of a JSONL file; every third prompt of a task is for tuning. Raises UsageError naming a bad line."""
-    from specdec_ref.bench.workloads import Prompt
+    from specdec_ref.workloads import Prompt
 
     by_task: dict[str, list[Prompt]] = {}
     try:

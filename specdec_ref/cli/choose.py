@@ -100,7 +100,7 @@ def _modelled(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[
 
 def _measured(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[list[Option], Callable[[int], float]]":
     """Costs of this machine, for those drafters that can be had here."""
-    from specdec_ref.bench.calibrate import calibrate
+    from specdec_ref.calibrate import calibrate
     from specdec_ref.choose import Option, measured_cost
     from specdec_ref.config import DraftBudget
     from specdec_ref.drafters import build_drafter

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(args: argparse.Namespace) -> dict[str, str]:
-    from specdec_ref.bench.machine import cpu_features, cpu_name, machine_line, memory_gb
+    from specdec_ref.machine import cpu_features, cpu_name, machine_line, memory_gb
     from specdec_ref.models.hub import cache_dir, describe_dtype, pick_device
 
     device, memory = pick_device(args.device), memory_gb()
@@ -156,9 +156,8 @@ def _measure(args: argparse.Namespace) -> "tuple[dict[int, float], dict[str, Rou
     """The verify curve, drafting costs if asked for; or, where the model cannot be loaded, a check that says why."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from specdec_ref.bench.calibrate import calibrate
-    from specdec_ref.bench.curve import measure_verify_curve
     from specdec_ref.bench.sides import usable_drafters
+    from specdec_ref.calibrate import calibrate, measure_verify_curve
     from specdec_ref.config import DraftBudget
     from specdec_ref.models.hub import ModelError
     from specdec_ref.session import Session

@@ -11,7 +11,7 @@ from specdec_ref.cli.shared import UsageError, console, plural, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from specdec_ref.bench.workloads import Prompt
+    from specdec_ref.workloads import Prompt
 
 __all__ = ["add_endpoint", "run_endpoint"]
 

@@ -50,14 +50,16 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
-        help="auto (default): the one of these that fits, and keeps the target's law; greedy: keeps guesses that "
+        help="auto (default): the exact one that fits the draft; greedy: keeps guesses that "
         "are the target's first choice, for temperature 0; rejection: keeps guess x of a chain with probability "
         "min(1, p(x)/q(x)); target_only: trees, keeps the child that a draw from p would have been; multi_round: "
         "trees of drawn children, each tested against the q it came from; block: chains, judged as a whole, accepts "
         "more than rejection; with --lossy also typical: keeps what p finds plausible, and threshold: keeps what p "
         "gives at least 1/2",
     )  # fmt: skip
-    group.add_argument("--lossy", action="store_true", help="allow a verifier that changes the law of the text")
+    group.add_argument(
+        "--lossy", action="store_true", help="allow a verifier that changes the distribution of the text"
+    )
     group.add_argument(
         "--adaptive", metavar="NAME",
         help="decide the length anew each round, up to --depth (then 12): plus-minus: transformers' heuristic; ema: "
@@ -106,7 +108,8 @@ def add_trie(parser: argparse.ArgumentParser) -> None:
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Temperature and the rest, and when to end."""
     group = parser.add_argument_group(
-        "sampling", "Temperature 0 takes the likeliest token (greedy). Above it, tokens are drawn\nfrom the law p."
+        "sampling",
+        "Temperature 0 takes the likeliest token (greedy). Above it, tokens are drawn\nfrom the distribution p.",
     )
     default = SamplingParams()
     for flag, kind, value, text in (

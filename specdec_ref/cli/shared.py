@@ -152,7 +152,7 @@ def control_for(
     adaptive: str, session: "Session", name: str, drafter: "Drafter", budget: DraftBudget
 ) -> "tuple[LengthControl | None, DraftBudget]":
     """A controller by name; the optimal one looks up or measures what this drafter costs here."""
-    from specdec_ref.bench.calibrate import controller
+    from specdec_ref.calibrate import controller
 
     if adaptive == "optimal":
         say(f"what drafting by {name} costs on this machine: from the cache, or measured now, some ten seconds")

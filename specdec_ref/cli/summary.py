@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from specdec_ref.bench.machine import machine_line
 from specdec_ref.cli.contest import PLAIN
 from specdec_ref.cli.identity import parting
 from specdec_ref.cli.shared import plural
 from specdec_ref.identity import first_difference
+from specdec_ref.machine import machine_line
 from specdec_ref.palette import PALETTE
 
 if TYPE_CHECKING:

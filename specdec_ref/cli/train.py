@@ -109,7 +109,7 @@ def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
     if version == 0:
         changes["curriculum"] = ((0.0, 1),)  # a model that reads no output of its own learns nothing from unrolling
     if version == 1:
-        changes |= {"feature_weight": 1.0, "law_weight": 0.1}  # as its paper has them
+        changes |= {"feature_weight": 1.0, "distribution_weight": 0.1}  # as its paper has them
     train = replace(preset.train, version=version, seed=args.seed, bfloat16=args.bfloat16, **changes)
     wanted = {name: getattr(args, name) for name in ("conversations", "rows")}
     corpus = replace(preset.corpus, seed=args.seed, **{name: n for name, n in wanted.items() if n is not None})

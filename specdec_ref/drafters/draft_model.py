@@ -1,8 +1,9 @@
 """A small language model that writes the draft: the classic of Leviathan et al. 2023 (§2) and Chen et al. 2023 (§2).
 
 It shares the target's vocabulary and keeps a KV cache of its own. Each round it reads what it has not seen yet (the
-tokens committed last), then writes `depth` tokens one by one. At T = 0 it writes its argmax: law "point". At T > 0 it
-samples from q, its own law warped exactly as the target's: law "iid", and q goes into the tree for the verifier.
+tokens committed last), then writes `depth` tokens one by one. At T = 0 it writes its argmax: distribution "point". At T
+> 0 it samples from q, its own distribution warped exactly as the target's: distribution "iid", and q goes into the tree
+for the verifier.
 
     cache after a round = committed text up to the root + accepted drafts that it had read   (it never reads the last)
 
@@ -105,19 +106,19 @@ class DraftModelDrafter:
     ) -> list[DraftTree]:
         """A chain a row; each token is read alone, and stays in the cache unless it is rejected."""
         chains = [[self._text[row][-1]] for row in rows]
-        laws: list[list[Tensor]] = [[] for _ in rows]
+        dists: list[list[Tensor]] = [[] for _ in rows]
         growing = list(range(len(rows)))
         unread = [self._text[row][cached:] for row, cached in zip(rows, self.lm.lengths, strict=True)]
         for _ in range(budget.chain_depth):
             q = self._read(unread, sampling)
             for i in growing:
                 chains[i].append(int(q[i].argmax()) if sampling.greedy else rngs[i].draw(q[i]))
-                laws[i].append(q[i])
+                dists[i].append(q[i])
             growing = [i for i in growing if float(q[i, chains[i][-1]]) >= budget.min_confidence]
             if not growing:
                 break
             unread = [chain[-1:] for chain in chains]
-        return [_tree(chain, law, sampling) for chain, law in zip(chains, laws, strict=True)]
+        return [_tree(chain, dist, sampling) for chain, dist in zip(chains, dists, strict=True)]
 
     def _read(self, tokens: Sequence[Sequence[int]], sampling: SamplingParams) -> Float[Tensor, "batch vocab"]:
         """Append these tokens to the cache, a list a row, unless they give NaN; q after each list's last one.
@@ -171,9 +172,9 @@ def _slots(growth: Growth, tree: DraftTree, result: VerifyResult) -> list[int]:
     return [place[proposed[node]] for node in (0, *result.path) if proposed[node] in place]
 
 
-def _tree(chain: Sequence[int], law: Sequence[Tensor], sampling: SamplingParams | None) -> DraftTree:
-    """The chain as a tree; with `law` its q rows, plus an empty one for the leaf, which has no children."""
+def _tree(chain: Sequence[int], dist: Sequence[Tensor], sampling: SamplingParams | None) -> DraftTree:
+    """The chain as a tree; with `drawn` its q rows, plus an empty one for the leaf, which has no children."""
     tokens, parents = torch.tensor(chain), torch.arange(-1, len(chain) - 1)
-    if not law or sampling is None or sampling.greedy:
+    if not dist or sampling is None or sampling.greedy:
         return DraftTree(tokens, parents)
-    return DraftTree(tokens, parents, "iid", torch.stack([*law, torch.zeros_like(law[0])]))
+    return DraftTree(tokens, parents, "iid", torch.stack([*dist, torch.zeros_like(dist[0])]))

@@ -4,13 +4,13 @@ The head reads pairs (feature_i, token_{i+1}) at position i and keeps a KV cache
 the target's features end it goes on with its own output, so after each verification those guesses are thrown away and
 the accepted tokens are read again, now with the target's features:
 
-    text     t0 t1 t2 .. tL-2 root      verified pairs (f0,t1) .. (f_{L-2}, root); the last output is the first law
-    draft                     d1 d2     pairs (g, d1), (g', d2) ...: own outputs g, dropped at the next commit
-    commit   accepted tokens a and the correction c: new verified pairs (f_root, a1), (f_a1, a2) .. (f_last, c)
+    text     t0 t1 t2 .. tL-2 root      verified pairs (f0,t1) .. (f_{L-2}, root); the last output is the first
+    distribution draft                     d1 d2     pairs (g, d1), (g', d2) ...: own outputs g, dropped at the next
+    commit commit   accepted tokens a and the correction c: new verified pairs (f_root, a1), (f_a1, a2) .. (f_last, c)
 
 A plain one-layer model runs in the same loop: it reads tokens alone, so it has no features and ignores g.
-T = 0: argmax, law "point". T > 0: sampled from the warped law over the draft vocabulary, law "iid". Lossless under a
-verifier for that law, whatever the head has learnt.
+T = 0: argmax, distribution "point". T > 0: sampled from the warped distribution over the draft vocabulary, distribution
+"iid". Lossless under a verifier for that distribution, whatever the head has learnt.
 """
 
 from collections.abc import Sequence
@@ -109,17 +109,17 @@ class EagleDrafter:
         if self.grow is not None or budget.topk > 1:
             return self._trees(budget, sampling, rngs)
         chains: list[list[int]] = [[token] for token in self._last]
-        laws: list[list[Tensor]] = [[] for _ in rows]
+        dists: list[list[Tensor]] = [[] for _ in rows]
         growing = [i for i, unread in enumerate(self._unread) if unread is not None]
         if not growing or not budget.chain_depth:
             return [_tree(chain, [], sampling, None) for chain in chains]
         g = self._read(self._unread)
         for depth in range(budget.chain_depth):
-            growing = self._grow(g, growing, chains, laws, budget, sampling, rngs)
+            growing = self._grow(g, growing, chains, dists, budget, sampling, rngs)
             if not growing or depth + 1 == budget.chain_depth:
                 break
             g = self._step(g, [chain[-1] for chain in chains])
-        return [_tree(chain, law, sampling, self.head.q_vocab) for chain, law in zip(chains, laws, strict=True)]
+        return [_tree(chain, dist, sampling, self.head.q_vocab) for chain, dist in zip(chains, dists, strict=True)]
 
     def unread(self) -> int:
         """Pairs that the head would read before its first guess, more than the one of every round."""
@@ -164,11 +164,11 @@ class EagleDrafter:
 
     def _grow(
         self, g: Float[Tensor, "batch hidden"], growing: Sequence[int], chains: list[list[int]],
-        laws: list[list[Tensor]], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness],
+        dists: list[list[Tensor]], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness],
     ) -> list[int]:  # fmt: skip
         """Append a token to each growing chain; returns the rows that go on."""
         logits = self.head.logits(g if len(growing) == len(g) else g[list(growing)])
-        # A greedy draft is certain by its law; what it thinks itself at T = 1 says whether to go on.
+        # A greedy draft is certain by its distribution; what it thinks itself at T = 1 says whether to go on.
         if sampling.greedy and budget.min_confidence == 0:
             best, columns = logits.max(-1)
             if not bool(best.isfinite().all()):
@@ -181,7 +181,7 @@ class EagleDrafter:
             ]  # fmt: skip
             sure = q[torch.arange(len(growing)), chosen].tolist()
             for i, row in zip(growing, q, strict=True):
-                laws[i].append(row)
+                dists[i].append(row)
         for i, column in zip(growing, chosen, strict=True):
             chains[i].append(column if self._targets is None else self._targets[column])
         return [i for i, share in zip(growing, sure, strict=True) if share >= budget.min_confidence]
@@ -278,9 +278,9 @@ def _joined(old: _Pairs, new: _Pairs) -> _Pairs:
     return _Pairs(torch.cat([old.features, new.features]), old.tokens + new.tokens)
 
 
-def _tree(chain: Sequence[int], law: Sequence[Tensor], sampling: SamplingParams, q_vocab: Tensor | None) -> DraftTree:
+def _tree(chain: Sequence[int], dist: Sequence[Tensor], sampling: SamplingParams, q_vocab: Tensor | None) -> DraftTree:
     """The chain as a tree; when sampled, with its q rows and an empty one for the leaf, which has no children."""
     tokens, parents = torch.tensor(chain), torch.arange(-1, len(chain) - 1)
-    if not law or sampling.greedy:
+    if not dist or sampling.greedy:
         return DraftTree(tokens, parents)
-    return DraftTree(tokens, parents, "iid", torch.stack([*law, torch.zeros_like(law[0])]), q_vocab)
+    return DraftTree(tokens, parents, "iid", torch.stack([*dist, torch.zeros_like(dist[0])]), q_vocab)

@@ -3,10 +3,13 @@
 Pair i is (g_i, token_{i+1}): a feature, and the token that was sampled from it, which the feature alone cannot know.
 
     EAGLE-1/2   x = fc [embed(token); g]       layer(x) = next g, in the space of the target's last hidden state
-                law = target's lm_head(next g)                                           arXiv 2401.15077, section 3.1
+                distribution = target's lm_head(next g)                                           arXiv 2401.15077,
+                section 3.1
     EAGLE-3     g = fc [three target layers]   layer reads [norm embed(token); norm g], residual g; next g is its output
-                law = lm_head(norm(next g)) over a reduced vocabulary                    arXiv 2503.01840, section 3
-    0, none     layer reads norm embed(token), residual embed(token); law as EAGLE-3's: a plain one-layer language
+                distribution = lm_head(norm(next g)) over a reduced vocabulary                    arXiv 2503.01840,
+                section 3
+    0, none     layer reads norm embed(token), residual embed(token); distribution as EAGLE-3's: a plain one-layer
+    language
                 model with as many trained weights, to see what features buy
 
 Drafting feeds the next g back where the target's features end. A head computes `project`, then attention by whoever

@@ -1,10 +1,10 @@
 """Prompt lookup: guess that the text goes on as it did the last time the same words stood there.
 
 Find the longest suffix of the text (between `min_n` and `max_n` tokens) that occurred before, and propose the tokens
-that followed it. No model: q is one-hot, the tree's law is "point", so any T is lossless with the one-hot rule. Where
-several occurrences match, which one to copy is a policy: the latest (default; what was just said is the best guess) or
-the first (transformers, vLLM). A longer match is trusted further: n tokens copy at most 2n + 3, a match of `max_n` as
-many as the budget has. No match gives no draft, and the round is a plain step.
+that followed it. No model: q is one-hot, the tree's distribution is "point", so any T is lossless with the one-hot
+rule. Where several occurrences match, which one to copy is a policy: the latest (default; what was just said is the
+best guess) or the first (transformers, vLLM). A longer match is trusted further: n tokens copy at most 2n + 3, a match
+of `max_n` as many as the budget has. No match gives no draft, and the round is a plain step.
 
 An index (n-gram -> where it ended) replaces the scan: a committed token costs max_n dictionary writes, a look-up at
 most max_n reads. Source: Saxena 2023, prompt lookup decoding; Yang et al. 2023 (LLMA), §3.

@@ -19,7 +19,8 @@ EMBEDDED = "smollm2-135m"
 class Finding:
     """What an engine does with a setting.
 
-    "refused": it stops; "changed": it goes on with another; "lossy": the law of the text changes; "note": good to know.
+    "refused": it stops; "changed": it goes on with another; "lossy": the distribution of the text changes; "note": good
+    to know.
     """
 
     kind: Literal["refused", "changed", "lossy", "note"]
@@ -37,7 +38,7 @@ def changed(text: str) -> Finding:
 
 
 def lossy(text: str) -> Finding:
-    """The text's law changes."""
+    """The text's distribution changes."""
     return Finding("lossy", text)
 
 

@@ -25,7 +25,7 @@ SGLANG = {
     f"{S}accept-threshold-single": "below 1: accepts any draft with at least this probability. Lossy",
     f"{S}accept-threshold-acc": "below 1: divides the target's probabilities in the test, so more is accepted. Lossy",
     f"{S}use-rejection-sampling": "our verifier rejection: drafts drawn from q, kept with min(1, p/q); chains only",
-    f"{S}use-block-verification": "our verifier block: a chain judged as a whole, same law, accepts at least as much",
+    f"{S}use-block-verification": "our verifier block: a chain judged as a whole, same output, accepts no less",
     f"{S}token-map": "a reduced draft vocabulary for EAGLE-1 and EAGLE-2 heads (FR-Spec)",
     f"{S}attention-mode": "which attention kernels verify: those of prefill or of decode",
     f"{S}draft-attention-backend": "attention kernels of the draft",

@@ -140,7 +140,9 @@ def _sampling_rules(out: Mapping[str, Any], name: str) -> list[Finding]:
     block, pq = out.get(f"{S}use-block-verification"), out.get(f"{S}use-rejection-sampling")
     found = []
     if min(single, total) < 1:
-        found.append(lossy(f"thresholds {single:g} and {total:g}: below 1 the text's law is no longer the target's"))
+        found.append(
+            lossy(f"thresholds {single:g} and {total:g}: below 1 the text's distribution is no longer the target's")
+        )
     if block and name not in ("EAGLE", "EAGLE3", "DFLASH", "DSPARK"):
         found.append(refused(f"block verification is for EAGLE, EAGLE3, NEXTN, DFLASH and DSPARK, not {name}"))
     if pq or (block and name in ("EAGLE", "EAGLE3")):  # block verification turns p/q on
@@ -245,7 +247,7 @@ def _verifier(config: SpecConfig, name: str) -> list[Row]:
         return [("verifier", f"{S}use-rejection-sampling", True, "drafts drawn from q, kept with min(1, p/q)")]
     if verifier == "threshold":
         return [("verifier", f"{S}accept-threshold-single", ThresholdVerifier().single, "lossy, as here")]
-    return [("verifier", "", "", "the default: the target's law over the drafted children")]
+    return [("verifier", "", "", "the default: the target's distribution over the drafted children")]
 
 
 def from_sglang(values: Mapping[str, Any]) -> tuple[SpecConfig | None, list[Finding]]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from specdec_ref.bench.kernels import DTYPES, byte_table, compiled_table, equality_table, render
+from specdec_ref.kernels.tables import DTYPES, byte_table, compiled_table, equality_table, render
 
 Table = list[dict[str, Any]]
 PARTS: dict[str, Callable[[], Table]] = {"equal": equality_table, "compiled": compiled_table, "bytes": byte_table}

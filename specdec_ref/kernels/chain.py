@@ -17,12 +17,12 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.kernels.contract import DraftLaws, Links, Walk, per_node
+from specdec_ref.kernels.contract import DraftProbs, Links, Walk, per_node
 from specdec_ref.kernels.draw import draw_rest
 from specdec_ref.kernels.gumbel import race
 from specdec_ref.kernels.launch import addresses, launch, padded
 from specdec_ref.kernels.residual import draft_prob, draw_residual
-from specdec_ref.kernels.stats import block_stats, row_law
+from specdec_ref.kernels.stats import block_stats, row_distribution
 
 __all__ = ["chain_reject"]
 
@@ -42,7 +42,7 @@ def _chain_walk(
     child = tl.load(next_token + base)
     testing = child >= 0
     while testing:
-        top, total = row_law(peak, mass, base + node, temperature, blocks, BLOCKS)
+        top, total = row_distribution(peak, mass, base + node, temperature, blocks, BLOCKS)
         token = tl.load(tokens + base + child)
         x = tl.load(logits + row * batch_stride + node * node_stride + token).to(tl.float32)
         if HAS_FLOORS:
@@ -68,7 +68,7 @@ def _chain_walk(
 def chain_reject(
     logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
     coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
-    floors: Float[Tensor, "batch nodes"] | None = None, q: DraftLaws | None = None,
+    floors: Float[Tensor, "batch nodes"] | None = None, q: DraftProbs | None = None,
     keys: Int[Tensor, " batch"] | None = None,
 ) -> Walk:  # fmt: skip
     """`coins[b, i]` tests the child of node i; `last_coins`: the last draw's, one a row or one a node to end at."""
@@ -77,24 +77,24 @@ def chain_reject(
     stats = block_stats(logits, inner, temperature, floors)
     accept_index = torch.full_like(tokens, -1)
     stop, leaf, refused, extra = (tokens.new_empty(batch) for _ in range(4))
-    laws, flags = _lay_out(q, logits)
+    dists, flags = _lay_out(q, logits)
     launch(
         _chain_walk, (batch,), logits, logits.stride(0), logits.stride(1), tokens, links.next_token, coins, *stats,
-        floors, *laws, accept_index, stop, leaf, refused, temperature, nodes, stats[0].shape[-1],
+        floors, *dists, accept_index, stop, leaf, refused, temperature, nodes, stats[0].shape[-1],
         HAS_FLOORS=floors is not None, BLOCKS=padded(stats[0].shape[-1]), num_warps=1, **flags,
     )  # fmt: skip
     if keys is not None:
         return Walk(
-            accept_index, race(logits, tokens, links, stop, refused, keys, stats, temperature, floors, laws, flags)
+            accept_index, race(logits, tokens, links, stop, refused, keys, stats, temperature, floors, dists, flags)
         )
     block_stats(logits, leaf[:, None], temperature, floors, into=stats)
     draw_rest(logits, tokens, links, stop, per_node(last_coins, nodes), stats, temperature, floors, extra)
     if flags.pop("HAS_Q"):
-        draw_residual(logits, laws, refused, per_node(last_coins, nodes), stats, temperature, floors, extra, flags)
+        draw_residual(logits, dists, refused, per_node(last_coins, nodes), stats, temperature, floors, extra, flags)
     return Walk(accept_index, extra)
 
 
-def _lay_out(q: DraftLaws | None, logits: Tensor) -> tuple[tuple[object, ...], dict[str, object]]:
+def _lay_out(q: DraftProbs | None, logits: Tensor) -> tuple[tuple[object, ...], dict[str, object]]:
     """((addresses of q's rows, 0 where none was drawn; their width; token -> column), what kernels are built for)."""
     drawn = [rows for rows in q.rows if rows is not None] if q else []
     if q is None or not drawn:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from specdec_ref.core import DraftTree
 
-__all__ = ["BAD_ROW", "DraftLaws", "Links", "Walk", "pack_bits", "padded_trees", "per_node", "unpack_bits", "upload"]
+__all__ = ["BAD_ROW", "DraftProbs", "Links", "Walk", "pack_bits", "padded_trees", "per_node", "unpack_bits", "upload"]
 
 BAD_ROW = -1  # as `next_token`: the target's logits held NaN, +inf or nothing but -inf where the walk read them
 
@@ -44,8 +44,8 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class DraftLaws:
-    """q of a batch of chains, where it lies: row i of `rows[b]` is the law that node i's child was drawn from.
+class DraftProbs:
+    """q of a batch of chains, where it lies: row i of `rows[b]` is the distribution that node i's child was drawn from.
 
     None: nothing was drawn in that row, q is one-hot. `column[v]` is token v's column, -1 if q cannot say it; None if
     the columns are the vocabulary itself.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from specdec_ref.kernels.contract import Links
 from specdec_ref.kernels.launch import VOCAB_BLOCK, launch, padded
-from specdec_ref.kernels.stats import row_law, scaled_exp
+from specdec_ref.kernels.stats import row_distribution, scaled_exp
 
 __all__ = ["draw_rest", "invert_cdf"]
 
@@ -58,7 +58,7 @@ def _draw_rest(
     if node >= 0:
         base, lane = row * nodes, tl.arange(0, BLOCKS)
         start = logits + row * batch_stride + node * node_stride
-        top, total = row_law(peak, mass, base + node, temperature, blocks, BLOCKS)
+        top, total = row_distribution(peak, mass, base + node, temperature, blocks, BLOCKS)
         there = (base + node) * blocks + lane
         peaks = tl.load(peak + there, mask=lane < blocks, other=-float("inf"))
         whole = tl.load(mass + there, mask=lane < blocks, other=0.0) * scaled_exp(peaks, top, temperature)

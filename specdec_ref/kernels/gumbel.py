@@ -5,7 +5,8 @@
 P(v wins) = w_v / sum w (Gumbel 1954; Yellott 1977), so unnormalised weights will do, and blocks race independently. The
 noise is splitmix64 of a key made of (seed, position) and of the token's number: no state, no global seed, and a batch's
 layout changes nothing. u is never 0 or 1: 32 random bits and a half. Against `draw.py` it reads a row where that reads
-a block, needs no normaliser for a bonus row, and gives other tokens than `Randomness.draw`: same law, other coins.
+a block, needs no normaliser for a bonus row, and gives other tokens than `Randomness.draw`: same distribution, other
+coins.
 """
 
 from typing import no_type_check
@@ -18,7 +19,7 @@ from torch import Tensor
 from specdec_ref.kernels.contract import Links
 from specdec_ref.kernels.launch import VOCAB_BLOCK, launch, padded
 from specdec_ref.kernels.residual import residual_block
-from specdec_ref.kernels.stats import row_law
+from specdec_ref.kernels.stats import row_distribution
 
 __all__ = ["race"]
 
@@ -62,7 +63,7 @@ def _race(
         value = x - temperature * noise
     elif HAS_Q:
         refused_node = tl.load(refused + row)
-        top, total = row_law(peak, mass, base + refused_node, temperature, blocks, BLOCKS)
+        top, total = row_distribution(peak, mass, base + refused_node, temperature, blocks, BLOCKS)
         broken = (total != total).to(tl.int32)
         left = residual_block(
             logits, batch_stride, node_stride, floors, table, width, column, row, refused_node, block, top, total, 1.0,

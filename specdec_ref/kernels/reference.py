@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from specdec_ref.config import SamplingParams
-from specdec_ref.kernels.contract import BAD_ROW, DraftLaws, Links, Walk, pack_bits, per_node, unpack_bits
+from specdec_ref.kernels.contract import BAD_ROW, DraftProbs, Links, Walk, pack_bits, per_node, unpack_bits
 from specdec_ref.sampling import warp
 from specdec_ref.trees.masks import ancestor_mask
 
@@ -79,7 +79,7 @@ def tree_sample(
         path = [0]
         while True:
             node = path[-1]
-            p = _law(logits, row, node, temperature, floors)
+            p = _distribution(logits, row, node, temperature, floors)
             children = _children(links, row, node)
             guesses = tokens[row, children]
             below = p[guesses].cumsum(0)
@@ -95,7 +95,7 @@ def tree_sample(
 def chain_reject(
     logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
     coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
-    floors: Float[Tensor, "batch nodes"] | None = None, q: DraftLaws | None = None,
+    floors: Float[Tensor, "batch nodes"] | None = None, q: DraftProbs | None = None,
     keys: Int[Tensor, " batch"] | None = None,
 ) -> Walk:  # fmt: skip
     """(d) Accept with probability min(1, p/q), then one draw: by coin (inverse CDF), or by `keys` (a race)."""
@@ -106,14 +106,14 @@ def chain_reject(
         path = [0]
         while True:
             node = path[-1]
-            p = rest = _law(logits, row, node, temperature, floors)
+            p = rest = _distribution(logits, row, node, temperature, floors)
             child = int(links.next_token[row, node])
             if child < 0:
                 break
             guess = int(tokens[row, child])
-            law = _draft_law(q, row, node, p) if drawn else torch.zeros_like(p).index_fill(0, tokens[row, child], 1.0)
-            if not coins[row, node].log() + law[guess].log() < p[guess].log():
-                rest = (p - law).clamp_min(0.0)
+            dist = _draft_row(q, row, node, p) if drawn else torch.zeros_like(p).index_fill(0, tokens[row, child], 1.0)
+            if not coins[row, node].log() + dist[guess].log() < p[guess].log():
+                rest = (p - dist).clamp_min(0.0)
                 break
             path.append(child)
         paths.append(path)
@@ -172,7 +172,9 @@ def _walk(paths: list[list[int]], extra: list[int], like: Tensor) -> Walk:
     return Walk(like.new_tensor(padded).view_as(like), like.new_tensor(extra))
 
 
-def _law(logits: Tensor, row: int, node: int, temperature: float, floors: Tensor | None) -> Float[Tensor, " vocab"]:
+def _distribution(
+    logits: Tensor, row: int, node: int, temperature: float, floors: Tensor | None
+) -> Float[Tensor, " vocab"]:
     """p after a node; all NaN if the row is bad, so that no child passes."""
     x = logits[row, node].float()
     top = x.max()  # NaN if there is one
@@ -182,11 +184,11 @@ def _law(logits: Tensor, row: int, node: int, temperature: float, floors: Tensor
     return p.where(top.isfinite(), float("nan"))
 
 
-def _draft_law(q: DraftLaws | None, row: int, node: int, p: Float[Tensor, " vocab"]) -> Float[Tensor, " vocab"]:
+def _draft_row(q: DraftProbs | None, row: int, node: int, p: Float[Tensor, " vocab"]) -> Float[Tensor, " vocab"]:
     rows = q.rows[row] if q else None
     assert q is not None and rows is not None  # for the type checker
-    law = rows[node].float()
-    return law if q.column is None else law[q.column.clamp_min(0)].where(q.column >= 0, 0.0)
+    dist = rows[node].float()
+    return dist if q.column is None else dist[q.column.clamp_min(0)].where(q.column >= 0, 0.0)
 
 
 def _draw(rest: Float[Tensor, " vocab"], p: Float[Tensor, " vocab"], coin: Tensor) -> int:

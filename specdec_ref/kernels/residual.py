@@ -1,4 +1,4 @@
-"""After a rejection against q: the residual law max(p - q, 0), of the one row that was rejected.
+"""After a rejection against q: the residual distribution max(p - q, 0), of the one row that was rejected.
 
 A first read of p's and q's rows gives the residual mass of each block; the draw then reads one block of both again.
 Where rounding leaves no mass at all, p itself is drawn from, as in `sampling.residual`.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from specdec_ref.kernels.draw import invert_cdf
 from specdec_ref.kernels.launch import VOCAB_BLOCK, launch, padded
-from specdec_ref.kernels.stats import row_law, scaled_exp
+from specdec_ref.kernels.stats import row_distribution, scaled_exp
 
 __all__ = ["draft_prob", "draw_residual", "residual_block"]
 
@@ -57,7 +57,7 @@ def _residual_mass(
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     node = tl.load(refused + row)
     if node >= 0:
-        top, total = row_law(peak, mass, row * nodes + node, temperature, blocks, BLOCKS)
+        top, total = row_distribution(peak, mass, row * nodes + node, temperature, blocks, BLOCKS)
         weights = residual_block(
             logits, batch_stride, node_stride, floors, table, width, column, row, node, block, top, total, 1.0,
             temperature, nodes, vocab, HAS_FLOORS, Q_TYPE, HAS_COLUMN, BLOCK,
@@ -76,7 +76,7 @@ def _draw_residual(
     node = tl.load(refused + row)
     if node >= 0:
         lane, out = tl.arange(0, BLOCKS), row * nodes + node
-        top, total = row_law(peak, mass, out, temperature, blocks, BLOCKS)
+        top, total = row_distribution(peak, mass, out, temperature, blocks, BLOCKS)
         peaks = tl.load(peak + out * blocks + lane, mask=lane < blocks, other=-float("inf"))
         whole = tl.load(mass + out * blocks + lane, mask=lane < blocks, other=0.0)
         whole = whole * scaled_exp(peaks, top, temperature) / total

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from specdec_ref.kernels.launch import VOCAB_BLOCK, launch
 
-__all__ = ["block_stats", "row_law", "scaled_exp"]
+__all__ = ["block_stats", "row_distribution", "scaled_exp"]
 
 
 @triton.jit
@@ -30,7 +30,7 @@ def scaled_exp(x, peak, temperature):
 
 @triton.jit
 @no_type_check
-def row_law(peak, mass, row, temperature, blocks, BLOCKS: tl.constexpr):
+def row_distribution(peak, mass, row, temperature, blocks, BLOCKS: tl.constexpr):
     """(maximum, sum of exponentials) of a whole row from its blocks; the sum is NaN if the row is bad."""
     lane = tl.arange(0, BLOCKS)
     peaks = tl.load(peak + row * blocks + lane, mask=lane < blocks, other=-float("inf"))

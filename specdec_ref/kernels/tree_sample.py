@@ -19,7 +19,7 @@ from torch import Tensor
 from specdec_ref.kernels.contract import Links, Walk, per_node
 from specdec_ref.kernels.draw import draw_rest
 from specdec_ref.kernels.launch import launch, padded
-from specdec_ref.kernels.stats import block_stats, row_law, scaled_exp
+from specdec_ref.kernels.stats import block_stats, row_distribution, scaled_exp
 
 __all__ = ["tree_sample"]
 
@@ -40,7 +40,7 @@ def _tree_walk(
         child = tl.load(next_token + base + node)
         taken = row * 0 - 1
         if child >= 0:
-            top, total = row_law(peak, mass, base + node, temperature, blocks, BLOCKS)
+            top, total = row_distribution(peak, mass, base + node, temperature, blocks, BLOCKS)
             coin, sum_p = tl.load(coins + base + node), total * 0.0
             sibling = child
             while sibling >= 0:

@@ -1,8 +1,9 @@
-"""Toy models: for tests and exact laws, never for a claim of speed.
+"""Toy models: for tests and exact output distributions, never for a claim of speed.
 
-`TableLM` is a causal LM whose every conditional law is a table row, so its output law is known exactly; yet it is run
-like any transformers model: it writes (token, position) into the KV cache, sees what the 4-D mask shows, and looks up
-the row of that context. A wrong mask, position or rollback therefore changes its law. `tiny_llama` is a random Llama.
+`TableLM` is a causal LM whose every conditional distribution is a table row, so its output distribution is known
+exactly; yet it is run like any transformers model: it writes (token, position) into the KV cache, sees what the 4-D
+mask shows, and looks up the row of that context. A wrong mask, position or rollback therefore changes its distribution.
+`tiny_llama` is a random Llama.
 """
 
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ __all__ = ["TableLM", "tiny_llama"]
 
 
 class TableLM(nn.Module):
-    """p(. | context) = softmax(logits drawn once from a normal law, seeded by the context's last `order` tokens)."""
+    """p(. | context) = softmax(logits drawn once from a normal, seeded by the context's last `order` tokens)."""
 
     def __init__(self, vocab: int, seed: int = 0, order: int = 3, spread: float = 1.0) -> None:
         """`spread`: standard deviation of the logits; larger is more peaked."""

@@ -72,7 +72,7 @@ def card(
     tables = [row for row in measured if "task" in row]
     if tables:
         lines += [
-            "Measured on prompts that nobody trained on (`python -m specdec_ref.bench.acceptance`), "
+            "Measured on prompts that nobody trained on (`python -m benchmarks.acceptance`), "
             f"{_setting(measured)}:", "",
             "| drafter | T | split | task | tau | accepted by position |", "|---|---|---|---|---|---|",
         ]  # fmt: skip

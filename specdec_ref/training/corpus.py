@@ -203,10 +203,10 @@ class _Generator:
         chosen = logits.argmax(-1).tolist()
         for temperature in {row.temperature for row in active} - {0.0}:
             indices = [i for i, row in enumerate(active) if row.temperature == temperature]
-            laws = warp(logits[indices], SamplingParams(temperature=temperature))
-            for i, law in zip(indices, laws, strict=True):
+            dists = warp(logits[indices], SamplingParams(temperature=temperature))
+            for i, dist in zip(indices, dists, strict=True):
                 seed = (self.config.seed << 32) + active[i].dialogue.number
-                chosen[i] = KeyedRandomness(seed, len(active[i].tokens), "plain").draw(law)
+                chosen[i] = KeyedRandomness(seed, len(active[i].tokens), "plain").draw(dist)
         return [int(token) for token in chosen]
 
     def _finished(self, row: _Row) -> bool:

@@ -33,7 +33,7 @@ from specdec_ref.drafters.eagle_head import EagleHead, Version, new_head
 from specdec_ref.training.agreement import HeldOut, measure, prepare
 from specdec_ref.training.checkpoint import Progress, assign, load_state, save
 from specdec_ref.training.features import Block, Example, open_features
-from specdec_ref.training.losses import feature_loss, law_loss, target_law
+from specdec_ref.training.losses import distribution_loss, feature_loss, target_distribution
 from specdec_ref.training.parallel import Workers
 from specdec_ref.training.unroll import Batch, pack, unroll
 from specdec_ref.weights.heads import q_vocab_of
@@ -57,8 +57,8 @@ class TrainConfig:
     batch_tokens: int = 1024
     curriculum: tuple[tuple[float, int], ...] = ((0.0, 1), (0.2, 2), (0.4, 3), (0.6, 4))
     loss: str = "cross_entropy"
-    feature_weight: float = 0.0  # EAGLE-1's feature regression; its paper has 1.0, with 0.1 for the law
-    law_weight: float = 1.0
+    feature_weight: float = 0.0  # EAGLE-1's feature regression; its paper has 1.0, with 0.1 for the distribution
+    distribution_weight: float = 1.0
     rate: float = 1e-3
     warmup: int = 50_000
     fall: float = 1.0
@@ -207,7 +207,7 @@ class _Run:
     def _loss(self, batch: Batch) -> tuple[Tensor, list[float]]:
         """The loss of an update and, by unrolled step, its mean in nats a token."""
         config, head = self.config, self.head
-        law = target_law(batch.final, head.lm_head.weight)
+        dist = target_distribution(batch.final, head.lm_head.weight)
         coins = torch.Generator().manual_seed((config.seed << 32) + self.progress.steps)
         total, losses, right = torch.zeros(()), list[float](), torch.zeros(0, dtype=torch.bool)
 
@@ -221,8 +221,8 @@ class _Run:
                 used = (batch.guessed(step)[rows] & self.known[answers]).nonzero()[:, 0]
                 g, goal = g[used].to(batch.final.dtype), rows[used] + step
                 with torch.autocast("cpu", enabled=False):
-                    loss, guess = law_loss(head.prepare_logits(g), self.frozen, law, goal, config.loss)
-                    whole = config.law_weight * loss
+                    loss, guess = distribution_loss(head.prepare_logits(g), self.frozen, dist, goal, config.loss)
+                    whole = config.distribution_weight * loss
                     if config.feature_weight:
                         whole = whole + config.feature_weight * feature_loss(g, batch.final[goal])
                 right = torch.zeros(len(rows), dtype=torch.bool)

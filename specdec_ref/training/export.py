@@ -4,9 +4,10 @@
     speculators   the format of the package of that name, which vLLM serves as it is
     eagle1        EAGLE-1, two folders: SGLang's class always has an fc.bias, vLLM's never
 
-Engines skip tensors that they do not know, so a wrong name would be silent: `tests/test_export.py` holds names and
-shapes against their loaders. The target is saved beside the head because the embedded one exists nowhere else: it was
-de-quantised here, and a head fits only the weights whose hidden states it was trained on. Not tried on a GPU yet.
+Engines skip tensors that they do not know, so a wrong name would be silent: `tests/reference/test_export.py` holds
+names and shapes against their loaders. The target is saved beside the head because the embedded one exists nowhere
+else: it was de-quantised here, and a head fits only the weights whose hidden states it was trained on. Not tried on a
+GPU yet.
 """
 
 import json

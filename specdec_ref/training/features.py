@@ -2,7 +2,8 @@
 
 A text of L tokens, P of them prompt, gives the pairs (feature_i, token_{i+1}) for i = 0 .. L-3; the head guesses
 token_{i+2} from pair i and all before it. It is trained where a guess would be a response token, i >= P-2, against the
-law that the target's last hidden state gives there (EAGLE, arXiv 2401.15077, section 3.1). So on disk, in float16:
+distribution that the target's last hidden state gives there (EAGLE, arXiv 2401.15077, section 3.1). So on disk, in
+float16:
 
     fused  hidden_states of `layers` side by side, tokens 0 .. L-3         what the head reads
     final  the hidden state after the final norm, tokens P-1 .. L-2        what it is to predict: a row a response token

@@ -1,4 +1,4 @@
-"""How far a draft law q is from the target's law p, and its gradient, without keeping anything of vocabulary size.
+"""How far the draft's q is from the target's p, and its gradient, without keeping anything of vocabulary size.
 
 With logits z = W h and q = softmax(z), over the draft vocabulary, p renormalised on it:
 
@@ -19,19 +19,19 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["LOSSES", "feature_loss", "law_loss", "target_law"]
+__all__ = ["LOSSES", "distribution_loss", "feature_loss", "target_distribution"]
 
 CHUNK = 256  # rows: large enough for a fast matrix product, small enough for the cache
 
 
-def target_law(
+def target_distribution(
     final: Float[Tensor, "rows hidden"], weight: Float[Tensor, "draft_vocab hidden"]
 ) -> Float[Tensor, "rows draft_vocab"]:
-    """p, the target's law at T = 1 renormalised on the draft vocabulary. `weight`: those rows of its LM head."""
-    law = final.new_empty(len(final), len(weight))
-    for rows, part in zip(final.split(CHUNK), law.split(CHUNK), strict=True):
+    """p, the target at T = 1 renormalised on the draft vocabulary. `weight`: those rows of its LM head."""
+    dist = final.new_empty(len(final), len(weight))
+    for rows, part in zip(final.split(CHUNK), dist.split(CHUNK), strict=True):
         torch.softmax(rows @ weight.T, -1, out=part)
-    return law
+    return dist
 
 
 def _cross_entropy(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,17 +64,17 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 }
 
 
-class _LawLoss(torch.autograd.Function):
+class _DistributionLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, law: Tensor, rows: Tensor, loss: str
+        ctx: Any, hidden: Tensor, weight: Tensor, dist: Tensor, rows: Tensor, loss: str
     ) -> tuple[Tensor, Tensor]:
         total, slope, guess = hidden.new_zeros(()), torch.empty_like(hidden), torch.empty_like(rows)
         pieces = (tensor.split(CHUNK) for tensor in (hidden, rows, slope, guess))
         for part, index, out, best in zip(*pieces, strict=True):
             z = (part.to(weight.dtype) @ weight.T).to(part.dtype)
             torch.argmax(z, -1, out=best)
-            value, dz = LOSSES[loss](z, law[index])
+            value, dz = LOSSES[loss](z, dist[index])
             total += value
             out.copy_(dz.to(weight.dtype) @ weight)
         ctx.save_for_backward(slope)
@@ -87,19 +87,19 @@ class _LawLoss(torch.autograd.Function):
         return slope * grad, None, None, None, None
 
 
-def law_loss(
+def distribution_loss(
     hidden: Float[Tensor, "nodes hidden"],
     weight: Float[Tensor, "draft_vocab hidden"],
-    law: Float[Tensor, "rows draft_vocab"],
+    dist: Float[Tensor, "rows draft_vocab"],
     rows: Int[Tensor, " nodes"],
     loss: str = "cross_entropy",
 ) -> tuple[Float[Tensor, ""], Int[Tensor, " nodes"]]:
-    """(loss, guess): sum over nodes of the loss of softmax(weight @ hidden) against `law[rows]`; each node's argmax.
+    """(loss, guess): summed loss of softmax(weight @ hidden) against `distribution[rows]`; each node's argmax.
 
     No gradient goes to `weight`. Both matrix products run in its dtype, softmax and loss in that of `hidden`.
     Raises KeyError for an unknown loss.
     """
-    result: tuple[Tensor, Tensor] = _LawLoss.apply(hidden, weight, law, rows, loss)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor] = _DistributionLoss.apply(hidden, weight, dist, rows, loss)  # type: ignore[no-untyped-call]
     return result
 
 

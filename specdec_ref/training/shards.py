@@ -5,13 +5,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 from specdec_ref.models.fetch import cache_dir
 
-__all__ = ["Conversation", "corpus_folder", "load_corpus", "write_shard"]
+__all__ = ["Conversation", "corpus_folder", "load_corpus", "small_corpus", "write_shard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +86,8 @@ def _read_shard(path: Path) -> Iterator[Conversation]:
         rounded = round(temperature, 4)  # float32 on disk
         yield Conversation(task, tuple(tokens[start:middle]), tuple(tokens[middle:end]), rounded, number)
         start = end
+
+
+def small_corpus(part: str) -> Path:
+    """A part of the small corpus: train, heldout, or minute (75 of both). The grammar wrote all prompts in it."""
+    return Path(str(files("specdec_ref.training").joinpath(f"_text/small/{part}.npz")))

@@ -10,9 +10,9 @@ The drafter may run all it has been asked for as one tree, `nodes.skeleton()`: t
 is above it; `nodes.read` says which nodes those are. What is proposed may be fewer (a rerank) or more (leaves are never
 asked for); `origin` names each proposed node's number in the growth.
 
-How children are drawn decides which verifier keeps the law (`core.DraftTree.law`): the likeliest k ("point"), k
-independent draws ("iid"), or k draws without replacement. A node may be left without children because of what it is;
-only in a "point" tree may it be left out itself.
+How children are drawn decides which verifier keeps the distribution (`core.DraftTree.drawn`): the likeliest k
+("point"), k independent draws ("iid"), or k draws without replacement. A node may be left without children because of
+what it is; only in a "point" tree may it be left out itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,13 +79,13 @@ Grow = Callable[[int, DraftBudget, SamplingParams, Randomness, Tensor | None], G
 
 
 def confidence(logits: Float[Tensor, "*rows draft_vocab"], sampling: SamplingParams) -> Tensor:
-    """The draft's own law: warped as it is drawn from; at T = 0, where that is one-hot, what it thinks at T = 1."""
+    """The draft's own distribution: warped as it is drawn from; at T = 0, where that is one-hot, the one at T = 1."""
     return warp(logits, SamplingParams(1.0) if sampling.greedy else sampling)
 
 
-def children_of(q: Float[Tensor, " draft_vocab"], count: int, law: Draw, rng: Randomness) -> list[int]:
+def children_of(q: Float[Tensor, " draft_vocab"], count: int, how: Draw, rng: Randomness) -> list[int]:
     """Columns of up to `count` children; fewer where q's support ends. "point": the likeliest first."""
-    if law == "point":
+    if how == "point":
         top = q.topk(min(count, len(q)))
         return [column for column, share in zip(top.indices.tolist(), top.values.tolist(), strict=True) if share > 0.0]
     left, drawn = q.clone(), []
@@ -93,7 +93,7 @@ def children_of(q: Float[Tensor, " draft_vocab"], count: int, law: Draw, rng: Ra
         if not bool(left.any()):
             break
         drawn.append(rng.draw(left))
-        if law == "without_replacement":
+        if how == "without_replacement":
             left[drawn[-1]] = 0.0
     return drawn
 
@@ -102,19 +102,19 @@ class StaticGrowth:
     """A shape that is known beforehand: node i of it gets its children, whatever they turn out to be."""
 
     def __init__(
-        self, parents: Sequence[int], law: Draw, root: int, budget: DraftBudget, sampling: SamplingParams,
+        self, parents: Sequence[int], how: Draw, root: int, budget: DraftBudget, sampling: SamplingParams,
         rng: Randomness, ids: Tensor | None = None,
     ) -> None:  # fmt: skip
-        """`parents`: the shape. `law`: how children are drawn above T = 0; at T = 0 they are the likeliest."""
+        """`parents`: the shape. `drawn`: how children are drawn above T = 0; at T = 0 they are the likeliest."""
         self.nodes, self.origin = Nodes(root), [0]
-        self.law: Draw = "point" if sampling.greedy else law
+        self.drawn: Draw = "point" if sampling.greedy else how
         self.budget, self.sampling, self.rng, self.ids = budget, sampling, rng, ids
         self._below: list[list[int]] = [[] for _ in parents]
         for node, parent in enumerate(parents):
             if node:
                 self._below[parent].append(node)
         self._stands_for = [0]  # node -> its place in the shape
-        self._laws: dict[int, Tensor] = {}
+        self._distributions: dict[int, Tensor] = {}
         if not self._wants_children(0):
             self.nodes.frontier = []
 
@@ -125,9 +125,9 @@ class StaticGrowth:
         """Hang the shape's next level on."""
         asked = []
         for node, q in zip(self.nodes.frontier, confidence(logits, self.sampling), strict=True):
-            self._laws[node] = q
+            self._distributions[node] = q
             places = self._below[self._stands_for[node]]
-            for place, column in zip(places, children_of(q, len(places), self.law, self.rng), strict=False):
+            for place, column in zip(places, children_of(q, len(places), self.drawn, self.rng), strict=False):
                 child = self.nodes.add(column if self.ids is None else int(self.ids[column]), node)
                 self._stands_for.append(place)
                 if self._wants_children(child) and float(q[column]) >= self.budget.min_confidence:
@@ -138,19 +138,19 @@ class StaticGrowth:
         """Every node."""
         self.origin = list(range(len(self.nodes.tokens)))
         tree = self.nodes.select(self.origin)
-        if self.law == "point" or not self._laws:
+        if self.drawn == "point" or not self._distributions:
             return tree
-        none = torch.zeros_like(self._laws[0])
-        q = torch.stack([self._laws.get(node, none) for node in self.origin])
-        return DraftTree(tree.tokens, tree.parents, self.law, q, self.ids)
+        none = torch.zeros_like(self._distributions[0])
+        q = torch.stack([self._distributions.get(node, none) for node in self.origin])
+        return DraftTree(tree.tokens, tree.parents, self.drawn, q, self.ids)
 
 
-def static(parents: Sequence[int], law: Draw = "without_replacement") -> Grow:
+def static(parents: Sequence[int], how: Draw = "without_replacement") -> Grow:
     """Trees of one shape for a drafter; see `static.py` and `sequoia.py` for shapes."""
 
     def grow(
         root: int, budget: DraftBudget, sampling: SamplingParams, rng: Randomness, ids: Tensor | None = None
     ) -> Growth:
-        return StaticGrowth(parents, law, root, budget, sampling, rng, ids)
+        return StaticGrowth(parents, how, root, budget, sampling, rng, ids)
 
     return grow

@@ -9,10 +9,11 @@ Sources: SpecInfer (Miao et al. 2024) for k-ary trees; Medusa (Cai et al. 2024, 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 from specdec_ref.config import DraftBudget
 
-__all__ = ["budget_of", "chain", "choices", "k_ary"]
+__all__ = ["budget_of", "chain", "choices", "k_ary", "probe"]
 
 
 def chain(depth: int) -> list[int]:
@@ -54,3 +55,9 @@ def budget_of(parents: Sequence[int], min_confidence: float = 0.0) -> DraftBudge
         depths.append(depths[parent] + 1)
     fan_out = max((parents.count(node) for node in range(len(parents))), default=1)
     return DraftBudget(max(depths), max(1, fan_out), len(parents), min_confidence)
+
+
+def probe(depth: int = 4, ranks: int = 6, spread: int = 2) -> list[int]:
+    """A tree to count on: `ranks` children of the root, and every path whose ranks add up to at most `spread`."""
+    deep = (path for level in range(1, depth + 1) for path in product(range(spread + 1), repeat=level))
+    return choices([*((rank,) for rank in range(ranks)), *(path for path in deep if sum(path) <= spread)])

@@ -43,8 +43,8 @@ VERIFIERS: dict[str, Callable[[], Verifier]] = {
 def choose_verifier(choice: str | Verifier, sampling: SamplingParams, *, lossy: bool = False) -> Verifier:
     """The verifier of that name, or the given one; "auto" is greedy at T = 0, and above it what fits each tree.
 
-    Raises ValueError for an unknown name, for the greedy verifier by name at T > 0 (it would not keep the law), and for
-    one that is lossless for nothing, unless `lossy` says that this is wanted.
+    Raises ValueError for an unknown name, for the greedy verifier by name at T > 0 (it would not keep the
+    distribution), and for one that is lossless for nothing, unless `lossy` says that this is wanted.
     """
     if choice == "auto":
         return GreedyVerifier() if sampling.greedy else AutoVerifier()
@@ -55,7 +55,9 @@ def choose_verifier(choice: str | Verifier, sampling: SamplingParams, *, lossy: 
         raise ValueError(f"verifier {choice!r} is exact at temperature 0 only, not at {sampling.temperature}")
     if not verifier.lossless_for and not lossy:
         name = choice if isinstance(choice, str) else type(choice).__name__
-        raise ValueError(f"verifier {name!r} changes the law of the text: say lossy=True (--lossy) if that is wanted")
+        raise ValueError(
+            f"verifier {name!r} changes the distribution of the text: say lossy=True (--lossy) if that is wanted"
+        )
     return verifier
 
 
@@ -72,15 +74,15 @@ def verify_batch(
 
     `backend`: "auto" is the kernels on CUDA where they can do this round, else torch.
     A verifier that is lossless for nothing says so, and was let in by `choose_verifier`: it gets every tree.
-    Raises ValueError if a tree's law is not one the verifier is lossless for, if a row's logits are NaN, or if the
-    backend is unknown or cannot do it.
+    Raises ValueError if a tree's distribution is not one the verifier is lossless for, if a row's logits are NaN, or if
+    the backend is unknown or cannot do it.
     """
     chosen = resolve_backend(backend, logits.device)
     for tree in trees:
         claims = verifier.lossless_for
-        if claims and len(tree) > 1 and tree.law not in claims:  # a root alone is a plain step: nothing to assume
+        if claims and len(tree) > 1 and tree.drawn not in claims:  # a root alone is a plain step: nothing to assume
             raise ValueError(
-                f"{type(verifier).__name__} is not lossless for drafts drawn {tree.law!r}; it supports "
+                f"{type(verifier).__name__} is not lossless for drafts drawn {tree.drawn!r}; it supports "
                 f"{', '.join(sorted(claims))}"
             )
     if chosen == "triton":

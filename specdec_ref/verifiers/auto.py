@@ -4,8 +4,8 @@
     children without chance ("point")           target_only    there is no q to use
     children drawn from q                       multi_round    each child is tested against the q it came from
 
-All three are lossless for what they are given here, so the choice changes how much is accepted and never the law. A
-drafter may hand out a chain in one round and a tree in the next.
+All three are lossless for what they are given here, so the choice changes how much is accepted and never the
+distribution. A drafter may hand out a chain in one round and a tree in the next.
 """
 
 from jaxtyping import Float
@@ -20,7 +20,7 @@ __all__ = ["AutoVerifier"]
 
 
 class AutoVerifier:
-    """Chains and trees of any law, T > 0."""
+    """Chains and trees of any distribution, T > 0."""
 
     lossless_for = frozenset({"point", "iid", "without_replacement"})
 
@@ -31,4 +31,4 @@ class AutoVerifier:
         """Ask the one that fits."""
         if tree.is_chain:
             return self._chain(tree, p, rng)
-        return (self._point if tree.law == "point" else self._drawn)(tree, p, rng)
+        return (self._point if tree.drawn == "point" else self._drawn)(tree, p, rng)

@@ -7,7 +7,7 @@
     then draw from max(p_i p - q, 0), or the bonus from p after the last draft
 
 A draft that p likes more than q does makes up for an earlier one that it liked less, which token-by-token rejection
-cannot see. The emitted law is exactly p, and no fewer drafts are accepted on average, whatever p and q.
+cannot see. The emitted distribution is exactly p, and no fewer drafts are accepted on average, whatever p and q.
 Source: Sun et al. 2024, Block Verification Accelerates Speculative Decoding (arXiv 2403.10444), Alg. 2.
 """
 
@@ -33,11 +33,11 @@ class BlockVerifier:
         kept, rests = 1.0, []
         chances = []  # h_0 .. h_gamma
         for i, token in enumerate(drafts):
-            if tree.law == "point":
+            if tree.drawn == "point":
                 q = torch.zeros_like(p[i])
                 q[token] = 1.0
             else:
-                q = tree.draft_law(i, p.shape[-1])
+                q = tree.draft_distribution(i, p.shape[-1])
             rests.append((kept * p[i] - q).clamp_min(0.0))
             mass = float(rests[i].sum())
             chances.append(mass / (mass + 1.0 - kept) if kept < 1.0 else 1.0)

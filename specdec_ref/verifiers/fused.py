@@ -19,7 +19,7 @@ from torch import Tensor
 from specdec_ref.config import SamplingParams
 from specdec_ref.core import DraftTree, Randomness, Verifier, VerifyResult
 from specdec_ref.kernels import Backend, ops
-from specdec_ref.kernels.contract import BAD_ROW, DraftLaws, Links, padded_trees, upload
+from specdec_ref.kernels.contract import BAD_ROW, DraftProbs, Links, padded_trees, upload
 from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.sampling import BAD_LOGITS
 from specdec_ref.verifiers.auto import AutoVerifier
@@ -39,7 +39,7 @@ def kernel_for(verifier: Verifier, trees: Sequence[DraftTree], sampling: Samplin
         return "greedy"  # at T = 0 p is one-hot, and all of them follow the argmax
     if kind in (RejectionVerifier, AutoVerifier) and chains:
         return "greedy" if sampling.greedy else "chain"
-    if kind is TargetOnlyVerifier or (kind is AutoVerifier and all(tree.law == "point" for tree in trees)):
+    if kind is TargetOnlyVerifier or (kind is AutoVerifier and all(tree.drawn == "point" for tree in trees)):
         return "tree"
     return None
 
@@ -62,7 +62,7 @@ def fused_verify(
     verifier: Verifier, trees: Sequence[DraftTree], logits: Float[Tensor, "batch nodes vocab"],
     sampling: SamplingParams, rngs: Sequence[Randomness], backend: Backend,
 ) -> list[VerifyResult]:  # fmt: skip
-    """Verify a round. Raises ValueError for logits without a law, as `sampling.warp` does."""
+    """Verify a round. Raises ValueError for logits without a distribution, as `sampling.warp` does."""
     kernels, kind = ops(backend), kernel_for(verifier, trees, sampling)
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     tokens, parents = upload(padded_trees(trees), logits.device)
@@ -76,7 +76,7 @@ def fused_verify(
         temperature = max(sampling.temperature, torch.finfo(torch.float32).tiny)  # as in `sampling.warp`
         given = (logits, tokens, links, coins, last_coins, temperature, floors)
         walk = (
-            kernels.tree_sample(*given) if kind == "tree" else kernels.chain_reject(*given, _draft_laws(trees, logits))
+            kernels.tree_sample(*given) if kind == "tree" else kernels.chain_reject(*given, _draft_probs(trees, logits))
         )
     rows = torch.cat([walk.accept_index, walk.next_token[:, None]], 1).tolist()  # the round's one wait for the device
     if any(row[-1] == BAD_ROW for row in rows):
@@ -97,13 +97,13 @@ def _coins(
     return stream.gather(1, at), stream.gather(1, at + (links.next_token >= 0))
 
 
-def _draft_laws(trees: Sequence[DraftTree], logits: Float[Tensor, "batch nodes vocab"]) -> DraftLaws | None:
+def _draft_probs(trees: Sequence[DraftTree], logits: Float[Tensor, "batch nodes vocab"]) -> DraftProbs | None:
     """q where the drafter left it; None if nothing was drawn."""
     drawn = [tree for tree in trees if tree.q is not None]
     if not drawn:
         return None
     column = None if drawn[0].q_vocab is None else _columns(drawn[0].q_vocab, logits.shape[-1]).to(logits.device)
-    return DraftLaws([None if t.q is None else t.q.to(logits.device).contiguous() for t in trees], column)
+    return DraftProbs([None if t.q is None else t.q.to(logits.device).contiguous() for t in trees], column)
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,8 @@
     path_i+1 = the child of path_i whose token is argmax p(. | path_i);   next token = argmax after the last one
 
 Lossless for temperature 0, whatever the drafts are: every emitted token is the argmax in its own context, which is what
-plain greedy decoding emits (Leviathan et al. 2023, §2.2 with one-hot laws). At T > 0 it would emit the argmax, not a
+plain greedy decoding emits (Leviathan et al. 2023, §2.2 with one-hot distributions). At T > 0 it would emit the argmax,
+not a
 sample: the engine refuses that.
 """
 
@@ -18,7 +19,7 @@ __all__ = ["GreedyVerifier"]
 
 
 class GreedyVerifier:
-    """Chains and trees of any law. `p` may be probabilities or raw logits: only the argmax is read.
+    """Chains and trees of any distribution. `p` may be probabilities or raw logits: only the argmax is read.
 
     The engine hands it the logits: at T = 0 nothing of vocabulary size has to be written for one comparison a node.
     """

@@ -5,9 +5,10 @@
         drawn without replacement: then also             q(x) <- 0,  q <- q / its sum
     all rejected, or a leaf: draw from r and stop
 
-Each round is one step of rejection sampling with r for p, so the emitted law stays p. "iid": repeats stay in the tree,
-for each is a draw of its own; leave them out and the law is wrong. "without_replacement": x_k was drawn from the
-renormalised rest of q, and that is what it must be tested against. A "point" tree has no q: use `target_only`.
+Each round is one step of rejection sampling with r for p, so the emitted distribution stays p. "iid": repeats stay in
+the tree, for each is a draw of its own; leave them out and the distribution is wrong. "without_replacement": x_k was
+drawn from the renormalised rest of q, and that is what it must be tested against. A "point" tree has no q: use
+`target_only`.
 Sources: SpecInfer (Miao et al. 2024, multi-step speculative sampling) for iid; Sequoia (Chen et al. 2024, Alg. 2)
 without replacement.
 """
@@ -39,16 +40,16 @@ class MultiRoundVerifier:
 def _next_child(
     tree: DraftTree, node: int, left: Float[Tensor, " vocab"], rng: Randomness
 ) -> tuple[int | None, Float[Tensor, " vocab"]]:
-    """The accepted child, or None and the law that the correction (at a leaf: the bonus) is drawn from."""
+    """The accepted child, or None and the distribution that the correction (at a leaf: the bonus) is drawn from."""
     children = tree.children(node)
-    q = tree.draft_law(node, len(left)) if children else left
+    q = tree.draft_distribution(node, len(left)) if children else left
     for child in children:
         token = tree.token_list[child]
         if rng.accept(float(left[token] / q[token])):
             return child, left
         left = residual(left, q)
         left = left / left.sum()
-        if tree.law == "without_replacement" and child != children[-1]:
+        if tree.drawn == "without_replacement" and child != children[-1]:
             q = q.index_fill(0, tree.tokens[child], 0.0)
             q = q / q.sum()
     return None, left

@@ -1,4 +1,4 @@
-"""Chain rejection sampling: the law of every emitted token is exactly p.
+"""Chain rejection sampling: the distribution of every emitted token is exactly p.
 
     accept draft x with probability min(1, p(x) / q(x));  on the first rejection draw from  max(p - q, 0) / its sum  and
     stop; if every draft passed, draw one bonus token from p after the last.
@@ -31,7 +31,7 @@ class RejectionVerifier:
         for parent in range(len(tree) - 1):
             token = tree.token_list[parent + 1]
             p_x = float(p[parent, token])
-            q = None if tree.law == "point" else tree.draft_law(parent, p.shape[-1])
+            q = None if tree.drawn == "point" else tree.draft_distribution(parent, p.shape[-1])
             q_x = 1.0 if q is None else float(q[token])
             if rng.accept(p_x / q_x):
                 continue

@@ -3,12 +3,12 @@
     at a node with distinct children c1, c2, ..:   child ci with probability p(ci),   none with the rest of the mass
     none, or a leaf:                               draw from p without the children's tokens, and stop
 
-That is inverting the CDF of p in the order "children first", so every emitted token has law p, however the children
-were chosen, as long as their choice did not look at the coins. Repeated siblings are merged: they are one outcome,
-counted once. It accepts with probability sum p(ci), the most that can be had from guesses made without chance
+That is inverting the CDF of p in the order "children first", so every emitted token has distribution p, however the
+children were chosen, as long as their choice did not look at the coins. Repeated siblings are merged: they are one
+outcome, counted once. It accepts with probability sum p(ci), the most that can be had from guesses made without chance
 ("point"); where they were drawn from q, `multi_round` uses q and accepts more.
 Sources: SGLang's tree_speculative_sampling_target_only at thresholds of 1, with the strict comparison (coin < sum): a
-token of probability zero is never emitted. EAGLE-2's rule with q = 1 (Li et al. 2024) has the same law.
+token of probability zero is never emitted. EAGLE-2's rule with q = 1 (Li et al. 2024) has the same distribution.
 """
 
 import torch
@@ -22,7 +22,7 @@ __all__ = ["TargetOnlyVerifier"]
 
 
 class TargetOnlyVerifier:
-    """Chains and trees of any law."""
+    """Chains and trees of any distribution."""
 
     lossless_for = frozenset({"point", "iid", "without_replacement"})
 

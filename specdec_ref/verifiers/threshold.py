@@ -4,8 +4,8 @@
     none taken: draw from p without the children's tokens
 
 At single = total = 1 this is `target_only`, exactly p. Below, `single` takes any guess of at least that probability,
-and `total` stretches the children's mass; `VerifyResult.distortion` adds up how far each decision's law is from p in
-total variation. The flags look like a setting of speed, and the text changes.
+and `total` stretches the children's mass; `VerifyResult.distortion` adds up how far each decision's distribution is
+from p in total variation. The flags look like a setting of speed, and the text changes.
 Source: SGLang, --speculative-accept-threshold-single and -acc.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["ThresholdVerifier"]
 
 
 class ThresholdVerifier:
-    """Chains and trees of any law; lossless for none, unless you know that both thresholds are 1."""
+    """Chains and trees of any distribution; lossless for none, unless you know that both thresholds are 1."""
 
     lossless_for: frozenset[str] = frozenset()
 

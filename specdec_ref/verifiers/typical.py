@@ -1,10 +1,11 @@
-"""Typical acceptance: keep a guess that the target finds plausible enough. LOSSY: the text has another law than p.
+"""Typical acceptance: keep a guess that the target finds plausible enough. LOSSY: the output is not p.
 
     keep x  iff  p(x) > min(epsilon, delta * exp(-H(p))),   H(p) = -sum p log p       the surer the target, the stricter
     of all nodes whose whole path is kept, take the deepest, the likeliest among equals; then draw one token from p
 
-A kept guess is emitted with certainty, not with probability p(x): the law of that token is off by 1 - p(x) in total
-variation, and `VerifyResult.distortion` adds that up. More is accepted than by any lossless rule; this is the price.
+A kept guess is emitted with certainty, not with probability p(x): the distribution of that token is off by 1 - p(x) in
+total variation, and `VerifyResult.distortion` adds that up. More is accepted than by any lossless rule; this is the
+price.
 Source: Medusa (Cai et al. 2024, arXiv 2401.10774, section 2.3.1).
 """
 
@@ -19,7 +20,7 @@ __all__ = ["TypicalVerifier"]
 
 
 class TypicalVerifier:
-    """Chains and trees of any law; lossless for none. The defaults are Medusa's."""
+    """Chains and trees of any distribution; lossless for none. The defaults are Medusa's."""
 
     lossless_for: frozenset[str] = frozenset()
 

@@ -1,4 +1,4 @@
-"""These tests run kernels in Triton's interpreter, in a process of their own: `tests/test_kernels.py` starts it.
+"""These tests run kernels in Triton's interpreter, in a process of their own: `tests/reference/test_kernels.py` starts it.
 
 By hand:  TRITON_INTERPRET=1 pytest tests/interpreted
 """

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import quick, tree_parents
 
-from specdec_ref.bench.kernel_cases import OPS, Shape, make_case
-from specdec_ref.bench.kernels import DTYPES, SHAPES, WIDE, difference, equality_table
 from specdec_ref.config import SamplingParams
 from specdec_ref.kernels import ops
-from specdec_ref.kernels.contract import DraftLaws
+from specdec_ref.kernels.cases import OPS, Shape, make_case
+from specdec_ref.kernels.contract import DraftProbs
+from specdec_ref.kernels.tables import DTYPES, SHAPES, WIDE, difference, equality_table
 
 TWIN, KERNEL = ops("torch"), ops("triton")
 
@@ -78,7 +78,7 @@ def test_sampling_under_floors(cut: SamplingParams) -> None:
     coins, last = (torch.rand(2, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     agree("tree_sample", logits, tokens, links, coins, last, cut.temperature, floors)
     column = torch.full((97,), -1).scatter_(0, torch.arange(0, 97, 2), torch.arange(49))
-    q = DraftLaws([torch.rand(4, 49, generator=generator).softmax(-1), None], column)
+    q = DraftProbs([torch.rand(4, 49, generator=generator).softmax(-1), None], column)
     for keys in (None, torch.tensor([11, -5])):
         agree("chain_reject", logits, tokens, links, coins, last, cut.temperature, floors, q, keys)
 

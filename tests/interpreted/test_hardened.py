@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from specdec_ref.kernels import ops
-from specdec_ref.kernels.contract import BAD_ROW, DraftLaws, Links
+from specdec_ref.kernels.contract import BAD_ROW, DraftProbs, Links
 
 TWIN, KERNEL = ops("torch"), ops("triton")
 NAN, INF = float("nan"), float("inf")
@@ -28,7 +28,7 @@ def answers(op: str, *arguments: object) -> tuple[list[int], int]:
 
 @pytest.mark.parametrize("poison", [NAN, INF, -INF], ids=str)
 def test_a_bad_row_is_said_to_be_bad(poison: float) -> None:
-    """Node 1 has no law: the walk stops there and says so; one that never gets there does not mind."""
+    """Node 1 has no distribution: the walk stops there and says so; one that never gets there does not mind."""
     for op, parents in (("tree_sample", FORK), ("chain_reject", CHAIN)):
         logits = torch.zeros(1, 4, 9)
         logits[0, 0, 3] = 9.0  # child 1 passes at the root
@@ -48,9 +48,9 @@ def test_a_bad_leaf_and_a_bad_row_under_q_or_keys() -> None:
     logits = torch.zeros(1, 4, 9)
     logits[0, [0, 1, 2], [3, 4, 5]] = 30.0
     logits[0, 3, 2] = NAN
-    q = DraftLaws([torch.full((4, 9), 1 / 9)])
-    for law, keys in ((None, None), (q, None), (None, torch.tensor([1])), (q, torch.tensor([1]))):
-        path, token = answers("chain_reject", logits, TOKENS, links_of(CHAIN), COINS, COINS, 1.0, None, law, keys)
+    q = DraftProbs([torch.full((4, 9), 1 / 9)])
+    for dist, keys in ((None, None), (q, None), (None, torch.tensor([1])), (q, torch.tensor([1]))):
+        path, token = answers("chain_reject", logits, TOKENS, links_of(CHAIN), COINS, COINS, 1.0, None, dist, keys)
         assert (path, token) == ([0, 1, 2, 3], BAD_ROW)
 
 
@@ -75,7 +75,7 @@ def test_zero_probability_is_never_emitted() -> None:
         coins = torch.full((1, 4), coin, dtype=torch.float64)
         for op, parents in (("tree_sample", FORK), ("chain_reject", CHAIN)):
             assert answers(op, logits, TOKENS, links_of(parents), coins, coins, 1.0) == ([0, -1, -1, -1], 6)
-    q = DraftLaws([torch.full((4, 9), 1 / 9)])
+    q = DraftProbs([torch.full((4, 9), 1 / 9)])
     assert answers("chain_reject", logits, TOKENS, links_of(CHAIN), COINS * 0, COINS, 1.0, None, q)[1] == 6
 
 
@@ -89,7 +89,7 @@ def test_certain_tokens_always_pass() -> None:
 def test_nothing_left_after_a_refusal() -> None:
     """q = p: a residual of nothing. Rounding may refuse all the same; then p itself is drawn from."""
     logits = torch.linspace(0, 1, 9).expand(1, 4, 9).contiguous()
-    q = DraftLaws([torch.softmax(logits[0], -1)])
+    q = DraftProbs([torch.softmax(logits[0], -1)])
     almost = torch.full((1, 4), 1 + 1e-5, dtype=torch.float64)  # a coin no generator gives: it forces the refusal
     path, token = answers("chain_reject", logits, TOKENS, links_of(CHAIN), almost, COINS, 1.0, None, q)
     assert path == [0, -1, -1, -1]
@@ -114,7 +114,7 @@ def test_placeholders_are_never_followed() -> None:
         assert path == [0, 1, -1, -1]
         assert 0 <= token < 9
     column = torch.arange(9).where(torch.arange(9) < 4, -1)
-    q = DraftLaws([torch.full((4, 4), 0.25)], column)
+    q = DraftProbs([torch.full((4, 4), 0.25)], column)
     answers("chain_reject", logits, tokens, links, COINS + 0.6, COINS, 1.0, None, q)
 
 

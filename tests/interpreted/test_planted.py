@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import test_distributions
 import test_equality
 import test_hardened
-import test_laws
 
 import specdec_ref.kernels
 
@@ -43,11 +43,11 @@ BUGS: dict[str, tuple[str, str, str, Callable[[], object]]] = {
     ),
     "coin reused": (
         "tree_sample.py", "tl.load(coins + base + node), total", "tl.load(coins + base), total",
-        test_laws.test_tree_sample_emits_p,
+        test_distributions.test_tree_sample_emits_p,
     ),
     "coin reused for the last draw": (
         "tree_sample.py", "links, stop, per_node(last_coins, nodes),", "links, stop, coins,",
-        test_laws.test_tree_sample_emits_p,
+        test_distributions.test_tree_sample_emits_p,
     ),
     "wrong sibling order": (
         "links.py", "after = tl.min(tl.where((home == hung) & (lane > node) & (hung >= 0), lane, NODES), 0)",
@@ -64,15 +64,15 @@ BUGS: dict[str, tuple[str, str, str, Callable[[], object]]] = {
     ),
     "children left in the last draw": (
         "draw.py", "weights = tl.where(token == tl.load(tokens + child), 0.0, weights)", "pass",
-        test_laws.test_tree_sample_emits_p,
+        test_distributions.test_tree_sample_emits_p,
     ),
     "accept test upside down": (
         "chain.py", "log_q = tl.where(drawn, tl.log(q), 0.0)", "log_q = tl.where(drawn, -tl.log(q), 0.0)",
-        test_laws.test_chain_reject_emits_p,
+        test_distributions.test_chain_reject_emits_p,
     ),
     "residual without the floor at 0": (
         "residual.py", "return tl.maximum(p - part * q, 0.0)", "return tl.abs(p - part * q)",
-        test_laws.test_chain_reject_emits_p,
+        test_distributions.test_chain_reject_emits_p,
     ),
     "bits of the wrong node": (
         "attention.py", "(batch * nodes + node[:, None]) * words", "(batch * nodes + other[None, :]) * words",
@@ -94,7 +94,7 @@ BUGS: dict[str, tuple[str, str, str, Callable[[], object]]] = {
         "greedy.py", "best = tl.load(predict + base + node)", "best = tl.load(predict + base)",
         lambda: test_equality.test_kernel_equals_its_twin("greedy", "float32"),
     ),
-    "NaN row taken for a law": (
+    "NaN row taken for a distribution": (
         "stats.py", "broken = tl.max(((x != x) | (x == float(\"inf\"))).to(tl.int32), 0)",
         "broken = 0\n        x = tl.where(x != x, -float(\"inf\"), x)",
         lambda: test_hardened.test_a_bad_row_is_said_to_be_bad(float("nan")),

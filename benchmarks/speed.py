@@ -1,0 +1,106 @@
+"""Wall clock on the held-out prompts: drafters against our plain decoder and transformers' generate(), paired.
+
+    speed-up of a task = median over its calls of  plain decoder's seconds a token / the drafter's        > 1: faster
+
+    python -m benchmarks.speed --drafter eagle --drafter draft=FOLDER --split test --prompts 4 --dtype bfloat16
+
+Batch 1, greedy, whole calls with the prompt's prefill, in one process: `specdec bench` with one setting a drafter and
+nothing tuned. `identical` counts texts that are the plain decoder's: in bfloat16 they may part, so time is per token;
+`acceptance.py --identity` applies the rule. One JSON object a line on stdout, a table on stderr.
+"""
+
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.command import command_parser, print_row
+from specdec_ref.bench.harness import median_interval
+from specdec_ref.bench.peers import HF, peers
+from specdec_ref.bench.sides import PLAIN, Setting, Side, chain_side, named_drafter, plain_side
+from specdec_ref.bench.table import Timing, pooled, ratios, run_sides
+from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.session import Session
+from specdec_ref.workloads import HELD_OUT, load_prompts
+
+__all__ = ["main", "summary"]
+
+
+def sides(setting: Setting, drafters: Sequence[str], depth: int) -> Iterator[Side]:
+    """The plain decoder first, then transformers, then each drafter under its spelling."""
+    yield plain_side(setting)
+    yield next(iter(peers(setting, {})))
+    for spelled in drafters:
+        yield chain_side(setting, spelled, named_drafter(spelled, setting.session.target), DraftBudget(depth))
+
+
+def summary(timings: dict[Side, list[Timing]], side: Side) -> dict[str, Any]:
+    """One side against the plain decoder and transformers."""
+    of = {other.method: calls for other, calls in timings.items()}
+    mine, stats = timings[side], pooled(timings[side])
+    row: dict[str, Any] = {"side": {HF: "transformers"}.get(side.method, side.method),
+                           "ms_per_token": 1000 * median(call.per_token for call in mine)}  # fmt: skip
+    for base, name in ((PLAIN, "plain"), (HF, "transformers")):
+        over = ratios(of[base], mine)
+        row[f"over_{name}"] = median(over)
+        row[f"over_{name}_ci"] = [round(end, 3) for end in median_interval(over)]
+    texts = zip(of[PLAIN], mine, strict=True)
+    row["identical"] = sum(b.answers[0].tokens == m.answers[0].tokens for b, m in texts)
+    return row | {"calls": len(mine), "tau": stats.tau if stats else 1.0}
+
+
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    keys = ("ms_per_token", "over_plain", "over_transformers", "tau")
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in keys}
+    return {"task": "mean", "side": rows[0]["side"], **means, "over_plain_worst": min(r["over_plain"] for r in rows)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command of the module docstring."""
+    parser = command_parser("speed", __doc__, prompts=4, tokens=96)
+    parser.add_argument("--drafter", action="append", required=True, metavar="NAME[=PATH]", help="repeatable")
+    parser.add_argument("--depth", type=int, default=4, help="draft length gamma (default 4)")
+    parser.add_argument("--split", choices=["dev", "test"], default="test")
+    parser.add_argument("--repeats", type=int, default=1, help="times each prompt is run (default 1)")
+    args = parser.parse_args(argv)
+    session = Session.open(args.target, dtype=args.dtype)
+    print_row({"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
+               "torch": torch.__version__, "target": args.target, "dtype": str(session.target.dtype),
+               "depth": args.depth, "split": args.split, "prompts": args.prompts, "tokens": args.tokens,
+               "repeats": args.repeats})  # fmt: skip
+    chosen = list(sides(Setting(session, SamplingParams(), session.limits(args.tokens), 1), args.drafter, args.depth))
+    rows: dict[Side, list[dict[str, Any]]] = {side: [] for side in chosen}
+    run_sides(chosen, [([session.encode("Hello!")], [0])])  # warm-up: allocations, and what is compiled on first use
+    total = len(chosen) * len(args.task) * args.prompts * args.repeats
+    with tqdm(total=total, desc="speed", mininterval=0.5) as bar:
+        for task in args.task:
+            prompts = load_prompts([task], args.split, file=HELD_OUT)[: args.prompts]
+            batches = [([session.encode(prompt.prompt)], [0]) for prompt in prompts]
+            timings = run_sides(chosen, batches, args.repeats, lambda: _advance(bar))
+            for side, done in rows.items():
+                done.append({"task": task, **summary(timings, side)})
+                print_row(done[-1])
+    means = [_mean(done) for done in rows.values()]
+    for mean in means:
+        print_row(mean)
+    sys.stderr.write("\n" + _table([row for done in rows.values() for row in done] + means) + "\n")
+    return 0
+
+
+def _advance(bar: Any) -> None:
+    bar.update()
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [f"{'task':<12} {'side':<26} {'ms/token':>8} {'tau':>5} {'over plain':>10} {'over transformers':>17}"]
+    lines += [f"{row['task']:<12} {row['side'][-26:]:<26} {row['ms_per_token']:>8.1f} {row['tau']:>5.2f} "
+              f"{row['over_plain']:>10.2f} {row['over_transformers']:>17.2f}" for row in rows]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

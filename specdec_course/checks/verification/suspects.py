@@ -1,0 +1,300 @@
+"""The wrong answers to exercise 02 that people give, each with the sentence that explains it. They serve `examine`.
+
+The verifiers differ from `RejectionVerifier` in one place: the ratio, the correction or the bonus.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from specdec_course.checks.examine import Suspect
+from specdec_ref.core import DraftTree, Draw, Randomness, VerifyResult
+from specdec_ref.sampling import residual
+
+__all__ = ["ACCEPTANCE", "CORRECTION", "DRAFTS", "TAU", "VERIFIERS", "certain_chain", "sampled_chain"]
+
+Row = Float[Tensor, " vocab"]
+Rows = Float[Tensor, "nodes vocab"]
+Drawn = Float[Tensor, "drafts vocab"]
+
+ACCEPTANCE = (  # (p, q, x) -> probability
+    Suspect(
+        "The ratio has no cap. Where the target likes the word better than the draft does, it is kept for certain.",
+        lambda p, q, x: float(p[x] / q[x]),
+    ),
+    Suspect(
+        "p and q are the wrong way round: this keeps what the draft proposes too often.",
+        lambda p, q, x: min(1.0, float(q[x] / p[x])),
+    ),
+    Suspect(
+        "q is left out. p(x) is the rule for a certain draft, where q(x) = 1; this one was drawn.",
+        lambda p, q, x: float(p[x]),
+    ),
+    Suspect(
+        "This is the overlap at x, the probability that x is drafted AND kept. The question is how likely it is kept "
+        "once it was drafted.",
+        lambda p, q, x: min(float(p[x]), float(q[x])),
+    ),
+    Suspect(
+        "This is the rule of temperature 0: only the target's favourite is kept.",
+        lambda p, q, x: float(x == int(p.argmax())),
+    ),
+    Suspect(
+        "This is a threshold, no probability: a word is kept whenever p(x) is at least q(x).",
+        lambda p, q, x: float(p[x] >= q[x]),
+    ),
+)
+
+
+def _share(weights: Row) -> Row:
+    return weights / weights.sum()
+
+
+def _in_place(p: Row, q: Row) -> Row:
+    p -= q
+    return _share(p.clamp_(min=0.0))
+
+
+CORRECTION = (  # (p, q) -> distribution
+    Suspect(
+        "The sum is 0 where p = q, and 0/0 is no number. Nothing is ever rejected there, but rounding may still bring "
+        "a program to this line: any distribution will do, for instance p.",
+        lambda p, q: _share((p - q).clamp_min(0.0)),
+    ),
+    Suspect(
+        "This is p itself. The words that were drafted too often then get a second chance; only what was drafted too "
+        "seldom is still owed.",
+        lambda p, q: p,
+    ),
+    Suspect(
+        "Negative differences stay in. A word that was drafted too often is owed nothing: its share is 0, not less.",
+        lambda p, q: p - q,
+    ),
+    Suspect(
+        "This is the absolute difference: a word that was drafted too often must have no part in the correction.",
+        lambda p, q: _share((p - q).abs()),
+    ),
+    Suspect(
+        "p and q are the wrong way round: this makes up for what the draft proposed too often.",
+        lambda p, q: _share((q - p).clamp_min(0.0)),
+    ),
+    Suspect(
+        "It is not scaled: what is left over sums to the probability of a rejection, not to 1.",
+        lambda p, q: (p - q).clamp_min(0.0),
+    ),
+    Suspect(
+        "An operation ending in _ or an augmented assignment changes the tensor it is given, and whoever reads p next "
+        "reads a spoilt distribution. vllm-ascend had this bug (#2881).",
+        _in_place,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """`ratio(p, q, i, x)` and `rest(p, q, i, x)` see all rows, and the drafted word x after row i."""
+
+    ratio: Callable[[Rows, Rows, int, int], float] = lambda p, q, i, x: float(p[i, x] / q[i, x])
+    rest: Callable[[Rows, Rows, int, int], Row] = lambda p, q, i, x: residual(p[i], q[i])
+    bonus_row: int = -1
+    shared_coin: bool = False
+    lossless_for: frozenset[str] = frozenset({"point", "iid"})
+
+    def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
+        drafts = tree.token_list[1:]
+        q = torch.nn.functional.one_hot(tree.tokens[1:], p.shape[-1]).to(p) if tree.q is None else tree.q
+        below = 1.0  # one coin a round: what is known of it so far
+        for i, x in enumerate(drafts):
+            ratio = self.ratio(p, q, i, x)
+            bar = min(ratio, below) if self.shared_coin else ratio
+            if not rng.accept(bar / below):
+                return VerifyResult(tuple(range(1, i + 1)), rng.draw(self.rest(p, q, i, x)))
+            below = bar if self.shared_coin else 1.0
+        return VerifyResult(tuple(range(1, len(tree))), rng.draw(p[self.bonus_row % len(tree)]))
+
+
+class _NoBonus:
+    """Gives the last accepted draft as if it were the target's own word."""
+
+    lossless_for = frozenset({"point", "iid"})
+
+    def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
+        result = _Variant()(tree, p, rng)
+        if len(result.path) == len(tree) - 1 > 0:
+            return VerifyResult(result.path[:-1], tree.token_list[-1])
+        return result
+
+
+def _without(row: Row, x: int) -> Row:
+    kept = row.clone()
+    kept[x] = 0.0
+    return kept
+
+
+VERIFIERS = (
+    Suspect(
+        "After a rejection you draw from p itself. The words that were drafted too often then get a second chance; the "
+        "correction must come from words that were drafted too seldom.",
+        _Variant(rest=lambda p, q, i, x: p[i]),
+    ),
+    Suspect(
+        "After a rejection you only rule out the rejected word. That is right for a certain draft; a sampled draft may "
+        "propose several words too often, and none of them may come back.",
+        _Variant(rest=lambda p, q, i, x: _without(p[i], x)),
+    ),
+    Suspect(
+        "The correction has p and q the wrong way round: it makes up for what the draft proposed too often.",
+        _Variant(rest=lambda p, q, i, x: residual(q[i], p[i])),
+    ),
+    Suspect(
+        "The correction takes the absolute difference of p and q: words that were drafted too often must have no part "
+        "in it.",
+        _Variant(rest=lambda p, q, i, x: (p[i] - q[i]).abs()),
+    ),
+    Suspect(
+        "The correction comes from the row after the one that the word was tested with. That row is the distribution "
+        "in a text where the word had been kept.",
+        _Variant(rest=lambda p, q, i, x: residual(p[i + 1], q[i])),
+    ),
+    Suspect(
+        "The ratio stands upside down: q/p keeps exactly the words that the draft proposes too often.",
+        _Variant(ratio=lambda p, q, i, x: float(q[i, x] / p[i, x])),
+    ),
+    Suspect(
+        "The ratio leaves q out. p(x) alone is the rule for a certain draft; a sampled draft is then rejected too "
+        "often, and the residual no longer fits.",
+        _Variant(ratio=lambda p, q, i, x: float(p[i, x])),
+    ),
+    Suspect(
+        "The word is tested with the row after its own. Row i of p is the distribution after node i, so the child of "
+        "node i is tested with row i.",
+        _Variant(ratio=lambda p, q, i, x: float(p[i + 1, x] / q[i, x])),
+    ),
+    Suspect(
+        "This is a threshold, no coin: a word is kept whenever the target likes it at least as much as the draft.",
+        _Variant(ratio=lambda p, q, i, x: float(p[i, x] >= q[i, x])),
+    ),
+    Suspect(
+        "This is the rule of temperature 0: a word is kept if it is the target's favourite.",
+        _Variant(ratio=lambda p, q, i, x: float(x == int(p[i].argmax()))),
+    ),
+    Suspect(
+        "Every draft is kept. Then the text is the draft's, not the target's.", _Variant(ratio=lambda p, q, i, x: 1.0)
+    ),
+    Suspect(
+        "One coin serves all drafts of a round. A coin that was low enough for the first is more likely to be low "
+        "enough for the second; each test needs a coin of its own.",
+        _Variant(shared_coin=True),
+    ),
+    Suspect(
+        "The bonus is drawn from the row before the last draft. After the last draft it is the last row's turn.",
+        _Variant(bonus_row=-2),
+    ),
+    Suspect(
+        "When all drafts pass, nothing is added to them: the bonus is forgotten. The target's forward has scored one "
+        "row more than there are drafts.",
+        _NoBonus(),
+    ),
+    Suspect(
+        "No draft is ever kept. The distribution is right, and plain decoding would be faster.",
+        _Variant(ratio=lambda p, q, i, x: 0.0, rest=lambda p, q, i, x: p[i]),
+    ),
+)
+
+
+def overlaps(p: Rows, q: Drawn) -> list[float]:
+    """alpha of each place, by the row that it is tested with."""
+    return [float(torch.minimum(a, b).sum()) for a, b in zip(p, q, strict=False)]
+
+
+def chained(alphas: Sequence[float], start: float = 1.0) -> float:
+    """start + a + a b + a b c + ..."""
+    total, alive = start, 1.0
+    for alpha in alphas:
+        alive *= alpha
+        total += alive
+    return total
+
+
+TAU = (  # (p, q) -> mean tokens
+    Suspect(
+        "The target's own token is not counted: every round yields one, bonus or correction.",
+        lambda p, q: chained(overlaps(p, q), 0.0),
+    ),
+    Suspect(
+        "The rates are added as if every draft were tested. The second is tested only if the first was kept.",
+        lambda p, q: 1 + sum(overlaps(p, q)),
+    ),
+    Suspect(
+        "The distance lacks its factor of one half: TV is half the sum of |p - q|.",
+        lambda p, q: chained([1 - float((a - b).abs().sum()) for a, b in zip(p, q, strict=False)]),
+    ),
+    Suspect(
+        "This takes the sum of p(x) q(x), the chance that two independent draws agree. A draft is kept more often.",
+        lambda p, q: chained([float((a * b).sum()) for a, b in zip(p, q, strict=False)]),
+    ),
+    Suspect(
+        "The rates of different places are averaged first. A product of means is not the mean of the product.",
+        lambda p, q: chained([sum(overlaps(p, q)) / len(q)] * len(q)),
+    ),
+    Suspect(
+        "A draft is compared with the row after its own. Draft i is tested with row i of p.",
+        lambda p, q: chained(overlaps(p[1:], q)),
+    ),
+    Suspect(
+        "Only the round in which all drafts pass is counted. A round that breaks off yields tokens too.",
+        lambda p, q: (len(q) + 1) * (chained(overlaps(p, q)) - chained(overlaps(p, q)[:-1])),
+    ),
+)
+
+Distribution = Callable[[list[int]], Row]
+
+
+def sampled_chain(dist: Distribution, text: list[int], gamma: int, rng: Randomness) -> DraftTree:
+    """Draw each word from q, and say so: right."""
+    return _chain(dist, text, gamma, rng.draw, "iid")
+
+
+def certain_chain(dist: Distribution, text: list[int], gamma: int, rng: Randomness) -> DraftTree:
+    """Take the favourite each time, and call it certain: right as well."""
+    return _chain(dist, text, gamma, _favourite, "point")
+
+
+def _favourite(q: Row) -> int:
+    return int(q.argmax())
+
+
+def _chain(
+    dist: Distribution, text: list[int], gamma: int, pick: Callable[[Row], int], says: Draw, stuck: bool = False
+) -> DraftTree:
+    chain, rows = [text[-1]], []
+    for _ in range(gamma):
+        rows.append(dist(text if stuck else [*text, *chain[1:]]))
+        chain.append(pick(rows[-1]))
+    q = torch.stack([*rows, torch.zeros_like(dist(text))]) if says == "iid" else None
+    return DraftTree(torch.tensor(chain), torch.arange(-1, gamma), says, q)
+
+
+DRAFTS = (  # (distribution, text, gamma, rng) -> chain
+    Suspect(
+        "This drafts as the library did. Compare how the words are chosen with what the tree says about how they were "
+        "chosen: the ratio p/q is right only for words that come out of q that often.",
+        lambda dist, text, gamma, rng: _chain(dist, text, gamma, _favourite, "iid"),
+    ),
+    Suspect(
+        "The words are drawn by chance, while the tree calls them certain. The verifier then takes q(x) for 1, and its "
+        "correction rules out one word only.",
+        lambda dist, text, gamma, rng: _chain(dist, text, gamma, rng.draw, "point"),
+    ),
+    Suspect(
+        "Every word is drafted for the same text: the second draft must be asked with the first in place.",
+        lambda dist, text, gamma, rng: _chain(dist, text, gamma, rng.draw, "iid", stuck=True),
+    ),
+    Suspect(
+        "Nothing is drafted any more. That is lossless, and no speculation.",
+        lambda dist, text, gamma, rng: _chain(dist, text, 0, rng.draw, "point"),
+    ),
+)

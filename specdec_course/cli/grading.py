@@ -1,0 +1,200 @@
+"""What `specdec grade` does, action by action."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+from specdec_course.grader import bundle as bundles
+from specdec_course.grader.classrun import ClassRun, grade_class, table, write_pages
+from specdec_course.grader.course import Course, Mark
+from specdec_course.grader.policy import namespaces
+from specdec_ref.cli.shared import UsageError, plural, say
+
+__all__ = ["autograde", "bundle", "export", "mark", "release", "report", "whole_class"]
+
+
+def release(course: Course, names: Sequence[str], *, check: bool) -> int:
+    """Generate what students get, or say where it is not what is generated."""
+    if not check:
+        for folder in course.release(names):
+            print(folder.relative_to(course.root))
+        return 0
+    stale = course.stale(names)
+    for line in stale:
+        print(line)
+    say("run `specdec grade release`" if stale else f"{plural(len(names), 'exercise')} as generated", style="")
+    return 1 if stale else 0
+
+
+def bundle(course: Course, what: Sequence[str]) -> int:
+    """The course as a zip archive."""
+    if stale := course.stale(course.names()):
+        raise UsageError(f"{stale[0]}: run `specdec grade release` first")
+    path = Path(what[0]) if what else course.root / "build" / "specdec-course.zip"
+    count = bundles.bundle(course.root, path, course.private)
+    print(f"{path}: {count} files, {path.stat().st_size / 1e6:.0f} MB")
+    return 0
+
+
+def whole_class(course: Course, args: argparse.Namespace) -> int:
+    """A folder of hand-ins, from collecting to grades.csv."""
+    if len(args.what) != 1 or not Path(args.what[0]).is_dir():
+        raise UsageError("class takes one FOLDER of what was handed in")
+    _say_how_safe(course)
+    done = grade_class(
+        course, Path(args.what[0]), exercise=args.exercise, again=args.regrade, jobs=args.jobs,
+        tell=lambda line: say(line, style=""),
+    )  # fmt: skip
+    _summary(course, done)
+    export(course, args.roster, unread=args.unread)
+    return 1 if done.failed else 0
+
+
+def _summary(course: Course, done: ClassRun) -> None:
+    touched = {*done.graded, *done.unchanged}
+    marks = [mark for mark in course.marks() if (mark.student, mark.exercise) in touched]
+    for (student, name), group in groupby(marks, key=lambda mark: (mark.student, mark.exercise)):
+        tasks = list(group)
+        each = " ".join("?" if mark.points is None else f"{mark.points:g}" for mark in tasks)
+        total, out_of = sum(mark.points or 0.0 for mark in tasks), sum(mark.out_of for mark in tasks)
+        print(f"{student:24} {name:18} {total:5g} of {out_of:<4g} {each}")
+        about = course.about(student, name)
+        for line in [*about.get("notes", []), *(f"look at it: {look}" for look in about.get("looks", []))]:
+            print(f"    {line}")
+    for line in done.aside:
+        print(f"set aside  {line}")
+    for (student, name), why in done.failed.items():
+        print(f"NOT GRADED  {student}, {name}: {why}")
+    counts = f"{len(done.graded)} graded, {len(done.unchanged)} unchanged, {len(done.failed)} failed"
+    print(f"{counts}, {len(done.aside)} set aside; pages in {course.root / 'gradebook' / 'feedback'}")
+
+
+def _say_how_safe(course: Course) -> None:
+    why = namespaces() if course.allowance.boxed else "--no-sandbox"
+    if why:
+        say(f"student code runs under limits but in no sandbox here ({why}): docs/INSTRUCTORS.md", style="")
+
+
+def export(course: Course, roster: Path | None, *, unread: bool) -> int:
+    """The table for the learning platform."""
+    known = roster.read_text(encoding="utf-8-sig") if roster is not None else ""
+    text, warnings = table(course.marks(), known, unread=unread)
+    path = course.root / "gradebook" / "grades.csv"
+    path.write_text(text, encoding="utf-8")
+    for line in warnings:
+        say(line, style="")
+    print(path)
+    return 0
+
+
+def autograde(course: Course, what: Sequence[str], student: str | None) -> int:
+    """Hand-ins one by one."""
+    paths = [Path(name) for name in what if name.endswith(".ipynb")]
+    names = [name for name in what if not name.endswith(".ipynb")]
+    whose = student or "me"
+    todo = []
+    for path in paths:
+        if path.stem not in course.names():
+            raise ValueError(f"{path.name} is none of the exercises: {', '.join(course.names())}")
+        course.prepare(path.stem)
+        course.hand_in(whose, path.stem, path)
+        todo.append((whose, path.stem))
+    if names or not paths:
+        todo += course.submissions(names or course.names(), student)
+        for name in sorted({name for _, name in todo}):
+            course.prepare(name)
+    if not todo:
+        raise UsageError("nothing was handed in: give PATHs, or a whole FOLDER to `specdec grade class`")
+    _say_how_safe(course)
+    failed = 0
+    for who, name in todo:
+        try:
+            course.autograde(who, name)
+        except RuntimeError as error:
+            say(f"error: {error}", style="")
+            failed += 1
+        else:
+            for note in course.about(who, name).get("notes", []):
+                say(f"{who}, {name}: {note}", style="")
+    _table([mark for mark in course.marks() if (mark.student, mark.exercise) in todo])
+    return 1 if failed else 0
+
+
+def mark(course: Course, names: Sequence[str], student: str | None, points: float | None, comment: str | None) -> int:
+    """Each exercise asks for one answer in words."""
+    if points is None and student is None:
+        return _queue(course, names)
+    whose = student or "me"
+    if points is not None and len(names) != 1:
+        raise UsageError("--points are for one exercise: name it")
+    for name in names:
+        for task, text in course.answers(whose, name).items():
+            if points is None:
+                print(f"{whose}  {name}, {task}:\n{text}\n")
+            else:
+                course.mark(whose, name, task, points, comment)
+    if points is not None:
+        write_pages(course, [(whose, names[0])])
+        _table([each for each in course.marks() if (each.student, each.exercise) == (whose, names[0])])
+    return 0
+
+
+def _queue(course: Course, names: Sequence[str]) -> int:
+    """All that is to be read, exercise by exercise. On a terminal it asks for each answer's points."""
+    unread = [each for each in course.marks() if each.points is None and each.exercise in names]
+    for name, group in groupby(sorted(unread, key=lambda each: each.exercise), key=lambda each: each.exercise):
+        for task, text in course.rubric(name).items():
+            print(f"=== {name}, {task}: our answer, and how to mark\n{text}\n")
+        for each in group:
+            print(f"--- {each.student}, {each.task}, {each.out_of:g} points\n{_answer(course, each)}\n")
+            if sys.stdin.isatty():
+                _ask(course, each)
+    say(f"{plural(len(unread), 'answer')} to be read" if unread else "no answer is left to be read", style="")
+    return 0
+
+
+def _answer(course: Course, each: Mark) -> str:
+    return course.answers(each.student, each.exercise)[each.task]
+
+
+def _ask(course: Course, each: Mark) -> None:
+    while given := input(f"points, 0 to {each.out_of:g} (nothing: later): ").strip():
+        try:
+            comment = input("a sentence for the student (nothing: none): ").strip()
+            course.mark(each.student, each.exercise, each.task, float(given), comment or None)
+        except ValueError as error:
+            print(error)
+        else:
+            write_pages(course, [(each.student, each.exercise)])
+            return
+
+
+def report(course: Course, *, feedback: bool, as_json: bool) -> int:
+    """Who has how many points."""
+    marks = course.marks()
+    if not marks:
+        say("nothing is graded yet: `specdec grade autograde PATH`", style="")
+    if feedback:
+        for path in write_pages(course, sorted({(each.student, each.exercise) for each in marks})):
+            print(path.parent.relative_to(course.root))
+    if as_json:
+        for each in marks:
+            print(json.dumps(asdict(each)))
+    else:
+        _table(marks)
+    return 0
+
+
+def _table(marks: Sequence[Mark]) -> None:
+    for (student, exercise), group in groupby(marks, key=lambda mark: (mark.student, mark.exercise)):
+        tasks = list(group)
+        known = [mark for mark in tasks if mark.points is not None]
+        total, out_of = sum(mark.points or 0.0 for mark in known), sum(mark.out_of for mark in known)
+        print(f"{student}  {exercise}: {total:g} of {out_of:g} points")
+        for mark in tasks:
+            earned = "to be read by a person" if mark.points is None else f"{mark.points:g}"
+            print(f"  {mark.task.removesuffix('-tests'):16} {earned:>6} of {mark.out_of:g}")

@@ -1,0 +1,171 @@
+"""The box that a submission runs in: `python -I box.py POLICY.json COMMAND ...`, with the standard library alone.
+
+On Linux, as root or where an ordinary user may make namespaces, the command gets a file system of its own, in which
+there are Python and its packages to read and one scratch folder to write to; no other processes, and no network. What
+root grades runs under a user id that owns nothing. Elsewhere only the limits hold (and `guard` refuses what Python code
+asks for). Limits: CPU time, memory, size of a file, number of processes. Time by the clock, disk and output are watched
+from outside (`confine`).
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+NEW = {"mount": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
+BIND, RECURSIVE, PRIVATE, DETACH = 0x1000, 0x4000, 0x40000, 2
+PR_PARENT_DEATH, PR_DROP_CAPABILITY, PR_NO_NEW_PRIVILEGES = 1, 24, 38
+MOUNT_SETATTR, READ_ONLY, NO_SUID, RECURSIVE_ATTRIBUTES = (
+    442,
+    1,
+    2,
+    0x8000,
+)  # the call's number is the same on all architectures; Linux 5.12
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/sys/devices/system/cpu")
+ETC = ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.cache", "localtime", "fonts", "alternatives", "mime.types")
+DEVICES = ("null", "zero", "full", "random", "urandom")
+
+
+def main(policy: dict[str, Any], command: list[str]) -> int:
+    """Run the command as the policy says; returns its exit code."""
+    if not policy["namespaces"]:
+        _become(policy, command)
+    _unshare()
+    watcher = os.getpid()
+    if first := os.fork():
+        return _outcome(first)
+    _call("prctl", PR_PARENT_DEATH, signal.SIGKILL)  # with it dies the whole namespace
+    if os.getppid() not in (0, watcher):
+        return 1
+    _enter(Path(policy["scratch"]), policy["sees"], policy["hides"])
+    if policy["uid"] is not None:
+        _give(Path(policy["scratch"]), policy["uid"])
+    if command_pid := os.fork():
+        return _outcome(command_pid)
+    os.setsid()  # what it starts belongs to it, and can be stopped with it
+    _become(policy, command)
+    return 1
+
+
+def _call(name: str, *args: Any) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    given = [os.fsencode(arg) if isinstance(arg, str | Path) else arg for arg in args]
+    if getattr(libc, name)(*given) < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{name}: {os.strerror(error)}", *(str(arg) for arg in args[:1]))
+
+
+def _unshare() -> None:
+    """New namespaces. An ordinary user gets a user namespace, too, in which the other five are theirs to make."""
+    uid, gid = os.geteuid(), os.getegid()
+    _call("unshare", sum(flag for name, flag in NEW.items() if uid or name != "user"))
+    if uid:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+
+
+def _enter(scratch: Path, sees: list[str], hides: list[str]) -> None:
+    """A new root: the system and `sees` to read but for `hides`, the scratch folder to write to, and nothing else."""
+    _call("mount", "none", "/", None, RECURSIVE | PRIVATE, None)
+    root = scratch / "root"
+    root.mkdir()
+    _call("mount", "tmpfs", root, "tmpfs", 0, b"size=16m,mode=755")
+    for path in [*SYSTEM, *(f"/etc/{name}" for name in ETC), *sorted(sees)]:
+        _show(path, root)
+    for path in hides:
+        if (hidden := root / path.lstrip("/")).is_dir():
+            _call("mount", "none", hidden, "tmpfs", NO_SUID | READ_ONLY, None)
+    _show(str(scratch), root, writable=True)
+    for device in DEVICES:
+        _show(f"/dev/{device}", root, writable=True)
+    for name, target in (("dev/fd", "/proc/self/fd"), ("tmp", f"{scratch}/tmp")):
+        if not (root / name).exists():
+            (root / name).symlink_to(target)
+    (root / "dev/shm").mkdir()
+    _call("mount", "tmpfs", root / "dev/shm", "tmpfs", 0, b"size=64m,mode=1777")
+    (root / "proc").mkdir()
+    _call("mount", "proc", root / "proc", "proc", 0, None)
+    if os.geteuid():
+        (root / "proc/sys/user/max_user_namespaces").write_text("0")  # none inside this one
+    os.chdir(root)
+    _call("pivot_root", ".", ".")
+    _call("umount2", ".", DETACH)
+    _fix("/", 0)
+    os.chdir("/")
+
+
+def _show(path: str, root: Path, *, writable: bool = False) -> None:
+    place = root / path.lstrip("/")
+    if not os.path.lexists(path) or os.path.lexists(place):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.islink(path) and path in SYSTEM:  # /bin is a link to usr/bin on most systems
+        place.symlink_to(os.readlink(path))
+        return
+    if os.path.isdir(path):
+        place.mkdir()
+    else:
+        place.touch()
+    _call("mount", path, place, None, BIND | (0 if writable else RECURSIVE), None)
+    if not writable:
+        _fix(place, RECURSIVE_ATTRIBUTES)
+
+
+def _fix(place: Path | str, recursive: int) -> None:
+    """Make it read-only."""
+    wanted = (ctypes.c_uint64 * 4)(READ_ONLY | NO_SUID, 0, 0, 0)
+    _call("syscall", MOUNT_SETATTR, -100, str(place), recursive, ctypes.byref(wanted), ctypes.sizeof(wanted))
+
+
+def _give(folder: Path, uid: int) -> None:
+    os.chown(folder, uid, uid)
+    for at, folders, files in os.walk(folder):
+        for name in folders + files:
+            os.chown(os.path.join(at, name), uid, uid, follow_symlinks=False)
+
+
+def _become(policy: dict[str, Any], command: list[str]) -> None:
+    """Limits, no privileges, a bare environment, and then the command."""
+    for name, value in policy["limits"].items():
+        kind = getattr(resource, name, None)
+        if kind is not None:
+            ceiling = resource.getrlimit(kind)[1]
+            hard = value[1] if ceiling == resource.RLIM_INFINITY else min(value[1], ceiling)
+            resource.setrlimit(kind, (min(value[0], hard), hard))
+    if sys.platform == "linux":
+        _call("prctl", PR_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if policy["namespaces"]:
+        with contextlib.suppress(OSError):  # it ends where the kernel's list of capabilities does
+            for capability in range(64):
+                _call("prctl", PR_DROP_CAPABILITY, capability, 0, 0, 0)
+    if policy["uid"] is not None:
+        if not policy["namespaces"]:
+            _give(Path(policy["scratch"]), policy["uid"])
+        os.setgroups([])
+        os.setgid(policy["uid"])
+        os.setuid(policy["uid"])
+    os.chdir(policy["work"])
+    nowhere = os.open(os.devnull, os.O_RDWR)  # what it says, it says as a kernel: the grader's terminal is not its own
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    os.execve(command[0], command, policy["environment"])
+
+
+def _outcome(pid: int) -> int:
+    """Wait for it. As the namespace's first process we are the parent of every orphan, too."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), sys.argv[2:]))

@@ -1,0 +1,196 @@
+"""A page for a student: what each task earned, what they wrote, what the tests said, hidden ones included.
+
+One file, a few dozen kB, which asks the network for nothing and runs nothing: what a notebook printed is cleaned, and
+the page's policy forbids scripts besides.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import bleach
+from bleach.css_sanitizer import CSSSanitizer
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+from specdec_course.checks.report import AHEAD
+from specdec_course.grader.course import Mark
+from specdec_course.grader.sources import role, source
+from specdec_ref.palette import PALETTE
+
+__all__ = ["page"]
+
+TAGS = {
+    "p",
+    "b",
+    "i",
+    "code",
+    "pre",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "td",
+    "th",
+    "ul",
+    "ol",
+    "li",
+    "br",
+    "div",
+    "span",
+}
+STYLES = ("color", "white-space", "vertical-align", "text-align")
+CLEANER = bleach.Cleaner(TAGS, {"*": ["style"]}, css_sanitizer=CSSSanitizer(allowed_css_properties=STYLES), strip=True)
+LONG = 4_000  # characters of a traceback or of printed text that the page shows
+CODE = HtmlFormatter(noclasses=True, style="friendly", nobackground=True)
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1f2328; background: #fff;
+  max-width: 56rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+header { display: flex; justify-content: space-between; align-items: end; gap: 1rem; flex-wrap: wrap;
+  border-bottom: 2px solid #1f2328; padding-bottom: .8rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0; } h2 { font-size: 1.15rem; margin: 0; }
+h3 { font-size: .8rem; text-transform: uppercase; letter-spacing: .06em; color: #59636e; margin: 1.1rem 0 .3rem; }
+.who { color: #59636e; margin: .2rem 0 0; } .total { font-size: 1.6rem; font-weight: 650; white-space: nowrap; }
+.total small { font-size: .95rem; font-weight: 400; color: #59636e; }
+.note { background: #fff8e6; border-left: 4px solid DRAFT; padding: .6rem .9rem; margin: 1rem 0; }
+.note p { margin: .2rem 0; }
+table.tasks { width: 100%; border-collapse: collapse; margin: 1.3rem 0; }
+table.tasks td { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid #e3e6ea; }
+table.tasks td:last-child { text-align: right; white-space: nowrap; padding-right: 0; }
+meter { width: 9rem; height: .8rem; }
+a { color: TARGET; text-decoration: none; } a:hover { text-decoration: underline; }
+section { border-top: 1px solid #d1d9e0; margin-top: 2rem; padding-top: 1.2rem; }
+section > div:first-child { display: flex; justify-content: space-between; gap: 1rem; }
+.points { font-weight: 650; white-space: nowrap; } .full { color: ACCEPTED; } .none { color: REJECTED; }
+pre { background: #f6f8fa; border-radius: 6px; padding: .7rem .9rem; overflow-x: auto; margin: .3rem 0;
+  font: 13.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+pre.error { background: #fdf1ec; white-space: pre-wrap; overflow-wrap: anywhere; }
+.said table { border-collapse: collapse; }
+.said td { padding: .25rem .6rem .25rem 0; vertical-align: top; } .said p { margin: .4rem 0; }
+.answer { white-space: pre-wrap; background: #f6f8fa; border-radius: 6px; padding: .7rem .9rem; }
+details summary { cursor: pointer; color: #59636e; }
+.comment { border-left: 4px solid TARGET; padding: .2rem .9rem; margin: .8rem 0; }
+@media print { section { break-inside: avoid; } pre { white-space: pre-wrap; } }
+"""
+for _name, _colour in PALETTE.items():
+    STYLE = STYLE.replace(_name.upper(), _colour)
+
+
+@dataclass(slots=True)
+class _Task:
+    title: str
+    mark: Mark
+    code: str = ""
+    answer: str | None = None
+    said: str = ""
+
+
+def page(notebook: dict[str, Any], student: str, marks: Sequence[Mark], notes: Sequence[str]) -> str:
+    """The page of one graded notebook. `marks`: of all its tasks."""
+    tasks = list(_tasks(notebook, {mark.task: mark for mark in marks}))
+    earned, out_of = sum(mark.points or 0.0 for mark in marks), sum(mark.out_of for mark in marks)
+    unread = sum(mark.out_of for mark in marks if mark.points is None)
+    more = f"<br><small>{unread:g} more are still to be read</small>" if unread else ""
+    said = f"<div class='note'>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</div>" if notes else ""
+    rows = "".join(
+        f"<tr><td><a href='#task-{i}'>{escape(task.title)}</a></td><td>{_meter(task.mark)}</td>"
+        f"<td>{_points(task.mark)}</td></tr>"
+        for i, task in enumerate(tasks)
+    )
+    title = _title(notebook)
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}: {escape(student)}</title><style>{STYLE}</style></head><body>"
+        f"<header><div><h1>{escape(title)}</h1><p class='who'>{escape(student)}</p></div>"
+        f"<div class='total'>{earned:g} <small>of {out_of:g} points</small>{more}</div></header>"
+        f"{said}<table class='tasks'>{rows}</table>{''.join(map(_section, range(len(tasks)), tasks))}</body></html>\n"
+    )
+
+
+def _tasks(notebook: dict[str, Any], marks: dict[str, Mark]) -> Iterator[_Task]:
+    title, code, said = "", "", ""
+    for cell in notebook["cells"]:
+        text, kind = source(cell), role(cell)
+        if cell["cell_type"] == "markdown" and (heading := re.match(r"## (Task .*)", text)):
+            title = heading[1]
+        if kind == "solution":
+            code, said = text, "".join(map(_output, cell.get("outputs", [])))
+        elif kind in ("tests", "manual"):
+            name = cell["metadata"]["nbgrader"]["grade_id"]
+            if name in marks:
+                heard = said + "".join(_heard(cell.get("outputs", [])))
+                if kind == "tests":
+                    yield _Task(title or name, marks[name], code, None, heard)
+                else:
+                    yield _Task(f"{title or name}, in words", marks[name], "", text, heard)
+            code = said = ""
+
+
+def _heard(outputs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What a graded cell said: the report that was in the release as well, then those of the hidden tests."""
+    reports = 0
+    for output in outputs:
+        reports += output["output_type"] == "display_data"
+        if reports == 2 and output["output_type"] == "display_data":
+            yield "<h3>What the hidden tests say</h3>"
+        yield _output(output).replace(AHEAD, "")
+
+
+def _section(number: int, task: _Task) -> str:
+    answer = "" if task.answer is None else f"<h3>Your answer</h3><div class='answer'>{escape(task.answer)}</div>"
+    code = f"<h3>Your code</h3>{highlight(task.code, PythonLexer(), CODE)}" if task.code else ""
+    said = f"<h3>What the tests say</h3><div class='said'>{task.said}</div>" if task.said else ""
+    comment = f"<p class='comment'>{escape(task.mark.comment)}</p>" if task.mark.comment else ""
+    head = f"<div><h2>{escape(task.title)}</h2>{_points(task.mark)}</div>"
+    return f"<section id='task-{number}'>{head}{comment}{answer}{code}{said}</section>"
+
+
+def _output(output: dict[str, Any]) -> str:
+    kind = output["output_type"]
+    if kind == "error":
+        trace = _cut(_plain("\n".join(output["traceback"])))
+        first = f"<pre class='error'>{escape(output['ename'])}: {escape(_cut(_plain(output['evalue'])))}</pre>"
+        more = f"<details><summary>where</summary><pre class='error'>{escape(trace)}</pre></details>"
+        return first + (more if trace.count("\n") > 1 else "")
+    if kind == "stream":
+        return (
+            f"<pre{' class=error' if output['name'] == 'stderr' else ''}>{escape(_cut(_plain(output['text'])))}</pre>"
+        )
+    data = output["data"]
+    if "text/html" in data:
+        return str(CLEANER.clean(_joined(data["text/html"])))
+    return f"<pre>{escape(_cut(_joined(data.get('text/plain', ''))))}</pre>"
+
+
+def _points(mark: Mark) -> str:
+    if mark.points is None:
+        return f"<span class='points'>to be read, of {mark.out_of:g}</span>"
+    style = "full" if mark.points >= mark.out_of else "" if mark.points else "none"
+    return f"<span class='points {style}'>{mark.points:g} of {mark.out_of:g}</span>"
+
+
+def _meter(mark: Mark) -> str:
+    return "" if mark.points is None else f"<meter max='{mark.out_of:g}' value='{mark.points:g}'></meter>"
+
+
+def _title(notebook: dict[str, Any]) -> str:
+    texts = (source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    return next((found[1] for text in texts if (found := re.match(r"# (.*)", text))), "Exercise")
+
+
+def _joined(text: Any) -> str:
+    return text if isinstance(text, str) else "".join(text)
+
+
+def _plain(text: Any) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", _joined(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONG else f"{text[:LONG]}\n[cut off here]"

@@ -1,0 +1,157 @@
+"""The exact output distribution of an engine on a table model, by enumeration: the losslessness oracle.
+
+Every source of chance is a `Randomness`. Here it is one that replays a script of choices and multiplies up their
+probabilities; walking all scripts depth first visits every outcome of `SpecEngine.step()`, the very method that users
+run, with commit and rollback. No second, analytic distribution of any verifier is needed.
+
+    distribution(text) = sum over scripts that emit it of  prod_i P(choice_i)          lossless iff distribution =
+    prod_t p(x_t | x_<t)
+
+Keep it small: a vocabulary of 3, five drawn nodes at most. After a round, engines with equal state are merged, the
+state being all that the next round can depend on: committed text, what the caches really hold, the controller's repr.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from specdec_ref.config import SamplingParams
+from specdec_ref.core import Randomness
+from specdec_ref.engine import SpecEngine
+from specdec_ref.models.toy import TableLM
+from specdec_ref.sampling import warp
+
+__all__ = ["engine_distribution", "outcomes", "table_distribution", "total_variation"]
+
+Result = TypeVar("Result")
+Distribution = dict[tuple[int, ...], float]
+
+
+class _Replay:
+    """Follows `script`, then takes the first possible branch each time; `branches` records what was open."""
+
+    def __init__(self, script: Sequence[int]) -> None:
+        self.script = script
+        self.branches: list[list[tuple[int, float]]] = []  # what could be chosen, with probabilities
+        self.taken: list[int] = []  # index into the branches
+
+    def _choose(self, options: list[tuple[int, float]]) -> int:
+        possible = [(value, prob) for value, prob in options if prob > 0.0]
+        taken = self.script[len(self.taken)] if len(self.taken) < len(self.script) else 0
+        self.branches.append(possible)
+        self.taken.append(taken)
+        return possible[taken][0]
+
+    def accept(self, prob: float) -> bool:
+        share = min(1.0, float(prob))  # float: learners pass tensors, and distributions are compared as numbers
+        return bool(self._choose([(1, share), (0, 1.0 - share)]))
+
+    def draw(self, weights: Float[Tensor, " n"]) -> int:
+        shares = (weights.double() / weights.double().sum()).tolist()
+        return self._choose(list(enumerate(shares)))
+
+    @property
+    def probability(self) -> float:
+        prob = 1.0
+        for options, taken in zip(self.branches, self.taken, strict=True):
+            prob *= options[taken][1]
+        return prob
+
+    def next_script(self) -> list[int] | None:
+        """The script of the next outcome in depth-first order; None after the last."""
+        script = list(self.taken)
+        while script and script[-1] + 1 == len(self.branches[len(script) - 1]):
+            script.pop()
+        if not script:
+            return None
+        script[-1] += 1
+        return script
+
+
+def outcomes(run: Callable[[Randomness], Result]) -> Iterator[tuple[float, Result]]:
+    """Every outcome of `run` with its probability; `run` must depend on nothing but the randomness it is given."""
+    script: list[int] | None = []
+    while script is not None:
+        rng = _Replay(script)
+        result = run(rng)
+        yield rng.probability, result
+        script = rng.next_script()
+
+
+def engine_distribution(engine: SpecEngine, prompt: Sequence[int], tokens: int, rounds: int) -> Distribution:
+    """The distribution of the first `tokens` new tokens after at most `rounds` rounds (each emits at least one).
+
+    Texts that are shorter after the last round keep their length. The engine's limits must not end a request sooner.
+    """
+    fresh = _fork(engine)
+    fresh.start([list(prompt)])
+    states: dict[bytes, tuple[float, SpecEngine]] = {b"": (1.0, fresh)}
+    dist: Distribution = defaultdict(float)
+    for _ in range(rounds):
+        merged: dict[bytes, tuple[float, SpecEngine]] = {}
+        for weight, state in states.values():
+            for prob, after in outcomes(lambda rng, state=state: _stepped(state, rng)):  # type: ignore[misc]
+                text = after.requests[0].tokens[len(prompt) :]
+                if len(text) >= tokens:
+                    dist[tuple(text[:tokens])] += weight * prob
+                else:
+                    key = _fingerprint(after)
+                    known = merged.get(key, (0.0, after))
+                    merged[key] = (known[0] + weight * prob, known[1])
+        states = merged
+    for weight, state in states.values():
+        dist[tuple(state.requests[0].tokens[len(prompt) :])] += weight
+    return dict(dist)
+
+
+def table_distribution(model: TableLM, prompt: Sequence[int], tokens: int, sampling: SamplingParams) -> Distribution:
+    """The target's own distribution of `tokens` tokens, from the table alone."""
+    dist: Distribution = {(): 1.0}
+    for _ in range(tokens):
+        dist = {
+            (*text, token): weight * prob
+            for text, weight in dist.items()
+            for token, prob in enumerate(warp(model.logits((*prompt, *text)), sampling).tolist())
+            if prob > 0.0
+        }
+    return dist
+
+
+def total_variation(first: Distribution, second: Distribution) -> float:
+    """Half the sum of |difference|: 0 for equal distributions, 1 for disjoint ones."""
+    return sum(abs(first.get(text, 0.0) - second.get(text, 0.0)) for text in {*first, *second}) / 2
+
+
+def _stepped(engine: SpecEngine, rng: Randomness) -> SpecEngine:
+    """A copy of the engine one round further; all of the round's chance comes from `rng`."""
+    after = _fork(engine)
+    after.randomness = lambda seed, position, purpose: rng
+    after.step()
+    return after
+
+
+def _fork(engine: SpecEngine) -> SpecEngine:
+    """A deep copy that shares the models, which no round changes."""
+    models = [engine.target.model]
+    lm = getattr(engine.drafter, "lm", None)
+    if lm is not None and isinstance(lm.model, nn.Module):
+        models.append(lm.model)
+    return copy.deepcopy(engine, {id(model): model for model in models})
+
+
+def _fingerprint(engine: SpecEngine) -> bytes:
+    """All that the next round depends on: text, controller, valid cache slots of target and draft model or head."""
+    parts = [repr([request.tokens for request in engine.requests]), repr(engine.control)]
+    drafter: Any = engine.drafter
+    for owner in (engine.target, getattr(drafter, "lm", None), drafter if hasattr(drafter, "cache") else None):
+        if owner is not None:
+            for layer in (layer for layer in owner.cache.layers if layer.keys is not None):
+                for row, length in enumerate(owner.cache.lengths):
+                    parts.append(repr(layer.keys[row, :, :length].tolist()))
+    with torch.no_grad():
+        return "|".join(parts).encode()
