@@ -54,7 +54,7 @@ class DraftTree:
             raise ValueError(f"every parent must stand before its child, got parents {self.parent_list}")
         if (self.q is None) != (self.drawn == "point"):
             raise ValueError(
-                f"distribution {self.drawn!r} {'needs' if self.q is None else 'must not carry'} q; 'point' has none"
+                f"a tree drawn as {self.drawn!r} {'needs' if self.q is None else 'must not carry'} q; 'point' has none"
             )
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class DraftTree:
     def draft_distribution(self, node: int, vocab: int) -> Float[Tensor, " vocab"]:
         """q over the whole vocabulary for the children of `node`: zero outside `q_vocab`."""
         if self.q is None:
-            raise ValueError("a 'point' tree has no draft distribution")
+            raise ValueError("a 'point' tree has no q")
         if self.q_vocab is None:
             return self.q[node]
         return self.q.new_zeros(vocab).scatter_(0, self.q_vocab, self.q[node])

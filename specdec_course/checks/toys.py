@@ -65,7 +65,7 @@ def distribution_after(table: TableLM, text: Sequence[int]) -> Float[Tensor, " v
 
 
 def sampled(table: TableLM) -> Draft:
-    """Draws each word from the table's distribution q: distribution "iid"."""
+    """Draws each word from the table's distribution q: "iid"."""
 
     def draft(text: list[int], depth: int, rng: Randomness) -> DraftTree:
         chain, dists = [text[-1]], []
@@ -79,7 +79,7 @@ def sampled(table: TableLM) -> Draft:
 
 
 def certain(table: TableLM) -> Draft:
-    """Takes the table's favourite each time, without chance: distribution "point", no q."""
+    """Takes the table's favourite each time: a "point" draft, no q."""
 
     def draft(text: list[int], depth: int, rng: Randomness) -> DraftTree:
         chain = [text[-1]]

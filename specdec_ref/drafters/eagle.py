@@ -9,8 +9,8 @@ the accepted tokens are read again, now with the target's features:
     commit commit   accepted tokens a and the correction c: new verified pairs (f_root, a1), (f_a1, a2) .. (f_last, c)
 
 A plain one-layer model runs in the same loop: it reads tokens alone, so it has no features and ignores g.
-T = 0: argmax, distribution "point". T > 0: sampled from the warped distribution over the draft vocabulary, distribution
-"iid". Lossless under a verifier for that distribution, whatever the head has learnt.
+T = 0: argmax, drawn as "point". T > 0: sampled from the warped distribution over the draft vocabulary, drawn as
+"iid". Lossless under a verifier for such drafts, whatever the head has learnt.
 """
 
 from collections.abc import Sequence
@@ -168,7 +168,7 @@ class EagleDrafter:
     ) -> list[int]:  # fmt: skip
         """Append a token to each growing chain; returns the rows that go on."""
         logits = self.head.logits(g if len(growing) == len(g) else g[list(growing)])
-        # A greedy draft is certain by its distribution; what it thinks itself at T = 1 says whether to go on.
+        # A greedy draft is a point draft; its probability at T = 1 decides whether to go on.
         if sampling.greedy and budget.min_confidence == 0:
             best, columns = logits.max(-1)
             if not bool(best.isfinite().all()):

@@ -10,7 +10,7 @@ time anywhere. So every guess of either gets a value, an estimate of the chance 
     the same guess from both   one node, worth the better value
 
 Where a copy is worth at least `sure` at the depth that the head would draft to, the head is not asked, and costs
-nothing. Nothing is drawn: distribution "point", lossless at any temperature under a verifier for it.
+nothing. Nothing is drawn: drawn as "point", lossless at any temperature under a verifier for point drafts.
 Sources: EAGLE-2 (Li et al. 2024, section 4) for the values; SGLang's NGRAM for the copies. Their union is ours.
 """
 

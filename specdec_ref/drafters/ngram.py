@@ -1,7 +1,7 @@
 """Prompt lookup: guess that the text goes on as it did the last time the same words stood there.
 
 Find the longest suffix of the text (between `min_n` and `max_n` tokens) that occurred before, and propose the tokens
-that followed it. No model: q is one-hot, the tree's distribution is "point", so any T is lossless with the one-hot
+that followed it. No model: q is one-hot, the tree is a "point" draft, so any T is lossless with the one-hot
 rule. Where several occurrences match, which one to copy is a policy: the latest (default; what was just said is the
 best guess) or the first (transformers, vLLM). A longer match is trusted further: n tokens copy at most 2n + 3, a match
 of `max_n` as many as the budget has. No match gives no draft, and the round is a plain step.

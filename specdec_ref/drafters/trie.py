@@ -10,7 +10,7 @@ of it; what hangs below these nodes is what followed. All of them, longest first
 
 A text's own end has nothing below it, so it never finds itself. Siblings of one token are one node, and where the trie
 knows no more, the tree ends: no duplicates and no pads. When `capacity` nodes are exceeded, the least recently used
-leaf goes. q is one-hot ("point"), lossless at any temperature under a verifier for that distribution. What is drafted
+leaf goes. q is one-hot ("point"), lossless at any temperature under a verifier for such drafts. What is drafted
 depends on what other requests said; the text at T = 0 does not, and at T > 0 its distribution does not.
 
 Source: SGLang's NGRAM (its trie of recent n-grams, match types BFS and PROB). There a round inserts the last

@@ -74,7 +74,7 @@ def verify_batch(
 
     `backend`: "auto" is the kernels on CUDA where they can do this round, else torch.
     A verifier that is lossless for nothing says so, and was let in by `choose_verifier`: it gets every tree.
-    Raises ValueError if a tree's distribution is not one the verifier is lossless for, if a row's logits are NaN, or if
+    Raises ValueError if the verifier is not lossless for how a tree was drawn, if a row's logits are NaN, or if
     the backend is unknown or cannot do it.
     """
     chosen = resolve_backend(backend, logits.device)

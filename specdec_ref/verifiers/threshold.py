@@ -20,7 +20,7 @@ __all__ = ["ThresholdVerifier"]
 
 
 class ThresholdVerifier:
-    """Chains and trees of any distribution; lossless for none, unless you know that both thresholds are 1."""
+    """Chains and trees, however drawn; lossless for none, unless you know that both thresholds are 1."""
 
     lossless_for: frozenset[str] = frozenset()
 

@@ -20,7 +20,7 @@ __all__ = ["TypicalVerifier"]
 
 
 class TypicalVerifier:
-    """Chains and trees of any distribution; lossless for none. The defaults are Medusa's."""
+    """Chains and trees, however drawn; lossless for none. The defaults are Medusa's."""
 
     lossless_for: frozenset[str] = frozenset()
 

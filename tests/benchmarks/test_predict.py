@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path))
-    monkeypatch.setattr(calibrate, "WIDTHS", (1, 2, 5, 16))
+    monkeypatch.setattr(calibrate, "FINE_WIDTHS", (1, 2, 5, 16))
     monkeypatch.setattr(calibrate, "SECONDS", 0.1)
     monkeypatch.setattr(predict, "LENGTHS", (32, 64))
 

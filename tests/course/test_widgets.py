@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib", reason="the explorers need the extra `notebook
 
 from promptness import answers_at_once
 
-from specdec_course.plots import Box, bars, dists, lines, roofline, strip
+from specdec_course.plots import Box, bars, distributions, lines, roofline, strip
 from specdec_course.widgets import Explorer, overlap_explorer, painted, roofline_explorer, step_view, trace_stepper
 from specdec_course.widgets.overlap import bump, overlap_view, simulate
 from specdec_course.widgets.roofline import roofline_view
@@ -101,7 +101,7 @@ def test_pictures_are_small_and_say_what_they_show() -> None:
     pictures = [
         lines({"a": ([1, 2, 4], [1, 1.5, 2])}, x="k", y="ms", alt="A", log="xy", guide=1.0, mark=(2, "here")),
         bars({"one": 1.0, "two": 2.0}, x="times", alt="A", guide=1.0),
-        dists([0.5, 0.5], {"wrong": [0.4, 0.6]}, ["a", "b"], alt="A"),
+        distributions([0.5, 0.5], {"wrong": [0.4, 0.6]}, ["a", "b"], alt="A"),
         roofline([1, 2, 4], [1, 2, 2], {"decode": (1, 0.5)}, 2.0, alt="A"),
         strip([("row", [Box("a$b", "rejected", "0.5"), Box(" ", "bonus")])], alt="A"),
     ]

@@ -204,7 +204,7 @@ ANSWERS = (
         "tree.q[node].clone()", "tree.q[node]").replace("q = q / q.sum()", "q[x] = 0; q /= q.sum()")),
     _verify("words for nodes", "the indices of the accepted nodes",
             _rounds().replace("path.append(kid)", "path.append(x)")),
-    Wrong("05_tree", "verifier", "another distribution claimed", "its `lossless_for` must be a set", """
+    Wrong("05_tree", "verifier", "another way of drawing claimed", "its `lossless_for` must be a set", """
 class MyTreeVerifier:
     lossless_for = frozenset({"point"})
 

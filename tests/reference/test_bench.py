@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "WIDTHS", (1, 2, 5, 16))
+    monkeypatch.setattr(calibrate, "FINE_WIDTHS", (1, 2, 5, 16))
     monkeypatch.setattr(calibrate, "SECONDS", 0.1)
 
 

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 import torch
 from drafting import FunctionDrafter, chain, tree
-from test_tree_distributions import NUCLEUS, PLAIN, PROMPT, TRUNCATED, OneRow, distance
+from test_tree_exact import NUCLEUS, PLAIN, PROMPT, TRUNCATED, OneRow, distance
 from tree_drafters import CHAIN, COMB, DRAWS, drawn_tree, table_trees
 
 from specdec_ref.config import DraftBudget, SamplingParams
@@ -28,7 +28,7 @@ from specdec_ref.verifiers import BlockVerifier, RejectionVerifier, ThresholdVer
 
 
 @pytest.mark.parametrize("sampling", [PLAIN, TRUNCATED, NUCLEUS], ids=["T1", "T0.7-k2", "T1.3-p0.8"])
-@pytest.mark.parametrize("distribution", DRAWS)
+@pytest.mark.parametrize("how", DRAWS)
 def test_block_verification_keeps_the_distribution(how: Draw, sampling: SamplingParams) -> None:
     assert distance(table_trees([-1, 0, 1, 2], how), "block", sampling, tokens=4) <= 1e-12
 
@@ -208,7 +208,7 @@ LOSSY = {
 
 
 @pytest.mark.parametrize("name", LOSSY)
-@pytest.mark.parametrize("distribution", DRAWS)
+@pytest.mark.parametrize("how", DRAWS)
 def test_the_distance_of_a_lossy_verifier_is_bounded_by_what_it_reports(name: str, how: Draw) -> None:
     true, reported = distribution_and_distortion(table_trees(COMB, how), LOSSY[name], 3)
     assert 1e-3 < true <= reported + 1e-12

@@ -175,7 +175,7 @@ def test_cli_weighs_what_rounds_cost_here(
 ) -> None:
     """Costs are measured and kept; the answer is `choose` on them; a drafter that cannot be had is left out, and said."""
     monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path))
-    monkeypatch.setattr(calibrate, "WIDTHS", (1, 2, 5, 16))
+    monkeypatch.setattr(calibrate, "FINE_WIDTHS", (1, 2, 5, 16))
     monkeypatch.setattr(calibrate, "SECONDS", 0.1)
     argv = ["choose", "--target", folder, "--dtype", "float64", "--json", "--acceptance", "layer-skip=0.9,0.8,0.7"]
     assert specdec(*argv, "--acceptance", "ngram=0.5,0.4", "--acceptance", "draft=0.9") == 0, specdec.err

@@ -220,8 +220,11 @@ def test_two_processes_end_where_one_does(
     settings = config(version, tokens=800, rejected_share=1.0)
     train(settings, model, [features], tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               str(Path(__file__).parents[1] / "train_parallel.py"), str(features), str(tmp_path / "two")]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+               str(Path(__file__).with_name("train_parallel.py")), str(features), str(tmp_path / "two")]  # fmt: skip
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parents[1]))),
+    }
     subprocess.run(command, check=True, env=environment, timeout=240, capture_output=True)
     one, two = load_state(tmp_path / "one"), load_state(tmp_path / "two")
     assert one is not None

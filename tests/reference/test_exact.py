@@ -62,7 +62,7 @@ def table_drafter(seed: int = 2) -> DraftModelDrafter:
 
 
 def fixed_guess(text: list[int], budget: DraftBudget, sampling: SamplingParams, rng: Randomness) -> DraftTree:
-    """A deterministic, context-dependent chain: distribution "point"."""
+    """A deterministic, context-dependent chain: drawn as "point"."""
     return chain([text[-1], *((sum(text[-2:]) + i) % 3 for i in range(budget.chain_depth))])
 
 
@@ -88,7 +88,7 @@ def sampled(dist: Callable[[list[int]], Tensor], q_vocab: Tensor | None = None, 
 
 
 @pytest.mark.parametrize(
-    ("name", "distribution"), [(name, how) for name, make in VERIFIERS.items() for how in sorted(make().lossless_for)]
+    ("name", "how"), [(name, how) for name, make in VERIFIERS.items() for how in sorted(make().lossless_for)]
 )
 def test_every_distribution_that_a_verifier_claims_is_kept_on_chains(name: str, how: Draw) -> None:
     """What a verifier says of itself is what is tested, so none can be added without its proof."""

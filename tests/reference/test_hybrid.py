@@ -8,7 +8,7 @@ from eagle_heads import random_drafter
 from helpers import VOCAB, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_eagle_distributions import table_head
+from test_eagle_exact import table_head
 from torch import nn
 
 from specdec_ref.adaptive import Constant

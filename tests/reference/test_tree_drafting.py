@@ -9,7 +9,7 @@ from eagle_heads import random_drafter
 from helpers import VOCAB, perturbed, tiny_model
 from test_eagle_drafter import from_scratch
 from test_kv_cache import TOLERANCE, cache_error
-from test_tree_distributions import PLAIN, PROMPT, TRUNCATED
+from test_tree_exact import PLAIN, PROMPT, TRUNCATED
 from torch import Tensor, nn
 from tree_drafters import COMB, DRAWS, FORK
 

@@ -53,26 +53,26 @@ def distance(
 
 
 @pytest.mark.parametrize("shape", [FORK, COMB, TWIG, random_shape(1, 4), random_shape(2, 4)], ids=str)
-@pytest.mark.parametrize(("verifier", "distribution"), CLAIMED)
+@pytest.mark.parametrize(("verifier", "how"), CLAIMED)
 def test_every_claimed_pair_keeps_the_distribution(verifier: str, how: Draw, shape: list[int]) -> None:
     """One round from a fresh prompt: every tree that can be drawn, every way in which it can be verified."""
     assert distance(table_trees(shape, how), verifier) <= 1e-12
 
 
-@pytest.mark.parametrize("distribution", DRAWS)
+@pytest.mark.parametrize("how", DRAWS)
 def test_two_rounds_keep_the_distribution(how: Draw) -> None:
     """The second round stands on a cache from which rejected branches were rolled back."""
     assert distance(table_trees(COMB, how), tokens=2, rounds=2) <= 1e-12
 
 
 @pytest.mark.parametrize("sampling", [TRUNCATED, NUCLEUS], ids=["T0.7-k2", "T1.3-p0.8"])
-@pytest.mark.parametrize(("verifier", "distribution"), CLAIMED)
+@pytest.mark.parametrize(("verifier", "how"), CLAIMED)
 def test_truncated_distributions_are_kept(verifier: str, how: Draw, sampling: SamplingParams) -> None:
     """Supports of target and draft differ, and q may run out before the shape is full."""
     assert distance(table_trees([-1, 0, 0, 0, 1], how), verifier, sampling) <= 1e-12
 
 
-@pytest.mark.parametrize("distribution", DRAWS)
+@pytest.mark.parametrize("how", DRAWS)
 def test_temperature_zero_emits_the_greedy_text(how: Draw) -> None:
     """Whatever was drawn at T = 1, repeats among siblings included: no chance reaches the text."""
     draft = TableLM(3, seed=2)
@@ -125,7 +125,7 @@ def test_auto_asks_the_verifier_that_fits() -> None:
 
 
 @pytest.mark.parametrize("name", ["rejection", "block", "target_only", "multi_round"])
-@pytest.mark.parametrize("distribution", DRAWS)
+@pytest.mark.parametrize("how", DRAWS)
 def test_pairs_that_are_not_claimed_are_refused(name: str, how: Draw) -> None:
     """By the distribution, or by the shape; a root alone and, where the distribution fits, a chain pass every verifier."""
     claims = VERIFIERS[name]().lossless_for
@@ -222,7 +222,7 @@ def test_q_that_is_not_renormalised_after_a_draw_is_caught() -> None:
     assert distance(FunctionDrafter(propose), "multi_round", tokens=1) > 1e-3
 
 
-@pytest.mark.parametrize("distribution", ["iid", "without_replacement"])
+@pytest.mark.parametrize("how", ["iid", "without_replacement"])
 def test_dropping_a_sampled_node_by_its_score_is_caught(how: Draw) -> None:
     """EAGLE-2's rerank on a sampled tree: of the drawn siblings only the likelier under q stays. Lossy, hence point only."""
     draft = TableLM(3, seed=2)
@@ -236,7 +236,7 @@ def test_dropping_a_sampled_node_by_its_score_is_caught(how: Draw) -> None:
     assert distance(FunctionDrafter(propose), "multi_round", tokens=1) > 1e-3
 
 
-@pytest.mark.parametrize("distribution", ["iid", "without_replacement"])
+@pytest.mark.parametrize("how", ["iid", "without_replacement"])
 def test_an_unwarped_q_is_caught(how: Draw) -> None:
     """Drawn at T = 0.7 from two tokens, while the verifier is told the distribution at T = 1 of all three."""
     draft = TableLM(3, seed=2)

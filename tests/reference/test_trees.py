@@ -118,7 +118,7 @@ def shape_of(one: DraftTree) -> set[tuple[int, ...]]:
     return {tuple(one.token_list[n] for n in one.path(node)) for node in range(len(one))}
 
 
-@pytest.mark.parametrize("distribution", ["point", "iid", "without_replacement"])
+@pytest.mark.parametrize("how", ["point", "iid", "without_replacement"])
 def test_a_static_growth_fills_its_shape(how: Draw) -> None:
     shape = [-1, 0, 0, 1, 1, 2, 3]
     sampling, budget = SamplingParams(1.0), static.budget_of(shape)

@@ -55,9 +55,7 @@ def _rounds(target: int, guesser: int, shape: Sequence[int], how: Draw, code: An
     made = attempt(code) if isinstance(code, type) else code
     ways = getattr(made, "lossless_for", None)
     if not isinstance(ways, frozenset | set) or how not in ways:
-        raise Trouble(
-            f"its `lossless_for` must be a set of the draft distributions that it can verify, {how!r} among them"
-        )
+        raise Trouble(f"its `lossless_for` must be a set of the ways of drawing that it can verify, {how!r} among them")
     watched, found = Watched(made, WORDS), []
     for chance, tree, p in _trees(target, guesser, tuple(shape), how):
 

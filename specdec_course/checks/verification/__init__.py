@@ -190,7 +190,7 @@ def verifier(make: Callable[[], Any], target: int = 1, other: int = 5, words: in
     trials = [
         Trial("One sampled draft: the distribution is the target's", how(3, 1, 2, sampled), judged(3, 2)),
         Trial("Two sampled drafts: the distribution is the target's", how(words, 2, 3, sampled), judged(words, 3)),
-        Trial("Two certain drafts: the distribution is the target's", how(words, 2, 3, certain), judged(words, 3)),
+        Trial("Two point drafts: the distribution is the target's", how(words, 2, 3, certain), judged(words, 3)),
         Trial("If the draft is the target's twin, all passes and a bonus follows", length(twin), same_length(twin)),
         Trial("No draft is wasted", length(guesser), same_length(guesser)),
     ]
@@ -202,9 +202,7 @@ def _made(code: Any, how: str) -> Any:
     made = attempt(code) if isinstance(code, type) else code
     ways = getattr(made, "lossless_for", None)
     if not isinstance(ways, frozenset | set) or how not in ways:
-        raise Trouble(
-            f"its `lossless_for` must be a set of the draft distributions that it can verify, {how!r} among them"
-        )
+        raise Trouble(f"its `lossless_for` must be a set of the ways of drawing that it can verify, {how!r} among them")
     return made
 
 
