@@ -63,7 +63,7 @@ def test_everything_has_its_page(site: Path) -> None:
     code = [path.relative_to(ROOT / "specdec_ref") for path in (ROOT / "specdec_ref").rglob("*.py")]
     expected += [Path("api", path).with_suffix(".html") for path in code if path.stem[:2] != "__"]
     missing = [str(page) for page in expected if not (site / page).is_file()]
-    assert missing == [], "no page; a file of the package needs its line in README's map"
+    assert missing == [], "no page; a file of the package needs its line in docs/ARCHITECTURE.md"
     chapter = (site / "notebooks" / "02_verification.html").read_text(encoding="utf-8")
     assert "A still picture of the start" in chapter
     assert not re.search("widget-view|require.js|VBox", chapter), "of a widget, only its still can be shown"
@@ -122,13 +122,12 @@ def test_what_a_reader_follows_is_no_request(tmp_path: Path) -> None:
 
 
 def test_signatures_are_read_from_the_source() -> None:
-    (group,) = api_pages.groups("x\nspecdec_ref/\n  widgets/\n    base.py   what they share\ntests/   tests\n")
-    assert group == api_pages.Group("widgets", (api_pages.Module("widgets/base.py", "what they share"),))
+    (group,) = api_pages.groups("x\nspecdec_ref/\n  models/\n    kv_cache.py   the slot cache\n```\n")
+    assert group == api_pages.Group("models", (api_pages.Module("models/kv_cache.py", "the slot cache"),))
     page = api_pages.module_page(ROOT, group.modules[0], group)
-    assert "{py:class} Knob(name: str, meaning: str, low: Number" in page
-    assert "{py:method} read(position: Number) -> float" in page, "without self"
-    assert ":classmethod:" in page
-    assert "_slider" not in page, "private"
+    assert "{py:class} SlotCache(" in page
+    assert "{py:method} truncate(lengths: Sequence[int]) -> None" in page, "without self"
+    assert "{py:class} _SlotLayer" not in page, "private"
 
 
 def test_the_glossary_names_what_the_engines_have() -> None:

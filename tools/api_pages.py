@@ -1,4 +1,4 @@
-"""Pages of reference from the source alone: README's map gives order and phrases, docstrings and signatures the rest.
+"""Pages of reference from the source alone: the map in docs/ARCHITECTURE.md gives order and phrases, docstrings and signatures the rest.
 
 Nothing is imported, so a page does not depend on the machine that makes it. A docstring is read as Markdown: what is
 indented is shown as it is, which is how this package writes its equations.
@@ -16,8 +16,8 @@ PACKAGE = "specdec_ref"
 TITLES = {
     "core": "The core: nouns and loop", "models": "Models and their caches", "kernels": "Verification kernels",
     "trees": "Trees", "drafters": "Drafters", "weights": "Weights", "verifiers": "Verifiers", "training": "Training",
-    "bench": "Measuring", "grading": "Checks of the exercises", "choose": "Choosing and watching",
-    "exporters": "Launch commands", "cli": "The command line", "plots": "Pictures", "widgets": "Explorers",
+    "bench": "Measuring", "workloads": "Prompts",
+    "exporters": "Launch commands", "cli": "The command line",
 }  # fmt: skip
 INDEX = """# Reference
 
@@ -33,7 +33,7 @@ Everything in the package, in the order in which to read it. Each page shows wha
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A file of the package, relative to it, and README's phrase about it."""
+    """A file of the package, relative to it, and the map's phrase about it."""
 
     path: str
     phrase: str
@@ -57,9 +57,9 @@ class Group:
         return "/" in self.modules[0].path
 
 
-def groups(readme: str) -> list[Group]:
-    """The package's part of README's file map."""
-    _, _, rest = readme.partition(f"\n{PACKAGE}/\n")
+def groups(page: str) -> list[Group]:
+    """The package's part of the file map."""
+    _, _, rest = page.partition(f"\n{PACKAGE}/\n")
     found: list[tuple[str, list[Module]]] = []
     folder = ""
     for line in rest.splitlines():
@@ -81,7 +81,7 @@ def groups(readme: str) -> list[Group]:
 
 def write(root: Path, into: Path) -> None:
     """One page a module, one a group, and their index, under `into`. Raises KeyError for a group without a title."""
-    listed = groups((root / "README.md").read_text(encoding="utf-8"))
+    listed = groups((root / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8"))
     into.mkdir(parents=True, exist_ok=True)
     (into / "index.md").write_text(INDEX.format(pages="\n".join(f"group-{group.name}" for group in listed)))
     for group in listed:
