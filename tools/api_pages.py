@@ -1,4 +1,4 @@
-"""Pages of reference from the source alone: the map in docs/ARCHITECTURE.md gives order and phrases, docstrings and signatures the rest.
+"""Pages of reference from the source: docs/ARCHITECTURE.md gives order and phrases, docstrings and signatures the rest.
 
 Nothing is imported, so a page does not depend on the machine that makes it. A docstring is read as Markdown: what is
 indented is shown as it is, which is how this package writes its equations.
