@@ -231,7 +231,7 @@ def _borrowed(make: Any) -> str | None:
     """The first thing of this package that the class, or what it calls, takes from the notebook's names."""
     for name, value in _taken(make):
         home = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
-        if home.partition(".")[0] == "specdec_ref" or name.partition(".")[0] == "specdec_ref":
+        if {home.partition(".")[0], name.partition(".")[0]} & {"specdec_ref", "specdec_course"}:
             return name
     return None
 

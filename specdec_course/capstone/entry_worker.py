@@ -1,7 +1,8 @@
 """The process that a capstone entry runs in: the student's code, with the target behind a socket.
 
-What it never has: the target, the grader's clock, our decoders (an import of `specdec_ref` fails). Messages are JSON, a
-line each; the rows of p come through shared memory. `box` has set the limits; docs/CAPSTONE.md says what is prevented.
+It never has the target, the grader's clock or our decoders: an import of `specdec_ref` or `specdec_course` fails.
+Messages are JSON, one per line; the rows of p come through shared memory. `box` has set the limits; docs/CAPSTONE.md
+lists what is prevented.
 Nothing here may import more than torch.
 """
 
@@ -21,6 +22,7 @@ from torch import Tensor
 __all__ = ["CLASS", "main"]
 
 CLASS = "MyDecoder"
+OURS = ("specdec_ref", "specdec_course")
 
 
 class _Refused(Exception):  # noqa: N818  (it says what the entry did, not what went wrong here)
@@ -86,8 +88,8 @@ class _NotHere:
     """An import hook: an entry is what its author wrote."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name.partition(".")[0] == "specdec_ref":
-            raise ImportError("specdec_ref cannot be imported in an entry: the decoder is to be your own")
+        if (package := name.partition(".")[0]) in OURS:
+            raise ImportError(f"{package} cannot be imported in an entry: the decoder is to be your own")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -114,7 +116,7 @@ def _loaded(job: dict[str, Any]) -> Callable[[], Any]:
         module, _, name = job["ours"].partition(":")
         ours: Callable[[], Any] = getattr(importlib.import_module(module), name)
         return ours
-    for name in [name for name in sys.modules if name.partition(".")[0] == "specdec_ref"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
     sys.meta_path.insert(0, _NotHere())
     space: dict[str, Any] = {"__name__": "entry", "torch": torch}

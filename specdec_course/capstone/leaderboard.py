@@ -84,8 +84,8 @@ def read_entry(path: Path) -> str:
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-        if any(name.partition(".")[0] == "specdec_ref" for name in names):
-            raise EntryError(f"line {getattr(node, 'lineno', 0)} imports specdec_ref: the decoder is to be your own")
+        if ours := {name.partition(".")[0] for name in names} & {"specdec_ref", "specdec_course"}:
+            raise EntryError(f"line {getattr(node, 'lineno', 0)} imports {min(ours)}: the decoder is to be your own")
     return text
 
 

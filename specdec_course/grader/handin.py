@@ -169,7 +169,7 @@ def _reaching(tree: ast.Module, allowed: set[str]) -> Iterator[str]:
     yield from (
         name
         for name in _imports([tree])
-        if name.partition(".")[0] in {*SUSPICIOUS, "specdec_ref"} and name not in allowed
+        if name.partition(".")[0] in {*SUSPICIOUS, "specdec_ref", "specdec_course"} and name not in allowed
     )
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in SUSPICIOUS:

@@ -333,7 +333,7 @@ def test_a_folder_in_a_box_can_be_empty(tmp_path: Path, hides: bool) -> None:
     with scratch_folder() as scratch:
         command = boxed(
             scratch, count, Limits(60, 10**9, 0), namespaced=True, sees=[*seen(), str(tmp_path)],
-            hides=str(tmp_path / "package") if hides else "",
+            hides=[str(tmp_path / "package")] if hides else [],
         )  # fmt: skip
         assert subprocess.run(command, check=False).returncode == (0 if hides else 3)
 
@@ -341,6 +341,7 @@ def test_a_folder_in_a_box_can_be_empty(tmp_path: Path, hides: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [("from specdec_ref.engine import SpecEngine\n", "line 1 imports specdec_ref"), ("class (", "cannot be read"),
+     ("import specdec_course.capstone.entry_reference\n", "line 1 imports specdec_course"),
      ("def f():\n    import specdec_ref.session as s\n", "line 2 imports")],
 )  # fmt: skip
 def test_an_entry_that_borrows_or_cannot_be_read_is_refused_unrun(tmp_path: Path, text: str, told: str) -> None:
