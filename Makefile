@@ -6,7 +6,7 @@
 #   WORKERS=2             processes that share the tests; 0 runs them in one, as `pytest` does by hand
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks check site gpu clean
+.PHONY: help run quick test lab notebooks check site gpu clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,6 +24,9 @@ help: ## this list
 run: $(VENV)/.with-run ## install what the demo needs, fetch the model, watch it go faster: about 3 min, later 1
 	$(BIN)/specdec fetch
 	$(BIN)/specdec demo
+
+quick: check ## style, types and the quick part of the tests, which needs no model: 3 min (once installed)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --quick -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: check ## install the test tools, check style and types, run all tests
 	$(BIN)/specdec fetch
@@ -54,8 +57,18 @@ gpu: $(VENV)/.with-test ## needs a CUDA device: kernel tests, timings, a report 
 	$(if $(DRY),TRITON_INTERPRET=1) $(BIN)/python -m benchmarks.gpu $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)")
 
 clean: ## remove the environment and everything built; the fetched model stays in your cache
+	@[ ! -e $(VENV) ] || $(OURS)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Nothing is installed into, or removed from, an environment that this Makefile did not make for this checkout: its file
+# .created names the checkout. (An empty .created is an older Makefile's, and counts if the environment lies in here.)
+define OURS
+{ at="$$(cd -P $(VENV) && pwd)"; by="$$(head -n 1 $(VENV)/.created 2>/dev/null)"; \
+	  [ "$$by" = "$(CURDIR)" ] || { [ -f $(VENV)/.created ] && [ -z "$$by" ] && [[ "$$at" == "$(CURDIR)"/* ]]; } || { \
+	  echo "VENV=$(VENV): this environment was not made by this checkout's Makefile ($$([ -z "$$by" ] && echo "its file .created is missing or empty" || echo "its file .created names $$by")), so nothing was changed in it." >&2; \
+	  echo "Choose a folder that does not exist yet, for example: make $(MAKECMDGOALS) VENV=.venv-2; or use that environment by hand: README.md, \"Installing\"." >&2; exit 1; }; }
+endef
 
 # One environment serves all targets; each adds what it needs, once, and again when these files change.
 $(VENV)/.with-run: EXTRAS = models,cli
@@ -63,20 +76,23 @@ $(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,instructor,site,dev
 $(VENV)/.with-lab: EXTRAS = models,cli,notebooks
 $(VENV)/.with-site: EXTRAS = site
 $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
+	@$(OURS)
 	@echo "Installing specdec-ref[$(EXTRAS)] into $(VENV), versions pinned in constraints.txt: about a minute"
 	$(INSTALL) --quiet -e ".[$(EXTRAS)]"
 	@touch $@
 
 $(VENV)/.with-torch: $(VENV)/.created constraints.txt
+	@$(OURS)
 	@echo "Installing torch: 200 MB for the CPU build, 2.7 GB for the CUDA build that Linux gets by default (README says how to choose)"
 	$(INSTALL) torch $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 	@touch $@
 
 $(VENV)/.created:
+	@[ -z "$$(ls -A $(VENV) 2>/dev/null)" ] || $(OURS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." >&2; \
 	  echo "If you have one under another name: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Making the environment $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "Python's venv module does not work; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
-	@touch $@
+	@echo "$(CURDIR)" > $@

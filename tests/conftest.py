@@ -8,8 +8,10 @@ their signature are mypy's alone: to check their every call as well took the enu
 import inspect
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, no_type_check
 
 import pytest
@@ -27,6 +29,15 @@ LONGEST = (
 )  # fmt: skip
 
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]  # test_kernels.py runs those
+
+# What `make quick` runs (`--quick`): these files, and of the long ones every eighth test. All on tiny models.
+QUICK = (
+    "test_architecture", "test_benchmarks_page", "test_cell_names", "test_cli_errors", "test_cost_model",
+    "test_coverage_page", "test_device", "test_exact", "test_exporters", "test_habits", "test_harness", "test_identity",
+    "test_kv_cache", "test_ngram", "test_notebooks_hygiene", "test_packaging", "test_packing", "test_sampling",
+    "test_target", "test_task_rows", "test_trees", "test_workloads",
+)  # fmt: skip
+SAMPLED, EVERY = ("test_exact", "test_identity"), 8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +66,39 @@ def pytest_collection_finish() -> None:
             no_type_check(function)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="run the quick part of the tests only (QUICK in conftest.py)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick, files that are not in QUICK are not even imported."""
+    left_out = collection_path.suffix == ".py" and collection_path.stem.startswith("test_")
+    return True if config.getoption("quick") and left_out and collection_path.stem not in QUICK else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what --quick covered: a green quick run is not a green run."""
+    if config.getoption("quick"):
+        names = ", ".join(name.removeprefix("test_") for name in QUICK)
+        terminalreporter.section("quick: what this run covered")
+        terminalreporter.write_line(f"Files: {names}. Of {' and '.join(SAMPLED)}, every {EVERY}th test.")
+        terminalreporter.write_line(
+            "Left out: the real model, chapters, exercises, grading, browser, Triton kernels, training. `make test` runs all."
+        )
+
+
+def _quick(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """(run, left out): no real model, nothing slow, and every eighth test of the long files."""
+    seen, run, left = Counter[str](), [], []
+    for item in items:
+        seen[item.path.stem] += 1
+        heavy = any(item.get_closest_marker(name) for name in ("model", "slow", "gpu"))
+        sampled_out = item.path.stem in SAMPLED and seen[item.path.stem] % EVERY != 1
+        (left if heavy or sampled_out else run).append(item)
+    return run, left
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest files first. Fixtures imply markers: `-m "not model"` leaves out what needs a download without a mark on each test."""
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
@@ -64,6 +107,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, marker in (("embedded", "model"), ("gpu", "gpu")):
             if fixture in fixtures:
                 item.add_marker(marker)
+    if config.getoption("quick"):
+        items[:], left = _quick(items)
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(scope="session")
