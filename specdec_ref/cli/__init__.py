@@ -20,6 +20,7 @@ from specdec_ref.cli import (
     grade,
     leaderboard,
     replay,
+    serve,
     train,
 )
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
@@ -30,7 +31,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "demo": demo, "generate": generate, "doctor": doctor, "bench": bench, "fetch": fetch, "train": train,
     "replay": replay, "choose": choose, "export-command": export_command, "explain": explain, "grade": grade,
-    "leaderboard": leaderboard,
+    "leaderboard": leaderboard, "serve": serve,
 }  # fmt: skip
 
 _DESCRIPTION = f"""\
