@@ -25,6 +25,6 @@ for line in sys.stdin:
                      id(params) + HEADER, SERVER, None)  # fmt: skip
     spec = params.speculative
     types = sorted(kind.name.removeprefix("COMMON_SPECULATIVE_TYPE_").lower() for kind in spec.types)
-    print(json.dumps({"accepted": accepted, "types": [kind for kind in types if kind != "none"],
+    sys.stdout.write(json.dumps({"accepted": accepted, "types": [kind for kind in types if kind != "none"],
                       "n_max": spec.draft.n_max, "size_m": spec.ngram_simple.size_m,
-                      "draft": spec.draft.mparams.path, "probabilistic": spec.draft.probabilistic}), flush=True)  # fmt: skip
+                      "draft": spec.draft.mparams.path, "probabilistic": spec.draft.probabilistic}) + "\n")  # fmt: skip

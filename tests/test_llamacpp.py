@@ -88,14 +88,18 @@ def test_greedy_text_is_the_same_with_ngrams(files: tuple[Path, Path], plain: li
 
 
 def test_the_same_text_takes_the_same_number_of_rounds(embedded: Session, drafted: list[dict[str, Any]]) -> None:
-    """llama.cpp reports no rounds. Prefill emits a token, each round one of the target's own besides accepted drafts."""
+    """llama.cpp reports no rounds: each pass emits one token besides the drafts it accepts.
+
+    Its first pass, prefill, drafts nothing, ours does: so it may need one more.
+    """
     engine = embedded.engine("eagle", budget=DraftBudget(DEPTH), limits=embedded.limits(TOKENS))
     compared = 0
     for prompt, theirs in zip(PROMPTS, drafted, strict=True):
         ours = engine.generate([embedded.encode(prompt)])[0]
         if embedded.decode(ours.tokens) == theirs["text"]:
             compared += 1
-            assert ours.stats.rounds == theirs["tokens"] - 1 - theirs["accepted"]
+            passes = theirs["tokens"] - theirs["accepted"]
+            assert passes - 1 <= ours.stats.rounds <= passes
     assert compared, "no text was the same: nothing was compared"
 
 
@@ -135,9 +139,9 @@ def wrong_head(mistake: str, head: Path) -> Path:
 def test_a_wrong_head_loads_and_costs_rounds(
     files: tuple[Path, Path], plain: list[dict[str, Any]], drafted: list[dict[str, Any]], mistake: str
 ) -> None:
-    (row,) = answers(files[0], *eagle(wrong_head(mistake, files[1])), prompts=PROMPTS[:1])
-    assert row["text"] == plain[0]["text"], "verification keeps the text"
-    assert row["accepted"] < drafted[0]["accepted"], "and accepts less"
+    found = answers(files[0], *eagle(wrong_head(mistake, files[1])))
+    assert [row["text"] for row in found] == [row["text"] for row in plain], "verification keeps the text"
+    assert sum(row["accepted"] for row in found) < sum(row["accepted"] for row in drafted), "and accepts less"
 
 
 def test_the_wrong_type_drafts_in_vain(files: tuple[Path, Path], drafted: list[dict[str, Any]]) -> None:

@@ -128,7 +128,7 @@ def test_wrong_arguments_are_one_line(specdec: Specdec, tmp_path: Path, monkeypa
     assert "there is no file" in specdec.error(2, "serve", "--target", tmp_path / "x.gguf", "--drafter", "none")
     (tmp_path / "x.gguf").write_bytes(b"not a model, whatever its name")
     assert "no GGUF file" in specdec.error(2, "serve", "--target", tmp_path / "x.gguf", "--drafter", "none")
-    assert "needs its weights" in specdec.error(2, "serve", "--target", tmp_path / "x.gguf")
+    assert "no GGUF file" in specdec.error(2, "serve", "--target", tmp_path / "x.gguf")
 
 
 def test_a_full_port_is_one_line(specdec: Specdec) -> None:
