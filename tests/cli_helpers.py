@@ -89,7 +89,11 @@ def start(*argv: object) -> "subprocess.Popen[str]":
     """A real process, without network and with one thread."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job of `nohup` or `&`
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "specdec_ref.cli", *map(str, argv)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,

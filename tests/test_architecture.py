@@ -22,7 +22,7 @@ LEVELS = (
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
     {"engine", "training"},
     {"session", "calibrate"},
-    {"exact", "bench", "choose", "exporters", "plots", "trace", "replay", "exposition"},
+    {"exact", "bench", "choose", "exporters", "plots", "trace", "replay", "exposition", "engines"},
     {"cli"},
 )
 ABOVE = {
@@ -35,6 +35,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 40
 # Who alone may import what: one place to look when the other project changes.
 OWNERS = {
     "triton": ("specdec_ref/kernels/",), "ipywidgets": ("specdec_course/widgets/",), "nbgrader": ("specdec_course/grader/",),
+    "xllamacpp": ("specdec_ref/engines/llamacpp.py",),
     "matplotlib": ("specdec_ref/plots.py", "specdec_course/plots.py"),
 }  # fmt: skip
 CACHE_OWNER = "specdec_ref/models/kv_cache.py"  # and who alone may name transformers' cache classes

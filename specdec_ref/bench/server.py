@@ -9,6 +9,7 @@ Acceptance, the first of these that a server has; the first token of an answer i
 
     SGLang, replies     return_spec_tokens_details: verifications, correct drafts and their histogram, a request each
     SGLang, counters    rounds = spec_verify_calls, accepted = generation_tokens - num_requests - rounds
+    llama.cpp, replies  timings: predicted_n, draft_n, draft_n_accepted; by position its counters
     vLLM, counters      spec_decode_num_drafts, _num_draft_tokens, _num_accepted_tokens, _num_accepted_tokens_per_pos
 
 SGLang's gauge spec_accept_length is of its last log line and the average in /server_info of its whole life, so neither
@@ -31,7 +32,8 @@ from specdec_ref.exposition import parse
 __all__ = ["Acceptance", "Counters", "Reply", "Server", "ServerError", "acceptance", "ask", "connect", "counters"]
 
 SETTINGS = ("speculative_algorithm", "speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
-GENERATED = {"sglang": "sglang:generation_tokens_total", "vllm": "vllm:generation_tokens_total"}
+GENERATED = {"sglang": "sglang:generation_tokens_total", "vllm": "vllm:generation_tokens_total",
+             "llamacpp": "llamacpp:tokens_predicted_total"}  # fmt: skip
 VERIFIED, FINISHED = "sglang:spec_verify_calls_total", "sglang:num_requests_total"
 DRAFTS, DRAFTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_draft_tokens_total"
 ACCEPTED, POSITION = "vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_per_pos_total"
@@ -115,10 +117,14 @@ async def connect(client: httpx.AsyncClient, url: str, model: str | None = None)
 
 async def _told(client: httpx.AsyncClient, url: str, engine: str) -> tuple[str | None, dict[str, Any]]:
     """Version and settings as far as the engine tells them; a proxy in front of it may hide both."""
-    for path in {"sglang": ("/server_info", "/get_server_info"), "vllm": ("/version",)}.get(engine, ()):
+    for path in {"sglang": ("/server_info", "/get_server_info"), "vllm": ("/version",), "llamacpp": ("/props",)}.get(
+        engine, ()
+    ):
         try:
             answer = (await _get(client, f"{url}{path}")).json()
-            return answer.get("version"), {key: answer[key] for key in ("dtype", *SETTINGS) if answer.get(key)}
+            return answer.get("version") or answer.get("build_info"), {
+                key: answer[key] for key in ("dtype", *SETTINGS) if answer.get(key)
+            }
         except (ServerError, ValueError, AttributeError):
             continue
     return None, {}
@@ -134,6 +140,8 @@ async def ask(server: Server, prompt: str, *, tokens: int, temperature: float = 
         body["top_k"] = -1  # a model's own defaults may say otherwise
     if server.engine == "sglang":
         body["return_spec_tokens_details"] = True
+    if server.engine == "llamacpp":
+        body |= {"min_p": 0.0, "cache_prompt": False}  # its defaults are 0.05, and to reuse an earlier prompt
     started, first, written, text, details = perf_counter(), None, 0, "", dict[str, Any]()
     url = f"{server.url}/v1/chat/completions"
     with _failing(url):
@@ -145,7 +153,7 @@ async def ask(server: Server, prompt: str, *, tokens: int, temperature: float = 
                 text += new
                 first = perf_counter() - started if new and first is None else first
                 written = (event.get("usage") or {}).get("completion_tokens", written)
-                details = (event.get("sglext") or {}).get("spec_tokens_details") or details
+                details = (event.get("sglext") or {}).get("spec_tokens_details") or event.get("timings") or details
     seconds = perf_counter() - started
     if not written:
         raise ServerError(f"{url} did not say how many tokens it wrote, or wrote none: {text[:60]!r}")
@@ -200,6 +208,8 @@ def acceptance(server: Server, replies: Sequence[Reply], before: Counters, after
     """What these replies' rounds accepted; None if the server does not speculate, or tells nobody."""
     if any(reply.details.get("spec_verify_ct") for reply in replies):  # an answer of one token has no round
         return _detailed(server, [reply.details for reply in replies])
+    if any(reply.details.get("draft_n") for reply in replies):
+        return _timed([reply.details for reply in replies], before, after)
     if before is None or after is None:
         return None
     grown = {name: round(value - before.get(name, 0.0)) for name, value in after.items()}
@@ -211,6 +221,22 @@ def acceptance(server: Server, replies: Sequence[Reply], before: Counters, after
         positions = tuple(grown[f"{POSITION}/{place}"] for place in places)
         return Acceptance(rounds, grown[ACCEPTED], grown[DRAFTED], positions, "counters")
     return None
+
+
+def _timed(details: Sequence[Mapping[str, Any]], before: Counters, after: Counters) -> Acceptance:
+    """From llama.cpp's timings: prefill writes a token, each round one beside the drafts it accepts.
+
+    By position only its counters tell; they are left out if others were served meanwhile.
+    """
+    written, accepted, drafted = (
+        sum(int(row.get(name, 0)) for row in details) for name in ("predicted_n", "draft_n_accepted", "draft_n")
+    )
+    prefix, positions = "llamacpp:spec_decode_num_accepted_tokens_per_pos_total/", list[int]()
+    if before is not None and after is not None:
+        places = sorted(int(name.removeprefix(prefix)) for name in after if name.startswith(prefix))
+        positions = [round(after[f"{prefix}{i}"] - before.get(f"{prefix}{i}", 0.0)) for i in places]
+    told = tuple(positions) if sum(positions) == accepted else ()
+    return Acceptance(written - len(details) - accepted, accepted, drafted, told, "replies")
 
 
 def _detailed(server: Server, details: Sequence[Mapping[str, Any]]) -> Acceptance:

@@ -20,6 +20,7 @@ from specdec_ref.cli import (
     fetch,
     generate,
     replay,
+    serve,
     train,
 )
 from specdec_ref.cli.shared import Parser, one_line, spellings, version
@@ -30,6 +31,7 @@ __all__ = ["COMMANDS", "commands", "main"]
 COMMANDS: Mapping[str, ModuleType] = MappingProxyType({
     "demo": demo, "generate": generate, "doctor": doctor, "bench": bench, "fetch": fetch, "train": train,
     "replay": replay, "choose": choose, "export-command": export_command, "explain": explain,
+    "serve": serve,
 })  # fmt: skip
 PLUGINS = "specdec.commands"  # the entry points under which other packages, such as the course, add commands
 

@@ -32,7 +32,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--engine", required=True, metavar="NAME", help="sglang or vllm")
+    parser.add_argument("--engine", required=True, metavar="NAME", help="sglang, vllm or llamacpp")
     parser.add_argument("--folder", metavar="DIR", help="written by `specdec train export`: target and head are in it")
     parser.add_argument("--eagle", type=int, choices=(1, 3), default=3, help="version of an EAGLE head (default 3)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")

@@ -22,8 +22,9 @@ any time (Ctrl-C) and go on where they were when the command is given again:
                sees tokens only: what features buy
   plot         loss and agreement of a run, as pictures
   export       a run's head for others: --format engine (SGLang, vLLM),
-               speculators or eagle1, with the target beside it; or card: its
-               weights in bfloat16 with a card
+               speculators or eagle1, with the target beside it; gguf
+               (llama.cpp; without RUN the head that is shipped); or card:
+               its weights in bfloat16 with a card
 
 Without --corpus, `eagle` and `draft` write the corpus of the preset first.
 On stdout: the folder that holds the result.
@@ -36,6 +37,7 @@ examples:
   $ specdec train draft --features head/features --like head --out plain
   $ specdec train plot head
   $ specdec train export head --format engine --out for-sglang
+  $ specdec train export --format gguf --out for-llama.cpp
   $ specdec generate --drafter eagle --draft-model head "Name three colours."
 """
 
@@ -52,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(dtype="auto")
     add_model(parser)
     parser.add_argument("--format", default="engine", metavar="NAME", help="export: see above (default engine)")
+    parser.add_argument("--type", default="f16", metavar="NAME",
+                        help="gguf: the target's weights, f16 (default), q8_0, or q4_1 (embedded model)")  # fmt: skip
+    parser.add_argument("--gguf", type=Path, metavar="FILE", help="gguf: a GGUF file of the target that exists already")
     parser.add_argument("--measured", type=Path, metavar="FILE", help="export card: rows of bench.acceptance for it")
     corpus = parser.add_argument_group("corpus")
     corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
@@ -80,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
     from specdec_ref.models.fetch import cache_dir
     from specdec_ref.training.recipe import PRESETS
 
+    if args.action == "export" and args.format == "gguf":
+        from specdec_ref.cli.train_gguf import export_for_llamacpp
+
+        return export_for_llamacpp(args)
     if (args.folder is not None) != (args.action in ("plot", "export")):
         raise UsageError(f"`specdec train {args.action} RUN` needs a run's folder" if args.folder is None else
                          f"{args.action} takes no RUN: the result goes to --out")  # fmt: skip
@@ -184,7 +193,7 @@ def _export(args: argparse.Namespace) -> int:
     from specdec_ref.weights.heads import build_head
 
     if args.out is None or args.format not in (*FORMATS, "card"):
-        raise UsageError(f"export needs --out DIR and --format, one of {', '.join(FORMATS)}, card")
+        raise UsageError(f"export needs --out DIR and --format, one of {', '.join(FORMATS)}, gguf, card")
     files = read_head(args.folder)
     model, tokenizer = _model(args)
     if args.format == "card":

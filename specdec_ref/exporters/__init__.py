@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from specdec_ref.config import SpecConfig
 from specdec_ref.exporters.explain import Explained, Explanation, explain
 from specdec_ref.exporters.launch import Finding, Launch, Mapped
+from specdec_ref.exporters.llamacpp import to_llamacpp
 from specdec_ref.exporters.sglang import to_sglang
 from specdec_ref.exporters.table import ENGINES
 from specdec_ref.exporters.vllm import to_vllm
@@ -21,7 +22,7 @@ __all__ = [
     "ENGINES", "EXPORTERS", "Explained", "Explanation", "Finding", "Launch", "Mapped", "explain", "export_command",
 ]  # fmt: skip
 
-EXPORTERS: Mapping[str, Callable[..., Launch]] = {"sglang": to_sglang, "vllm": to_vllm}
+EXPORTERS: Mapping[str, Callable[..., Launch]] = {"sglang": to_sglang, "vllm": to_vllm, "llamacpp": to_llamacpp}
 
 
 def export_command(config: SpecConfig, engine: str, *, folder: str | None = None, eagle: int = 3) -> Launch:

@@ -9,7 +9,7 @@ from specdec_ref.weights.files import OWN_FILE, read_head
 if TYPE_CHECKING:
     from specdec_ref.drafters.eagle import EagleDrafter
 
-__all__ = ["load_eagle", "shipped"]
+__all__ = ["load_eagle", "shipped", "shipped_folder"]
 
 _HERE = Path(__file__).parent
 SHIPPED = {
@@ -19,7 +19,12 @@ SHIPPED = {
 
 def shipped(target: Target, drafter: str = "eagle") -> Path | None:
     """The folder of what is shipped for this target and drafter, "eagle" or "draft" (plain, one layer), or None."""
-    folder = _HERE / SHIPPED.get(_name(target), {}).get(drafter, "none")
+    return shipped_folder(_name(target), drafter)
+
+
+def shipped_folder(name: str, drafter: str = "eagle") -> Path | None:
+    """The same for a target's name."""
+    folder = _HERE / SHIPPED.get(name, {}).get(drafter, "none")
     return folder if (folder / OWN_FILE).is_file() else None
 
 

@@ -1,0 +1,132 @@
+"""`specdec serve`: llama.cpp's HTTP server with this set-up, until Ctrl-C."""
+
+import argparse
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specdec_ref.config import DraftBudget, SpecConfig
+
+if TYPE_CHECKING:
+    from specdec_ref.engines.process import LlamaServer
+
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
+
+HELP = "serve a model over HTTP with llama.cpp, with speculation or without"
+DESCRIPTION = """\
+Start llama.cpp's own server (an OpenAI-compatible API) on the embedded model or
+a local GGUF file, wait until it answers, print its address and a request to
+try, and stop it on Ctrl-C. Needs the extra llamacpp.
+On first use the embedded model and its EAGLE head are exported to the cache.
+"""
+EPILOG = """\
+examples:
+  $ specdec serve                                  the embedded model, EAGLE
+  $ specdec serve --drafter none --port 8081       the same without speculation
+  $ specdec serve --target model.gguf --drafter ngram --depth 6
+  $ specdec bench --endpoint http://127.0.0.1:8080 \\
+      --endpoint-plain http://127.0.0.1:8081
+"""
+DRAFTERS = ("none", "ngram", "eagle", "hybrid")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    default = SpecConfig().target
+    parser.add_argument("--target", default=default, metavar="MODEL", help=f"{default} (default), or a GGUF file")
+    parser.add_argument("--drafter", default="eagle", metavar="NAME", help=f"{', '.join(DRAFTERS)} (default eagle)")
+    parser.add_argument(
+        "--draft-model", metavar="FILE", help="eagle, hybrid: a head as GGUF (default: the shipped one)"
+    )
+    parser.add_argument("--depth", type=int, metavar="N", help="tokens drafted per round (3 eagle; 6 ngram, hybrid)")
+    parser.add_argument("--type", default="f16", metavar="NAME", help="embedded model: f16 (default), q8_0 or q4_1")
+    parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help="default 127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080, metavar="N", help="default 8080; 0: a free one")
+    parser.add_argument("--context", type=int, default=2048, metavar="N", help="tokens per request (default 2048)")
+    parser.add_argument("--parallel", type=int, default=1, metavar="N", help="requests at once (default 1)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1: two spin if a core is busy")
+    parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="for the start (default 120 s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or until the server ends by itself."""
+    from specdec_ref.cli.shared import UsageError, default_depth, say
+    from specdec_ref.engines.process import EngineError, LlamaServer, missing_wheel
+    from specdec_ref.exporters.llamacpp import to_llamacpp
+
+    if args.drafter not in DRAFTERS:
+        raise UsageError(f"unknown drafter {args.drafter!r}; choose from {', '.join(DRAFTERS)}")
+    for name, low, high in (("port", 0, 65535), ("context", 1, 1 << 20), ("parallel", 1, 256), ("threads", 1, 1024)):
+        if not low <= getattr(args, name) <= high:
+            raise UsageError(f"--{name} must be from {low} to {high}, got {getattr(args, name)}")
+    if complaint := missing_wheel():
+        raise EngineError(complaint)
+    depth = default_depth(args.drafter) if args.depth is None else args.depth
+    config = SpecConfig(args.target, args.drafter, args.draft_model, budget=DraftBudget(depth))
+    launch = to_llamacpp(_with_files(config, args.type))
+    more = ("--host", args.host, "--port", args.port, "--ctx-size", args.context * args.parallel, "--parallel",
+            args.parallel, "--threads", args.threads, "--metrics", "--alias", Path(args.target).stem)  # fmt: skip
+    say(f"starting llama.cpp: {shlex.join(launch.command)}")
+    with LlamaServer.start([*launch.command[1:], *map(str, more)], timeout=args.timeout) as server:
+        print(server.url, flush=True)
+        say(f"try: {_curl(server.url)}")
+        say("Ctrl-C stops it")
+        _wait(server)
+    say("stopped")
+    return 0
+
+
+def _wait(server: "LlamaServer") -> None:
+    """Until Ctrl-C. Raises EngineError if the server ends by itself."""
+    try:
+        server.process.wait()
+    except KeyboardInterrupt:
+        return
+    server.check()
+
+
+def _with_files(config: SpecConfig, kind: str) -> SpecConfig:
+    """The same with GGUF files; the embedded model and the shipped head are exported on first use."""
+    from specdec_ref.cli.shared import UsageError
+    from specdec_ref.models.hub import EMBEDDED
+    from specdec_ref.training.gguf_file import open_gguf
+    from specdec_ref.training.gguf_read import read_gguf_head
+
+    needs = config.drafter in ("eagle", "hybrid")
+    if config.target == EMBEDDED:
+        target, head = _exported(config.target, kind)
+        config = replace(config, target=str(target), draft_model=(config.draft_model or str(head)) if needs else None)
+    elif not Path(config.target).is_file():
+        raise UsageError(f"--target: there is no file {config.target}: name a GGUF file, or {EMBEDDED}")
+    file = open_gguf(Path(config.target))
+    if needs and config.draft_model is not None:
+        read_gguf_head(Path(config.draft_model), file)  # llama.cpp would abort, or draft badly without a word
+    return config
+
+
+def _exported(name: str, kind: str) -> tuple[Path, Path]:
+    """The embedded model and its head in the cache, written if they are not there."""
+    from specdec_ref.cli.shared import UsageError, say
+    from specdec_ref.models.fetch import cache_dir
+    from specdec_ref.models.hub import load
+    from specdec_ref.training.gguf_export import HEAD, export_gguf
+    from specdec_ref.training.gguf_target import TYPES
+    from specdec_ref.weights import shipped_folder
+
+    if kind not in TYPES:
+        raise UsageError(f"unknown GGUF type {kind!r}; choose from {', '.join(TYPES)}")
+    folder, source = cache_dir() / "gguf" / f"{name}-{kind}", shipped_folder(name)
+    target, head = folder / f"target-{kind}.gguf", folder / HEAD
+    if source is not None and not (target.is_file() and head.is_file()):  # the head is written last
+        say(f"exporting {name} and its head to {folder}")
+        model, tokenizer = load(name, device="cpu", pack=False)
+        export_gguf(source, model, tokenizer, folder, kind)
+    return target, head
+
+
+def _curl(url: str) -> str:
+    """A request to paste."""
+    body = {"messages": [{"role": "user", "content": "Name three colours."}], "max_tokens": 64, "temperature": 0}
+    return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
