@@ -244,7 +244,7 @@ class Optimal:
 
 def _optimal(budget: DraftBudget, costs: RoundCosts | None) -> LengthControl:
     if costs is None:
-        raise ValueError("the 'optimal' controller needs this machine's costs: see bench.calibrate")
+        raise ValueError("the 'optimal' controller needs this machine's costs: see specdec_ref.calibrate")
     return Optimal(costs, budget)
 
 

@@ -8,7 +8,7 @@
 
 v(k) = T(k) / T(1) is the price of checking k tokens at once, c the price of one draft token, both in plain steps.
 Sources: Williams et al. 2009 (roofline); Leviathan et al. 2023, eq. 1 and Thm. 3.8, who take v = 1. Nothing here
-runs a model: measured costs come from `bench.calibrate`.
+runs a model: measured costs come from `calibrate.py`.
 """
 
 from bisect import bisect_left
