@@ -18,7 +18,7 @@ PACKAGE = "specdec_ref"
 
 # From the bottom up. A module may import its own level and those below; within a level there is no cycle.
 LEVELS = (
-    {"core", "config", "palette", "text"},
+    {"core", "config", "palette", "text", "cache"},
     {"sampling", "randomness", "trees", "kernels"},
     {"models", "verifiers", "cost_model"},
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},

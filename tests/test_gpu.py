@@ -10,12 +10,12 @@ import pytest
 import torch
 from helpers import tiny_model
 
-from specdec_ref.bench.kernel_cases import OPS, make_case
-from specdec_ref.bench.kernels import DTYPES, REAL, SHAPES, TOLERANCE, WIDE, difference
 from specdec_ref.config import SamplingParams
 from specdec_ref.drafters import NgramDrafter
 from specdec_ref.engine import SpecEngine
 from specdec_ref.kernels import ops, resolve_backend
+from specdec_ref.kernels.cases import OPS, make_case
+from specdec_ref.kernels.tables import DTYPES, REAL, SHAPES, TOLERANCE, WIDE, difference
 from specdec_ref.models.target import Target
 from specdec_ref.request import Limits
 

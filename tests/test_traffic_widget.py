@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("ipywidgets", reason="the explorers need the extra `notebooks`")
 pytest.importorskip("matplotlib", reason="the explorers need the extra `notebooks`")
 
-from specdec_ref.bench.kernel_cases import Shape, make_case
+from specdec_ref.kernels.cases import Shape, make_case
 from specdec_ref.widgets import traffic_explorer, traffic_view
 from specdec_ref.widgets.traffic import verify_bytes
 

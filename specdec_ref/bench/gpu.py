@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec_ref.bench.kernel_cases import OPS, Case, Shape, make_case
-from specdec_ref.bench.kernels import REAL, difference, render
 from specdec_ref.config import DraftBudget
 from specdec_ref.drafters import build_drafter
 from specdec_ref.engine import SpecEngine
 from specdec_ref.identity import check_identity
 from specdec_ref.kernels import ops
+from specdec_ref.kernels.cases import OPS, Case, Shape, make_case
+from specdec_ref.kernels.tables import REAL, difference, render
 from specdec_ref.models.hub import EMBEDDED, load
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import tiny_llama

@@ -58,7 +58,7 @@ class Target:
         """The kernels attend in float32 or narrower, and only in a model of transformers' that can be switched."""
         if backend == "auto" and (self.dtype == torch.float64 or not hasattr(self.model, "set_attn_implementation")):
             return "torch"
-        return resolve_backend(backend, self.device)
+        return resolve_backend(backend, self.device, self.dtype)
 
     @property
     def device(self) -> torch.device:

@@ -75,7 +75,7 @@ def verify_batch(
     Raises ValueError if a tree's law is not one the verifier is lossless for, if a row's logits are NaN, or if the
     backend is unknown or cannot do it.
     """
-    chosen = resolve_backend(backend, logits.device)
+    chosen = resolve_backend(backend, logits.device, logits.dtype)
     for tree in trees:
         claims = verifier.lossless_for
         if claims and len(tree) > 1 and tree.law not in claims:  # a root alone is a plain step: nothing to assume

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from specdec_ref.bench.kernel_cases import make_case
-from specdec_ref.bench.kernels import REAL, byte_table
 from specdec_ref.kernels import ops
+from specdec_ref.kernels.cases import make_case
+from specdec_ref.kernels.tables import REAL, byte_table
 from specdec_ref.kernels.traffic import counting
 
 # What each may read and write at most, as a multiple of the least. Below 1: the draw after a refusal without q reads two
