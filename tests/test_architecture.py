@@ -27,6 +27,7 @@ LEVELS = (
         "laws",
         "bench",
         "choose",
+        "gpus",
         "exporters",
         "plots",
         "plots_rates",
@@ -42,7 +43,7 @@ CORE = {
     "core", "engine", "config", "sampling", "randomness", "request", "baseline", "adaptive", "metrics", "cost_model",
     "laws", "choose", "models", "trees", "drafters", "verifiers",
 }  # fmt: skip
-MAX_CORE_LINES, MAX_KERNEL_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 3665, 1200, 300, 40
+MAX_CORE_LINES, MAX_KERNEL_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 3665, 1800, 300, 40
 
 # Who alone may import what: one place to look when the other project changes.
 OWNERS = {"triton": "kernels/", "ipywidgets": "widgets/", "matplotlib": "plots", "nbgrader": "grading/"}

@@ -49,20 +49,27 @@ def _attend(query, keys, values, slot_stride, value_stride, slot, seen, present,
 
 @triton.jit
 @no_type_check
+def _ancestors(bits, batch, node, other, real, nodes, words):
+    """(which of the nodes `other` exist, which of them each row sees)."""
+    present = other < nodes
+    both = real[:, None] & present[None, :]
+    word = tl.load(bits + (batch * nodes + node[:, None]) * words + other[None, :] // 64, mask=both, other=0)
+    return present, both & (((word >> (other[None, :] % 64)) & 1) != 0)
+
+
+@triton.jit
+@no_type_check
 def _tree_attention(
     query, q_batch, q_head, q_node, keys, k_batch, k_head, k_slot, values, v_batch, v_head, v_slot, lengths, bits, out,
     partial, marks, scale, nodes, words, heads, group, head_dim, splits,
     ROWS: tl.constexpr, SLOTS: tl.constexpr, DIM: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr,
     TYPE: tl.constexpr,
 ):  # fmt: skip
-    batch, kv_head = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    split = tl.program_id(0) % splits
+    batch, kv_head, split = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64), tl.program_id(0) % splits
     place = tl.program_id(0) // splits * ROWS + tl.arange(0, ROWS)  # a row is a query head of the group and a node
-    node, head = place % nodes, kv_head * group + place // nodes
-    real = place < nodes * group
-    dim = tl.arange(0, DIM)
+    node, head, real = place % nodes, kv_head * group + place // nodes, place < nodes * group
+    dim, length = tl.arange(0, DIM), tl.load(lengths + batch)
     inside = real[:, None] & (dim < head_dim)[None, :]
-    length = tl.load(lengths + batch)
     first, stop, tree = split * 0, length, nodes
     if SPLIT:
         first, stop = split * CHUNK, tl.minimum(length, (split + 1) * CHUNK)
@@ -75,16 +82,12 @@ def _tree_attention(
         acc = tl.zeros([ROWS, DIM], tl.float32)
         for begin in range(first, stop, SLOTS):
             slot = begin + tl.arange(0, SLOTS)
-            present = slot < stop
-            seen = real[:, None] & present[None, :]
+            present, seen = slot < stop, real[:, None] & (slot < stop)[None, :]
             peak, total, acc = _attend(q, keys, values, k_slot, v_slot, slot, seen, present, head_dim, scale, peak,
                                        total, acc, DIM, TYPE)  # fmt: skip
         for begin in range(0, tree, SLOTS):
             other = begin + tl.arange(0, SLOTS)
-            present = other < nodes
-            both = real[:, None] & present[None, :]
-            word = tl.load(bits + (batch * nodes + node[:, None]) * words + other[None, :] // 64, mask=both, other=0)
-            seen = both & (((word >> (other[None, :] % 64)) & 1) != 0)
+            present, seen = _ancestors(bits, batch, node, other, real, nodes, words)
             peak, total, acc = _attend(q, keys, values, k_slot, v_slot, length + other, seen, present, head_dim, scale,
                                        peak, total, acc, DIM, TYPE)  # fmt: skip
         goal = (batch * nodes + node) * heads + head
@@ -94,8 +97,8 @@ def _tree_attention(
             tl.store(marks + goal * 2, peak, mask=real)
             tl.store(marks + goal * 2 + 1, total, mask=real)
         else:
-            acc = acc / tl.where(total > 0.0, total, 1.0)[:, None]
-            tl.store(out + goal[:, None] * head_dim + dim[None, :], acc, mask=inside)
+            mean = acc / tl.where(total > 0.0, total, 1.0)[:, None]
+            tl.store(out + goal[:, None] * head_dim + dim[None, :], mean, mask=inside)
 
 
 @triton.jit

@@ -126,10 +126,8 @@ def _worst(rows: Sequence[dict[str, Any]]) -> str:
     registers, spills, shared = (
         max(row[name] or 0 for row in rows) for name in ("registers", "spills", "shared_bytes")
     )
-    spilled = [row["dtype"] for row in rows if row["spills"]]
-    cell = f"{registers} / {-(-shared // 1024)}" + (
-        f", {spills} spilled ({', '.join(sorted(set(spilled)))})" if spills else ""
-    )
+    spilled = ", ".join(sorted({row["dtype"] for row in rows if row["spills"]}))
+    cell = f"{registers} / {-(-shared // 1024)}" + (f", {spills} spilled ({spilled})" if spills else "")
     return cell if all(row["fits"] for row in rows) else f"{cell}, **too much shared memory**"
 
 
