@@ -136,6 +136,20 @@ class Target:
         return self._run(padded_trees(trees)[0], self._positions(depths), self._mask(block, counts))
 
     @torch.inference_mode()
+    def extend(self, tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
+        """Append one token per row and return the logits after it. `tokens` on the device are never read back."""
+        nodes, batch = tokens[:, None], len(tokens)
+        if self.packed_mask:
+            lengths = upload(torch.tensor(self.lengths), self.device)
+            links = ops(self.backend).tree_links(nodes, torch.full_like(nodes, -1), lengths)
+            output = self._run(nodes, links.positions, packed_mask(lengths, links.bits))
+        else:
+            own = torch.ones(batch, 1, 1, dtype=torch.bool)
+            output = self._run(nodes, self._positions(torch.zeros(batch, 1).long()), self._mask(own, [1] * batch))
+        self.cache.commit([range(1)] * batch)
+        return output.logits[:, 0]
+
+    @torch.inference_mode()
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Row b keeps the nodes `kept[b]` of the last forward; the others are rolled back."""
         self.cache.commit(kept)
