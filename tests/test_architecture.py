@@ -16,13 +16,13 @@ PACKAGES = ("specdec_ref", "specdec_course", "benchmarks")
 
 # From the bottom up. A module may import its own level and those below; within a level there is no cycle.
 LEVELS = (
-    {"core", "config", "palette", "text", "workloads", "machine"},
+    {"core", "config", "palette", "text", "workloads", "machine", "cache"},
     {"sampling", "randomness", "trees", "kernels"},
     {"models", "verifiers", "cost_model"},
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
     {"engine", "training"},
     {"session", "calibrate"},
-    {"exact", "bench", "choose", "exporters", "plots", "trace", "replay", "exposition", "engines"},
+    {"exact", "bench", "choose", "gpus", "exporters", "plots", "trace", "replay", "exposition", "engines"},
     {"cli"},
 )
 ABOVE = {

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="share of rounds whose draft 1, 2, ... was accepted; repeatable")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     gpu = parser.add_argument_group("a GPU that is not here", "No model is loaded.")
-    gpu.add_argument("--gpu", metavar="NAME", help="L4, L40S, A100, H100, H200")
+    gpu.add_argument("--gpu", metavar="NAME", help="T4, RTX 3060, RTX 4090, A100, M1, ...; loosely written")
     gpu.add_argument("--size", default="8b", metavar="NAME", help="8b (default) or 70b: Llama 3.1's shapes, bfloat16")
     gpu.add_argument("--context", type=int, default=1024, metavar="N", help="tokens a row has cached (default 1024)")
     gpu.add_argument("--draft-share", type=float, default=0.05, metavar="X",
@@ -85,12 +85,14 @@ def _acceptance(args: argparse.Namespace) -> "dict[str, Known]":
 
 def _modelled(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[list[Option], Callable[[int], float]]":
     from specdec_ref.choose import SHAPES, Option, roofline_cost
-    from specdec_ref.cost_model import GPUS
+    from specdec_ref.gpus import find_card
 
-    for given, table in ((args.gpu, GPUS), (args.size, SHAPES)):
-        if given not in table:
-            raise UsageError(f"{given!r} is not known; choose from {', '.join(table)}")
-    shape, gpu = SHAPES[args.size], GPUS[args.gpu]
+    if args.size not in SHAPES:
+        raise UsageError(f"{args.size!r} is not known; choose from {', '.join(SHAPES)}")
+    try:
+        shape, gpu = SHAPES[args.size], find_card(args.gpu)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     options = []
     for name, row in accepted.items():
         c = 0.0 if name in ("ngram", "trie") else args.draft_share

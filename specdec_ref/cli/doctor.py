@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_measure and checks[-1].ok:
         curve, costs, failed = _measure(args)
         checks += failed
+    facts["kernels"] = _kernels(args)  # after measuring, which is a device's first decode
     if args.json:
         rows = [{"k": k, "seconds": round(t, 6), "v": round(t / curve[1], 4)} for k, t in curve.items()]
         kept = {"costs": {name: cost.to_dict() for name, cost in costs.items()}} if args.calibrate else {}
@@ -138,6 +139,20 @@ def _gpu() -> Check:
         return Check(f"GPU: {torch.cuda.get_device_name()}", True, needed=False)
     how = "not needed; larger models and compiled Triton kernels want one, and a PyTorch built for it"
     return Check("GPU that PyTorch can use", False, how, needed=False)
+
+
+def _kernels(args: argparse.Namespace) -> str:
+    """Whether this device uses the Triton kernels, and what its self-test found."""
+    import torch
+
+    from specdec_ref.kernels.verdicts import describe, device_key
+    from specdec_ref.models.hub import pick_device, pick_dtype
+
+    device = pick_device(args.device)
+    if device.type != "cuda":
+        return f"PyTorch's own operations: the Triton kernels run on a GPU, and this is {device.type}"
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return f"self-test {describe(device_key(torch.device('cuda', index), pick_dtype(args.dtype, device)))}"
 
 
 def _model(name: str) -> Check:

@@ -18,7 +18,10 @@ from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.kernels.contract import BAD_ROW
+from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.target import Target, last_logits
+from specdec_ref.sampling import BAD_LOGITS
 from specdec_ref.trees.dynamic import dynamic
 from specdec_ref.trees.growth import Grow, Growth, confidence
 
@@ -105,6 +108,8 @@ class DraftModelDrafter:
         self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
     ) -> list[DraftTree]:
         """A chain a row; each token is read alone, and stays in the cache unless it is rejected."""
+        if sampling.greedy and budget.min_confidence == 0.0:
+            return self._greedy_chains(rows, budget.chain_depth)
         chains = [[self._text[row][-1]] for row in rows]
         dists: list[list[Tensor]] = [[] for _ in rows]
         growing = list(range(len(rows)))
@@ -119,6 +124,19 @@ class DraftModelDrafter:
                 break
             unread = [chain[-1:] for chain in chains]
         return [_tree(chain, dist, sampling) for chain, dist in zip(chains, dists, strict=True)]
+
+    def _greedy_chains(self, rows: Sequence[int], depth: int) -> list[DraftTree]:
+        """The same at T = 0, with the tokens left on the device: they are read back once, when the chains are done."""
+        trees = [_tree(self._text[row][cached:], (), None) for row, cached in zip(rows, self.lm.lengths, strict=True)]
+        logits = last_logits(self.lm.forward(trees), trees)
+        self.lm.commit([range(len(tree)) for tree in trees])
+        drafted = [predictions(logits[:, None])[:, 0]]
+        while len(drafted) < depth:
+            drafted.append(predictions(self.lm.extend(drafted[-1].clamp_min(0))[:, None])[:, 0])
+        chains = torch.stack(drafted, 1).tolist()
+        if any(BAD_ROW in chain for chain in chains):
+            raise ValueError(BAD_LOGITS)
+        return [_tree([self._text[row][-1], *chain], (), None) for row, chain in zip(rows, chains, strict=True)]
 
     def _read(self, tokens: Sequence[Sequence[int]], sampling: SamplingParams) -> Float[Tensor, "batch vocab"]:
         """Append these tokens to the cache, a list a row, unless they give NaN; q after each list's last one.

@@ -24,8 +24,10 @@ from torch import Tensor
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.drafters.eagle_head import EagleHead
+from specdec_ref.kernels.contract import BAD_ROW, upload
+from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.kv_cache import SlotCache
-from specdec_ref.sampling import warp
+from specdec_ref.sampling import BAD_LOGITS, warp
 from specdec_ref.trees.dynamic import dynamic
 from specdec_ref.trees.growth import Grow, Growth
 from specdec_ref.trees.masks import ancestor_mask, slot_mask
@@ -114,6 +116,8 @@ class EagleDrafter:
         if not growing or not budget.chain_depth:
             return [_tree(chain, [], sampling, None) for chain in chains]
         g = self._read(self._unread)
+        if sampling.greedy and budget.min_confidence == 0.0:
+            return self._greedy_chains(g, set(growing), budget.chain_depth)
         for depth in range(budget.chain_depth):
             growing = self._grow(g, growing, chains, dists, budget, sampling, rngs)
             if not growing or depth + 1 == budget.chain_depth:
@@ -162,26 +166,38 @@ class EagleDrafter:
         after = self._forward(fed, tokens, [len(tree) - 1 for tree in trees], trees)
         return torch.cat([outputs[:, :1], after], 1)
 
+    def _greedy_chains(self, g: Float[Tensor, "batch hidden"], growing: set[int], depth: int) -> list[DraftTree]:
+        """Chains at T = 0, with the tokens left on the device: they are read back once, when the chains are done."""
+        drafted: list[Tensor] = []
+        while True:
+            best = predictions(self.head.logits(g)[:, None])[:, 0]
+            names = best if self.head.q_vocab is None else self.head.q_vocab[best.clamp_min(0)]
+            drafted.append(names.where(best >= 0, BAD_ROW))
+            if len(drafted) == depth:
+                break
+            g = self._forward(g[:, None], drafted[-1].clamp_min(0)[:, None], [1] * len(g))[:, 0]
+        chains = torch.stack(drafted, 1).tolist()
+        if any(BAD_ROW in chains[i] for i in growing):
+            raise ValueError(BAD_LOGITS)
+        return [
+            _tree([last, *(chain if i in growing else [])], [], SamplingParams(), None)
+            for i, (last, chain) in enumerate(zip(self._last, chains, strict=True))
+        ]
+
     def _grow(
         self, g: Float[Tensor, "batch hidden"], growing: Sequence[int], chains: list[list[int]],
         dists: list[list[Tensor]], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness],
     ) -> list[int]:  # fmt: skip
         """Append a token to each growing chain; returns the rows that go on."""
         logits = self.head.logits(g if len(growing) == len(g) else g[list(growing)])
-        # A greedy draft is a point draft; its probability at T = 1 decides whether to go on.
-        if sampling.greedy and budget.min_confidence == 0:
-            best, columns = logits.max(-1)
-            if not bool(best.isfinite().all()):
-                warp(logits, sampling)  # which says what is wrong
-            chosen, sure = columns.tolist(), [1.0] * len(growing)
-        else:
-            q = warp(logits, SamplingParams(1.0) if sampling.greedy else sampling)
-            chosen = q.argmax(-1).tolist() if sampling.greedy else [
-                rngs[i].draw(row) for i, row in zip(growing, q, strict=True)
-            ]  # fmt: skip
-            sure = q[torch.arange(len(growing)), chosen].tolist()
-            for i, row in zip(growing, q, strict=True):
-                dists[i].append(row)
+        # A greedy draft is certain; the probability that the head gives it at T = 1 decides whether to go on.
+        q = warp(logits, SamplingParams(1.0) if sampling.greedy else sampling)
+        chosen = q.argmax(-1).tolist() if sampling.greedy else [
+            rngs[i].draw(row) for i, row in zip(growing, q, strict=True)
+        ]  # fmt: skip
+        sure = q[torch.arange(len(growing)), chosen].tolist()
+        for i, row in zip(growing, q, strict=True):
+            dists[i].append(row)
         for i, column in zip(growing, chosen, strict=True):
             chains[i].append(column if self._targets is None else self._targets[column])
         return [i for i, share in zip(growing, sure, strict=True) if share >= budget.min_confidence]
@@ -198,7 +214,8 @@ class EagleDrafter:
                 features[i, : counts[i]] = row.features
                 tokens[i, : counts[i]] = torch.tensor(row.tokens)
         g = self._forward(self.head.fuse(features), tokens, counts)
-        return g[torch.arange(len(pairs)), torch.tensor([max(0, count - 1) for count in counts])]
+        last = upload(torch.tensor([max(0, count - 1) for count in counts]), g.device)
+        return g[torch.arange(len(pairs), device=g.device), last]
 
     def _step(self, g: Float[Tensor, "batch hidden"], tokens: Sequence[int]) -> Float[Tensor, "batch hidden"]:
         """One draft token deeper: the head's own g is the feature."""
@@ -218,11 +235,11 @@ class EagleDrafter:
         for row, tree in enumerate(trees or ()):
             depths[row, : counts[row]] = torch.tensor(tree.depths[1:], dtype=torch.long) - 1
         positions = torch.tensor(self.cache.lengths)[:, None] + depths
-        new = self.head.project(g, tokens.to(g.device), positions.to(g.device))
+        new = self.head.project(g, upload(tokens, g.device), upload(positions, g.device))
         keys, values = self.cache.update(new.k, new.v, 0)
         mask = self._mask(batch, nodes, counts) if trees is None else self._tree_mask(trees, nodes, counts)
         attended = F.scaled_dot_product_attention(
-            new.q, keys, values, attn_mask=None if mask is None else mask.to(g.device), enable_gqa=True
+            new.q, keys, values, attn_mask=None if mask is None else upload(mask, g.device), enable_gqa=True
         )
         self.cache.commit([range(count if trees is None else 0) for count in counts])
         return self.head.finish(new.residual, attended)

@@ -23,15 +23,17 @@ __all__ = ["Backend", "ops", "resolve_backend"]
 Backend = Literal["torch", "triton"]
 
 
-def resolve_backend(backend: str, device: torch.device | str) -> Backend:
-    """What "auto" means on this device: the kernels on CUDA where triton is installed, torch elsewhere.
+def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Backend:
+    """What "auto" means on this device: the kernels on CUDA where they passed their self-test, torch elsewhere.
 
-    Raises ValueError for another name, or for "triton" where it cannot run: it needs a GPU, or its interpreter.
+    The self-test of a device and number format runs at the first call, once (`verdicts.py`). "triton" runs the kernels
+    untested. Raises ValueError for another name, or for "triton" where it cannot run: it needs a GPU, or its
+    interpreter.
     """
     kind = torch.device(device).type
     installed = find_spec("triton") is not None
     if backend == "auto":
-        return "triton" if kind == "cuda" and installed else "torch"
+        return "triton" if kind == "cuda" and installed and _passed(torch.device(device), dtype) else "torch"
     if backend == "torch":
         return "torch"
     if backend != "triton":
@@ -46,6 +48,18 @@ def resolve_backend(backend: str, device: torch.device | str) -> Backend:
                 f"backend 'triton' on {kind!r} needs triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
             )
     return "triton"
+
+
+def _passed(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels may decide for this device and number format."""
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16) or not torch.cuda.is_available():
+        return False
+    if dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return False  # sm_75 and older multiply no bfloat16
+    from specdec_ref.kernels.verdicts import verdict
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return verdict(torch.device("cuda", index), dtype).passed
 
 
 def ops(backend: Backend) -> ModuleType:

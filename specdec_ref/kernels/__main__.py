@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from specdec_ref.kernels.tables import DTYPES, byte_table, compiled_table, equality_table, render
+from specdec_ref.kernels.tables import DTYPES, byte_table, compiled_table, equality_table, matrix, render
 
 Table = list[dict[str, Any]]
 PARTS: dict[str, Callable[[], Table]] = {"equal": equality_table, "compiled": compiled_table, "bytes": byte_table}
@@ -34,7 +34,12 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, help="this part alone, in this process")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="compile for these number formats alone")
     parser.add_argument("--target", action="append", help="compile for these GPUs alone, e.g. sm_90")
+    parser.add_argument("--matrix", action="store_true", help="the compiled part as the table of docs/GPU.md")
     chosen = parser.parse_args()
+    if chosen.matrix:
+        tables = {"compiled": _in_own_process("compiled")}
+        sys.stdout.write(matrix(tables["compiled"]) + "\n")
+        return
     if chosen.part == "compiled":
         tables = {"compiled": compiled_table(chosen.target or (), chosen.dtype or tuple(DTYPES))}
     else:

@@ -22,14 +22,26 @@ from triton.runtime.jit import type_canonicalisation_dict
 
 from specdec_ref.kernels.launch import LAUNCHER
 
-__all__ = ["TARGETS", "Compiled", "Launch", "compile_for", "recording"]
+__all__ = ["NO_BFLOAT16", "SHARED_KIB", "TARGETS", "Compiled", "Launch", "compile_for", "recording"]
 
 TARGETS = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "sm_100": GPUTarget("cuda", 100, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
+    "sm_75": GPUTarget("cuda", 75, 32),  # T4, RTX 20
+    "sm_80": GPUTarget("cuda", 80, 32),  # A100
+    "sm_86": GPUTarget("cuda", 86, 32),  # A10, RTX 30
+    "sm_89": GPUTarget("cuda", 89, 32),  # L4, L40S, RTX 40
+    "sm_90": GPUTarget("cuda", 90, 32),  # H100, H200
+    "sm_100": GPUTarget("cuda", 100, 32),  # B200
+    "sm_120": GPUTarget("cuda", 120, 32),  # RTX 50
+    "gfx942": GPUTarget("hip", "gfx942", 64),  # MI300
+    "gfx1100": GPUTarget("hip", "gfx1100", 32),  # RX 7900
 }
+# Shared memory that one block of threads may use, in KiB: CUDA programming guide, "Technical specifications per compute
+# capability" (opt-in maximum), and the ISA guides of CDNA 3 and RDNA 3 (LDS per workgroup).
+SHARED_KIB = {
+    "sm_75": 64, "sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99, "gfx942": 64,
+    "gfx1100": 64,
+}  # fmt: skip
+NO_BFLOAT16 = ("sm_75",)  # no bfloat16 products: `resolve_backend` gives such models to PyTorch
 
 
 @dataclass(frozen=True)

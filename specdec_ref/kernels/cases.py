@@ -9,7 +9,7 @@ A case knows how to run itself on either side (twin or kernel), and the fewest b
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import torch
@@ -52,17 +52,21 @@ class Case:
 
 
 class _Maker:
-    """Random tensors of one seed, on one device."""
+    """Random tensors of one seed, on one device. `nudge`, `hard`: see `make_case`."""
 
-    def __init__(self, shape: Shape, dtype: torch.dtype, device: str, seed: int) -> None:
+    def __init__(self, shape: Shape, dtype: torch.dtype, device: str, seed: int, nudge: float, hard: bool) -> None:
         self.shape, self.dtype, self.device = shape, dtype, device
+        self.nudge, self.hard = nudge, hard
         self.generator = torch.Generator().manual_seed(seed)
 
     def normal(self, *size: int) -> Tensor:
         return torch.randn(*size, generator=self.generator)
 
     def uniform(self, *size: int) -> Tensor:
-        return torch.rand(*size, generator=self.generator, dtype=torch.float64).to(self.device)
+        coins = torch.rand(*size, generator=self.generator, dtype=torch.float64) * (1.0 + self.nudge)
+        if self.hard and coins.numel():
+            coins.view(-1)[0] = 0.0
+        return coins.to(self.device)
 
     def integers(self, low: int, high: int, *size: int) -> Tensor:
         return torch.randint(low, high, size, generator=self.generator)
@@ -77,7 +81,17 @@ class _Maker:
         x = 2 * self.normal(self.shape.batch, self.shape.nodes, self.shape.vocab)
         lift = x.amax(-1, keepdim=True) - 1.0
         guesses = tokens.cpu()[:, None].expand(-1, self.shape.nodes, -1)
-        return x.scatter_(2, guesses, lift.expand_as(guesses)).to(self.dtype).to(self.device)
+        x.scatter_(2, guesses, lift.expand_as(guesses))
+        return self.poisoned(x, guesses) if self.hard else x.to(self.dtype).to(self.device)
+
+    def poisoned(self, x: Tensor, guesses: Tensor) -> Tensor:
+        """Impossible tokens, a guess among them; a NaN in the last row; and a tail behind each row that outbids all."""
+        x = x.masked_fill(x < -3.0, -float("inf"))
+        x[:1, :1].scatter_(2, guesses[:1, :1, 1:2], -float("inf"))
+        x[1:][-1:, :1, self.shape.vocab // 2] = float("nan")
+        wide = torch.full((*x.shape[:2], -(-self.shape.vocab // 16) * 16 + 4096), 60.0, dtype=self.dtype)
+        wide[..., : self.shape.vocab] = x
+        return wide.to(self.device)[..., : self.shape.vocab]
 
     def trees(self, chain: bool) -> tuple[Tensor, Tensor]:
         """(tokens, parents). Few different tokens, so that siblings repeat."""
@@ -87,7 +101,8 @@ class _Maker:
             for node in range(1, count):
                 low = node - 1 if chain else max(0, node - 4)
                 parents[row, node] = int(self.integers(low, node, 1))
-        tokens = self.integers(0, min(shape.vocab, 2 * shape.nodes), shape.batch, shape.nodes)
+        few = min(shape.vocab, 2 * shape.nodes)
+        tokens = self.integers(0, few, shape.batch, shape.nodes) + self.hard * (shape.vocab - few)
         return tokens.to(self.device), parents.to(self.device)
 
     def lengths(self) -> Tensor:
@@ -95,14 +110,20 @@ class _Maker:
 
 
 def make_case(
-    op: str, shape: Shape = Shape(), dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
-) -> Case:
-    """A case of one of OPS. Raises KeyError for another name."""
+    op: str, shape: Shape = Shape(), dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0, *,
+    nudge: float = 0.0, hard: bool = False,
+) -> Case:  # fmt: skip
+    """A case of one of OPS. Raises KeyError for another name.
+
+    `nudge`: coins, top-p and min-p are larger by this share, to find inputs on which rounding cannot change the answer.
+    `hard`: some logits are -inf or NaN, one coin is 0, the logits are a slice of a wider buffer, the drafted tokens
+    are the vocabulary's last, and unused cache slots hold NaN.
+    """
     makers: dict[str, Callable[[str, _Maker], Case]] = {
         "links": _links, "greedy": _greedy, "floors": _floors, "tree": _tree, "attention": _attention,
         "gather": _gather, **dict.fromkeys(("chain", "chain q", "chain q race"), _chain),
     }  # fmt: skip
-    return makers[op](op, _Maker(shape, dtype, device, seed))
+    return makers[op](op, _Maker(shape, dtype, device, seed, nudge, hard))
 
 
 def _links(op: str, make: _Maker) -> Case:
@@ -148,11 +169,12 @@ def _tested(links: Links, row: int, path: Sequence[int], tokens: Tensor, predict
 def _floors(op: str, make: _Maker) -> Case:
     tokens, _ = make.trees(False)
     logits = make.logits(tokens)
+    cuts = replace(CUTS, top_p=CUTS.top_p * (1.0 + make.nudge), min_p=CUTS.min_p * (1.0 + make.nudge))
     node = torch.arange(tokens.shape[1], device=tokens.device)
     picked = node.where(node < 3, -1).expand_as(tokens).contiguous()  # three rows of each are enough
 
     def run(ops: ModuleType) -> list[Tensor]:
-        floors = ops.logit_floors(logits, picked, CUTS)
+        floors = ops.logit_floors(logits, picked, cuts)
         return [logits >= floors[..., None]]
 
     return Case(op, make.shape, run, int((picked >= 0).sum()) * logits.shape[-1] * logits.element_size())
@@ -197,6 +219,9 @@ def _attention(op: str, make: _Maker) -> Case:
         make.normal(s.batch, heads, count, s.head_dim).to(make.dtype).to(make.device)
         for heads, count in ((s.heads * s.group, s.nodes), (s.heads, slots), (s.heads, slots))
     )
+    if make.hard:  # behind the last node of each row: must not be looked at
+        unused = torch.arange(slots, device=keys.device) >= (lengths + s.nodes)[:, None]
+        keys, values = (x.masked_fill(unused[:, None, :, None], float("nan")) for x in (keys, values))
     visible = int((lengths + s.nodes).sum())
     least = 2 * (visible * s.heads + query.numel() // s.head_dim) * s.head_dim * query.element_size()
     return Case(

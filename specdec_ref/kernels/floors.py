@@ -49,8 +49,8 @@ def _threshold(start, vocab, least, top, temperature, goal, COUNTING: tl.constex
     """The largest t for which the tokens with x >= t, among those >= `least`, count or weigh `goal` at least."""
     digit = tl.arange(0, 16)
     found = tl.zeros([], tl.int64)
-    for step in tl.static_range(DIGITS):
-        unit = tl.full([], 1 << (28 - 4 * step), tl.int64)
+    for step in range(DIGITS):  # not unrolled: the unrolled loop took 15 s to compile and spilled registers
+        unit = tl.full([], 1 << 28, tl.int64) >> (4 * step)
         measure = tl.zeros([16], tl.float32)
         for begin in range(0, vocab, BLOCK):
             token = begin + tl.arange(0, BLOCK)

@@ -18,8 +18,8 @@ from specdec_ref.kernels import ops
 from specdec_ref.kernels.cases import OPS, Shape, make_case
 
 __all__ = [
-    "DTYPES", "REAL", "SHAPES", "TOLERANCE", "WIDE", "byte_table", "compiled_table", "difference", "equality_table",
-    "render",
+    "DTYPES", "LONG", "REAL", "SHAPES", "TOLERANCE", "WIDE", "byte_table", "compiled_table", "difference",
+    "equality_table", "matrix", "render",
 ]  # fmt: skip
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -33,13 +33,14 @@ SHAPES = (
     Shape(batch=2, nodes=3, vocab=8191, length=64, heads=1, group=9, head_dim=64),
     Shape(batch=0, nodes=2, vocab=50),
 )
+LONG = Shape(batch=3, nodes=5, vocab=7, length=1700, head_dim=24)  # a prefix in four chunks, one in three, one in one
 WIDE = Shape(batch=1, nodes=70, vocab=131, length=5)  # two words of bits, two blocks of rows
 REAL = Shape(batch=2, nodes=5, vocab=49152, length=300, heads=3, group=3, head_dim=64)  # SmolLM2-135M
 DEEP = Shape(batch=1, nodes=60, vocab=128256, length=2000, heads=8, group=4, head_dim=128)  # Llama 3.1 8B, one row
 
 
 def equality_table(
-    shapes: Sequence[Shape] = (*SHAPES, WIDE), seeds: int = 2, operations: Sequence[str] = OPS,
+    shapes: Sequence[Shape] = (*SHAPES, WIDE, LONG), seeds: int = 2, operations: Sequence[str] = OPS,
     dtypes: Sequence[str] = tuple(DTYPES),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row an operation and number format. `difference`: largest absolute one; integers must agree exactly."""
@@ -87,23 +88,47 @@ def byte_table(shapes: Iterable[Shape] = (REAL,), dtype: torch.dtype = torch.bfl
 
 def compiled_table(targets: Sequence[str] = (), dtypes: Sequence[str] = tuple(DTYPES)) -> list[dict[str, Any]]:
     """One row a kernel, number format and target: compiled from the launches that the operations make."""
-    from specdec_ref.kernels.aot import TARGETS, compile_for, recording
+    from specdec_ref.kernels.aot import NO_BFLOAT16, SHARED_KIB, TARGETS, compile_for, recording
 
     rows = []
     for name, dtype in ((name, DTYPES[name]) for name in dtypes):
         with recording() as launches:
             for op in OPS:
                 make_case(op, REAL, dtype).run(ops("triton"))
-            make_case("attention", DEEP, dtype).run(ops("triton"))  # heads of 128: other block sizes
+            make_case("attention", DEEP, dtype).run(ops("triton"))  # heads of 128, a split prefix: other block sizes
         for launch in launches.values():
             for target in targets or TARGETS:
+                if name == "bfloat16" and target in NO_BFLOAT16:
+                    continue
                 built = compile_for(launch, target)
                 rows.append(
                     {"kernel": launch.kernel.__name__.strip("_"), "dtype": name, "target": target,
                      "registers": built.registers, "spills": built.spills, "shared_bytes": built.shared_bytes,
-                     "code_bytes": built.code_bytes}
+                     "fits": built.shared_bytes <= 1024 * SHARED_KIB[target], "code_bytes": built.code_bytes}
                 )  # fmt: skip
     return rows
+
+
+def matrix(rows: Sequence[dict[str, Any]]) -> str:
+    """`compiled_table` as one Markdown table: for each kernel and target the most registers, spills, shared memory."""
+    targets, kernels = (list(dict.fromkeys(row[name] for row in rows)) for name in ("target", "kernel"))
+    lines = [f"| kernel | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
+    for kernel in kernels:
+        cells = (_worst([r for r in rows if (r["kernel"], r["target"]) == (kernel, target)]) for target in targets)
+        lines.append(f"| `{kernel}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _worst(rows: Sequence[dict[str, Any]]) -> str:
+    """Registers per thread / KiB of shared memory, the largest over the number formats; spilled bytes if any."""
+    if not rows:
+        return "-"
+    registers, spills, shared = (
+        max(row[name] or 0 for row in rows) for name in ("registers", "spills", "shared_bytes")
+    )
+    spilled = ", ".join(sorted({row["dtype"] for row in rows if row["spills"]}))
+    cell = f"{registers} / {-(-shared // 1024)}" + (f", {spills} spilled ({spilled})" if spills else "")
+    return cell if all(row["fits"] for row in rows) else f"{cell}, **too much shared memory**"
 
 
 def render(rows: Sequence[dict[str, Any]]) -> str:

@@ -9,7 +9,6 @@ convention. About 270 MB; the download (wheel and GGUF, 190 MB) is deleted after
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
+from specdec_ref.cache import cache_dir
 from specdec_ref.models.download import ModelError, Source, checked_gguf, sha256
 from specdec_ref.models.progress import say, stage
 
@@ -39,12 +38,6 @@ class Fetched:
     bytes_on_disk: int
     seconds: float
     from_cache: bool
-
-
-def cache_dir() -> Path:
-    """The folder everything is kept in: `SPECDEC_CACHE`, else the platform's cache folder for `specdec`."""
-    chosen = os.environ.get("SPECDEC_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("specdec", appauthor=False)
 
 
 def model_folder(source: Source) -> Path:

@@ -58,7 +58,7 @@ class Target:
         """The kernels attend in float32 or narrower, and only in a model of transformers' that can be switched."""
         if backend == "auto" and (self.dtype == torch.float64 or not hasattr(self.model, "set_attn_implementation")):
             return "torch"
-        return resolve_backend(backend, self.device)
+        return resolve_backend(backend, self.device, self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -134,6 +134,20 @@ class Target:
         for row, tree in enumerate(trees):
             block[row, : len(tree), : len(tree)] = ancestor_mask(tree.parent_list)
         return self._run(padded_trees(trees)[0], self._positions(depths), self._mask(block, counts))
+
+    @torch.inference_mode()
+    def extend(self, tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
+        """Append one token per row and return the logits after it. `tokens` on the device are never read back."""
+        nodes, batch = tokens[:, None], len(tokens)
+        if self.packed_mask:
+            lengths = upload(torch.tensor(self.lengths), self.device)
+            links = ops(self.backend).tree_links(nodes, torch.full_like(nodes, -1), lengths)
+            output = self._run(nodes, links.positions, packed_mask(lengths, links.bits))
+        else:
+            own = torch.ones(batch, 1, 1, dtype=torch.bool)
+            output = self._run(nodes, self._positions(torch.zeros(batch, 1).long()), self._mask(own, [1] * batch))
+        self.cache.commit([range(1)] * batch)
+        return output.logits[:, 0]
 
     @torch.inference_mode()
     def commit(self, kept: Sequence[Sequence[int]]) -> None:

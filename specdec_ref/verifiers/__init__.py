@@ -77,7 +77,7 @@ def verify_batch(
     Raises ValueError if the verifier is not lossless for how a tree was drawn, if a row's logits are NaN, or if
     the backend is unknown or cannot do it.
     """
-    chosen = resolve_backend(backend, logits.device)
+    chosen = resolve_backend(backend, logits.device, logits.dtype)
     for tree in trees:
         claims = verifier.lossless_for
         if claims and len(tree) > 1 and tree.drawn not in claims:  # a root alone is a plain step: nothing to assume

@@ -10,7 +10,7 @@ from specdec_ref.config import SamplingParams
 from specdec_ref.kernels import ops
 from specdec_ref.kernels.cases import OPS, Shape, make_case
 from specdec_ref.kernels.contract import DraftProbs
-from specdec_ref.kernels.tables import DTYPES, SHAPES, WIDE, difference, equality_table
+from specdec_ref.kernels.tables import DTYPES, LONG, SHAPES, WIDE, difference, equality_table
 
 TWIN, KERNEL = ops("torch"), ops("triton")
 
@@ -20,8 +20,8 @@ TWIN, KERNEL = ops("torch"), ops("triton")
 def test_kernel_equals_its_twin(op: str, dtype: str) -> None:
     if op in ("links", "greedy") and dtype != "float32":
         return  # integers only: the format of the logits does not reach them
-    (row,) = equality_table((*SHAPES, WIDE), seeds=1, operations=(op,), dtypes=(dtype,))
-    assert row["cases"] == len(SHAPES) + 1
+    (row,) = equality_table((*SHAPES, WIDE, LONG), seeds=1, operations=(op,), dtypes=(dtype,))
+    assert row["cases"] == len(SHAPES) + 2
     assert row["equal"], row
 
 
@@ -118,3 +118,22 @@ def test_attention_looks_at_nothing_else() -> None:
     assert torch.equal(
         KERNEL.tree_attention(query, keys, values, torch.tensor([5]), links.bits, 0.25)[0, 1], clean[0, 1]
     )
+
+
+def test_split_prefix_does_not_depend_on_the_batch() -> None:
+    """Each row alone, with a cache that ends at its own last slot, gives the very bits that it gives in the batch."""
+    generator = torch.Generator().manual_seed(3)
+    lengths, nodes = torch.tensor([1100, 512, 513, 3]), 3
+    query = torch.randn(4, 4, nodes, 8, generator=generator)
+    keys, values = (torch.randn(4, 2, 1100 + nodes, 8, generator=generator) for _ in range(2))
+    parents, zeros = torch.tensor([[-1, 0, 0]] * 4), torch.zeros(4, dtype=torch.long)
+    bits = TWIN.tree_links(zeros[:, None].expand(-1, nodes), parents, zeros).bits
+    together = KERNEL.tree_attention(query, keys, values, lengths, bits, 0.3)
+    torch.testing.assert_close(
+        together, TWIN.tree_attention(query, keys, values, lengths, bits, 0.3), rtol=0, atol=2e-6
+    )
+    for row, length in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        cache = (x[one, :, : length + nodes] for x in (keys, values))
+        alone = KERNEL.tree_attention(query[one], *cache, lengths[one], bits[one], 0.3)
+        assert torch.equal(alone, together[one]), length

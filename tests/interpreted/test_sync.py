@@ -13,6 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree
+from specdec_ref.drafters.draft_model import DraftModelDrafter
+from specdec_ref.drafters.eagle import EagleDrafter
+from specdec_ref.drafters.eagle_head import new_head
 from specdec_ref.engine import SpecEngine
 from specdec_ref.kernels import contract
 from specdec_ref.kernels.launch import LAUNCHER
@@ -104,3 +107,35 @@ def test_the_torch_backend_reads_more() -> None:
     logits, coins = torch.zeros(1, 2, 9, device=META), [KeyedRandomness(0, 0, "verify")]
     with pytest.raises((RuntimeError, NotImplementedError)):
         verify_batch(GreedyVerifier(), [guess], logits, SamplingParams(), coins, backend="torch")
+
+
+@pytest.mark.parametrize("kind", ["draft model", "eagle"])
+def test_greedy_draft_is_read_back_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two reads per round with a chain of four: all drafted tokens together, then the verdict."""
+    depth, seen, plain = 4, [], torch.Tensor.tolist
+
+    def tolist(tensor: torch.Tensor) -> Any:
+        if tensor.device != META:
+            return plain(tensor)
+        seen.append(tuple(tensor.shape))
+        rows, width = tensor.shape
+        return [[7] * depth] * rows if width == depth else [[0, 1] + [-1] * (depth - 1) + [5]] * rows
+
+    model = tiny_model(dtype=torch.float32)
+    head = new_head(model, 1).to(META)
+    target = Target(model.to(META), check=False, backend="triton")
+    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
+    drafter: Any = (
+        EagleDrafter(head, [3]) if kind == "eagle" else
+        DraftModelDrafter(Target(tiny_model(dtype=torch.float32).to(META), check=False, backend="triton"), target.vocab_size)
+    )  # fmt: skip
+    token = LAUNCHER.set(lambda *_: None)
+    try:
+        engine = SpecEngine(target, drafter, budget=DraftBudget(depth=depth), limits=Limits(30), backend="triton")
+        engine.start([[1, 2, 3], [4, 6]])
+        seen.clear()
+        for _ in range(2):
+            engine.step()
+    finally:
+        LAUNCHER.reset(token)
+    assert seen == [(2, depth), (2, depth + 2)] * 2

@@ -100,7 +100,8 @@ def test_what_has_no_kernel_says_why() -> None:
 def test_backends() -> None:
     assert resolve_backend("auto", "cpu") == "torch"
     assert resolve_backend("torch", "cuda") == "torch"
-    assert resolve_backend("auto", "cuda") == ("triton" if find_spec("triton") else "torch")
+    if not torch.cuda.is_available():
+        assert resolve_backend("auto", "cuda") == "torch", "no device, so no self-test has passed"
     with pytest.raises(ValueError, match="unknown backend 'gpu'"):
         resolve_backend("gpu", "cpu")
     with pytest.raises(ValueError, match=r"TRITON_INTERPRET|needs the extra"):
@@ -139,12 +140,14 @@ def test_compiles_for_every_target() -> None:
     run = process("-m", "specdec_ref.kernels", "--json", "--part", "compiled", "--dtype", "bfloat16", interpret=False)
     assert run.returncode == 0, run.stderr[-4000:]
     table = json.loads(run.stdout)["compiled"]
-    shared = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
+    targets = {"sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942", "gfx1100"}  # sm_75 has no bfloat16
     built = {row["target"]: {r["kernel"] for r in table if r["target"] == row["target"]} for row in table}
     kernels = {
         "build_links", "greedy_walk", "logit_floors", "block_stats", "tree_walk", "draw_rest", "chain_walk",
-        "residual_mass", "draw_residual", "race", "tree_attention", "move_slots",
+        "residual_mass", "draw_residual", "race", "tree_attention", "combine", "move_slots",
     }  # fmt: skip
-    assert built == dict.fromkeys(shared, kernels)
-    assert all(row["spills"] == 0 and 0 < row["registers"] <= 255 for row in table), "None: the tools do not say"
-    assert all(row["shared_bytes"] <= shared[row["target"]] for row in table)
+    assert built == dict.fromkeys(targets, kernels)
+    spilling = {(row["kernel"], row["target"]) for row in table if row["spills"] != 0}  # None: the tools do not say
+    assert spilling <= {("tree_attention", "gfx1100")}
+    assert all(0 < row["registers"] <= 256 for row in table)
+    assert all(row["fits"] for row in table)

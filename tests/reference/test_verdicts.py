@@ -1,0 +1,131 @@
+"""The verdict of a device's self-test: kept in the cache, made anew when anything changes, and torch until it passes."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from specdec_ref.kernels import resolve_backend, verdicts
+from specdec_ref.kernels.verdicts import Verdict, describe, device_key, in_child, judge, stored
+
+GOOD, BAD = Verdict("", 44, 3.0), Verdict("tree (hard, 11 nodes) differs from its twin by 3", 20, 3.0)
+KEY = {"device": "a card", "driver": "1", "dtype": "float16"}
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: Linux only")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path))
+    verdicts.verdict.cache_clear()
+    yield
+    verdicts.verdict.cache_clear()
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA device that PyTorch sees and nothing runs on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(verdicts, "device_key", lambda device, dtype: {**KEY, "dtype": str(dtype)})
+
+
+@pytest.mark.parametrize("outcome", [GOOD, BAD], ids=["passed", "failed"])
+def test_verdict_is_stored_once(outcome: Verdict, tmp_path: Path) -> None:
+    runs = []
+
+    def run() -> Verdict:
+        runs.append(1)
+        return outcome
+
+    assert [judge(KEY, run) for _ in range(3)] == [outcome] * 3
+    assert len(runs) == 1
+    assert [path.suffix for path in (tmp_path / "selftest").iterdir()] == [".json"], "a temporary file is left"
+
+
+@pytest.mark.parametrize("part", sorted(KEY))
+def test_verdict_belongs_to_its_versions(part: str) -> None:
+    judge(KEY, lambda: GOOD)
+    assert stored({**KEY, part: "another"}) is None
+
+
+def test_damaged_file_is_no_verdict(tmp_path: Path) -> None:
+    judge(KEY, lambda: BAD)
+    (file,) = (tmp_path / "selftest").iterdir()
+    file.write_text('{"key"')
+    assert stored(KEY) is None
+    assert judge(KEY, lambda: GOOD) == GOOD
+
+
+def test_fault_that_may_pass_is_not_kept() -> None:
+    judge(KEY, lambda: Verdict("chain: exit code 1 (torch.OutOfMemoryError: CUDA out of memory)", 3, 1.0))
+    assert stored(KEY) is None
+
+
+def test_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "selftest").write_text("a file where the folder should be")
+    assert judge(KEY, lambda: GOOD) == GOOD
+
+
+@needs_triton
+@pytest.mark.usefixtures("card")
+def test_torch_decides_on_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(verdicts, "in_child", lambda *_: BAD)
+    assert [resolve_backend("auto", "cuda", torch.float16) for _ in range(3)] == ["torch"] * 3
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1, "once per process"
+    assert "the kernels failed their self-test on a card" in told.err
+    assert BAD.fault in told.err
+
+
+@needs_triton
+@pytest.mark.usefixtures("card")
+def test_kernels_decide_after_passing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[tuple[str, torch.dtype]] = []
+
+    def run(device: str, dtype: torch.dtype) -> Verdict:
+        asked.append((device, dtype))
+        return GOOD
+
+    monkeypatch.setattr(verdicts, "in_child", run)
+    found = {dtype: resolve_backend("auto", "cuda", dtype) for dtype in (torch.float16, torch.float32)}
+    assert set(found.values()) == {"triton"}
+    assert asked == [("cuda:0", torch.float16), ("cuda:0", torch.float32)], "each number format is tested by itself"
+    assert resolve_backend("auto", "cuda", torch.bfloat16) == "torch", "this card has no bfloat16"
+    assert resolve_backend("auto", "cuda", torch.float64) == "torch"
+    assert resolve_backend("auto", "cpu", torch.float16) == "torch"
+    assert resolve_backend("torch", "cuda", torch.float16) == "torch"
+    assert len(asked) == 2
+    assert capsys.readouterr().err == ""
+
+
+@needs_triton
+def test_child_that_cannot_run_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real process: compiled kernels cannot run on a CPU, so the first one raises."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    found = in_child("cpu", torch.float32)
+    assert not found.passed
+    assert "exit code 1" in found.fault
+    assert found.fault.startswith("links (plain, 11 nodes): ")
+    assert found.checks == 0
+
+
+@needs_triton
+def test_child_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "TIME_LIMIT", 0.2)
+    found = in_child("cpu", torch.float32)
+    assert "did not end within" in found.fault
+    assert found.seconds < 10
+
+
+def test_doctor_line() -> None:
+    key = device_key(torch.device("cpu"), torch.float32)
+    assert {"device", "driver", "torch", "triton", "specdec-ref", "source", "dtype"} <= set(key)
+    assert "not run yet for float32" in describe(key)
+    judge(key, lambda: GOOD)
+    assert describe(key) == "passed, 44 checks (float32, 3.0 s)"
+    judge({**key, "dtype": "float16"}, lambda: BAD)
+    assert describe({**key, "dtype": "float16"}).startswith(f"failed, PyTorch is used: {BAD.fault}")
