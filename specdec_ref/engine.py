@@ -5,8 +5,8 @@
     3. verify    accept a path, add one token of the target's own                  verify_batch
     4. commit    caches keep root and path; the new tokens are emitted             Target.commit, Drafter.commit
 
-Lossless: the emitted text has the target's own distribution (or, at T = 0, is its greedy text), whatever the drafter
-does. Invariant, checked every round: cached tokens == committed tokens - 1. The last one is the next tree's root.
+Lossless: the emitted text has the target's own distribution (at T = 0: is its greedy text), whatever the drafter does.
+Invariant, checked every round: cached tokens == committed tokens - 1. The last one is the next tree's root.
 Sources: Leviathan et al. 2023, Alg. 1; Chen et al. 2023, Alg. 2; for trees, Miao et al. 2024, Alg. 2.
 """
 

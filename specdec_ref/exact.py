@@ -4,8 +4,7 @@ Every source of chance is a `Randomness`. Here it is one that replays a script o
 probabilities; walking all scripts depth first visits every outcome of `SpecEngine.step()`, the very method that users
 run, with commit and rollback. No second, analytic distribution of any verifier is needed.
 
-    distribution(text) = sum over scripts that emit it of  prod_i P(choice_i)          lossless iff distribution =
-    prod_t p(x_t | x_<t)
+    P(text) = sum over scripts that emit it of  prod_i P(choice_i)          lossless iff  P = prod_t p(x_t | x_<t)
 
 Keep it small: a vocabulary of 3, five drawn nodes at most. After a round, engines with equal state are merged, the
 state being all that the next round can depend on: committed text, what the caches really hold, the controller's repr.

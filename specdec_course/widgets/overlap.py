@@ -1,7 +1,6 @@
 """Overlap explorer: how often a draft is accepted is how much of two distributions lies on top of each other.
 
-alpha = sum_x min(p(x), q(x)) = 1 - TV(p, q)            simulated beside the formula, with the emitted distribution
-beside p
+alpha = sum_x min(p(x), q(x)) = 1 - TV(p, q)            simulated beside the formula, with the emitted tokens beside p
 """
 
 import math

@@ -1,9 +1,8 @@
 """A small language model that writes the draft: the classic of Leviathan et al. 2023 (§2) and Chen et al. 2023 (§2).
 
 It shares the target's vocabulary and keeps a KV cache of its own. Each round it reads what it has not seen yet (the
-tokens committed last), then writes `depth` tokens one by one. At T = 0 it writes its argmax: drawn as "point". At T
-> 0 it samples from q, its own distribution warped exactly as the target's: drawn as "iid", and q goes into the tree
-for the verifier.
+tokens committed last), then writes `depth` tokens one by one. At T = 0 it writes its argmax, drawn as "point". Above,
+it samples from q, its own distribution warped exactly as the target's, drawn as "iid"; the tree carries q.
 
     cache after a round = committed text up to the root + accepted drafts that it had read   (it never reads the last)
 

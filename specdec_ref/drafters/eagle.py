@@ -4,13 +4,13 @@ The head reads pairs (feature_i, token_{i+1}) at position i and keeps a KV cache
 the target's features end it goes on with its own output, so after each verification those guesses are thrown away and
 the accepted tokens are read again, now with the target's features:
 
-    text     t0 t1 t2 .. tL-2 root      verified pairs (f0,t1) .. (f_{L-2}, root); the last output is the first
-    distribution draft                     d1 d2     pairs (g, d1), (g', d2) ...: own outputs g, dropped at the next
-    commit commit   accepted tokens a and the correction c: new verified pairs (f_root, a1), (f_a1, a2) .. (f_last, c)
+    text     t0 t1 t2 .. tL-2 root      verified pairs (f0,t1) .. (f_{L-2}, root); the last output gives the first q
+    draft                     d1 d2     pairs (g, d1), (g', d2) ...: own outputs g, dropped at the next commit
+    commit   accepted tokens a and the correction c: new verified pairs (f_root, a1), (f_a1, a2) .. (f_last, c)
 
 A plain one-layer model runs in the same loop: it reads tokens alone, so it has no features and ignores g.
-T = 0: argmax, drawn as "point". T > 0: sampled from the warped distribution over the draft vocabulary, drawn as
-"iid". Lossless under a verifier for such drafts, whatever the head has learnt.
+T = 0: argmax, drawn as "point". T > 0: sampled from the warped q over the draft vocabulary, drawn as "iid". Lossless
+under a verifier for such drafts, whatever the head has learnt.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
-from specdec_ref.drafters.eagle_head import EagleHead
+from specdec_ref.drafters.eagle_head import EagleHead, default_layers
 from specdec_ref.kernels.contract import BAD_ROW, upload
 from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.kv_cache import SlotCache
@@ -35,15 +35,6 @@ from specdec_ref.trees.masks import ancestor_mask, slot_mask
 __all__ = ["EagleDrafter", "default_layers"]
 
 PREFILL_CHUNK = 512  # pairs a forward while reading a prompt: bounds the memory of its mask
-
-
-def default_layers(version: int, layers: int) -> tuple[int, ...]:
-    """Which `hidden_states` of a target with so many layers a head reads: the published heads' choice.
-
-    EAGLE-1: the last one, after the final norm. EAGLE-3: what layers 2, n/2 and n-3 get as input, that is the outputs
-    of layers 1, n/2 - 1 and n - 4.
-    """
-    return {0: (), 1: (layers,), 3: (2, layers // 2, layers - 3)}[version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +170,9 @@ class EagleDrafter:
         chains = torch.stack(drafted, 1).tolist()
         if any(BAD_ROW in chains[i] for i in growing):
             raise ValueError(BAD_LOGITS)
+        drafts = [chain if i in growing else [] for i, chain in enumerate(chains)]
         return [
-            _tree([last, *(chain if i in growing else [])], [], SamplingParams(), None)
-            for i, (last, chain) in enumerate(zip(self._last, chains, strict=True))
+            _tree([last, *chain], [], SamplingParams(), None) for last, chain in zip(self._last, drafts, strict=True)
         ]
 
     def _grow(

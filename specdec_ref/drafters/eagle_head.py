@@ -3,14 +3,11 @@
 Pair i is (g_i, token_{i+1}): a feature, and the token that was sampled from it, which the feature alone cannot know.
 
     EAGLE-1/2   x = fc [embed(token); g]       layer(x) = next g, in the space of the target's last hidden state
-                distribution = target's lm_head(next g)                                           arXiv 2401.15077,
-                section 3.1
+                q = softmax of the target's lm_head(next g)                              arXiv 2401.15077, section 3.1
     EAGLE-3     g = fc [three target layers]   layer reads [norm embed(token); norm g], residual g; next g is its output
-                distribution = lm_head(norm(next g)) over a reduced vocabulary                    arXiv 2503.01840,
-                section 3
-    0, none     layer reads norm embed(token), residual embed(token); distribution as EAGLE-3's: a plain one-layer
-    language
-                model with as many trained weights, to see what features buy
+                q = softmax of lm_head(norm(next g)) over a reduced vocabulary           arXiv 2503.01840, section 3
+    0, none     layer reads norm embed(token), residual embed(token); q as in EAGLE-3: a plain one-layer language model
+                with as many trained weights, to see what features buy
 
 Drafting feeds the next g back where the target's features end. A head computes `project`, then attention by whoever
 calls it (cached when drafting, training-time test when training), then `finish`: the two cannot drift apart.
@@ -31,9 +28,18 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
 )
 
-__all__ = ["EagleHead", "Projected", "Variant", "Version", "head_config", "new_head"]
+__all__ = ["EagleHead", "Projected", "Variant", "Version", "default_layers", "head_config", "new_head"]
 
 Version = Literal[0, 1, 3]
+
+
+def default_layers(version: int, layers: int) -> tuple[int, ...]:
+    """Which `hidden_states` of a target with so many layers a head reads: the published heads' choice.
+
+    EAGLE-1: the last one, after the final norm. EAGLE-3: what layers 2, n/2 and n-3 get as input, that is the outputs
+    of layers 1, n/2 - 1 and n - 4.
+    """
+    return {0: (), 1: (layers,), 3: (2, layers // 2, layers - 3)}[version]
 
 
 @dataclass(frozen=True, slots=True)
