@@ -33,6 +33,7 @@ EPILOG = """\
 examples:
   $ specdec train eagle --preset tiny --out run        all of it, in a minute
   $ specdec train corpus --out corpus                  for hours, then Ctrl-C
+  $ specdec train corpus --endpoint http://localhost:30000 --out corpus
   $ specdec train eagle --corpus corpus --out head --tokens 5000000
   $ specdec train draft --features head/features --like head --out plain
   $ specdec train plot head
@@ -45,6 +46,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     from specdec_ref.cli.flags import add_model
+    from specdec_ref.cli.train_endpoint import add_endpoint
 
     parser.add_argument("action", choices=("corpus", "eagle", "draft", "plot", "export"), help="see above")
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="plot, export: the folder of a run")
@@ -61,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpus = parser.add_argument_group("corpus")
     corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
     corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
+    add_endpoint(parser)
     training = parser.add_argument_group("training")
     training.add_argument("--corpus", type=Path, nargs="+", metavar="PATH", help="folders or files to learn from")
     training.add_argument("--features", type=Path, nargs="+", metavar="DIR",
@@ -82,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do one step, or for a head all that is missing."""
     from specdec_ref.cli.shared import UsageError, say
+    from specdec_ref.cli.train_endpoint import write_served
     from specdec_ref.models.fetch import cache_dir
     from specdec_ref.training.recipe import PRESETS
 
@@ -100,6 +104,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"unknown preset {args.preset!r}; choose from {', '.join(PRESETS)}")
     recipe = _recipe(PRESETS[args.preset], args)
     out = args.out or cache_dir() / "training" / f"{args.action}-{args.preset}"
+    if args.endpoint and args.action != "corpus":
+        raise UsageError(f"--endpoint is for `specdec train corpus`; `train {args.action}` runs here")
+    if args.endpoint:
+        write_served(args, recipe.corpus, out)
+        print(out)
+        return 0
     model, tokenizer = _model(args)
     if args.action == "corpus":
         written = _corpus(recipe, model, tokenizer, out)

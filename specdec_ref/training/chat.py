@@ -47,3 +47,18 @@ class ChatPieces:
     def prompt(self, text: str) -> list[int]:
         """A chat whose only message is `text`, up to where the answer begins."""
         return [*self.head, *self.encode(text.strip()), *self.tail]
+
+    def messages(self, prompt: list[int]) -> list[dict[str, str]]:
+        """The messages of a rendered prompt: the inverse of `prompt`, and of what `between` joins.
+
+        Raises ValueError if the prompt was not rendered from these pieces.
+        """
+        rest, found = prompt[len(self.head) :], list[dict[str, str]]()
+        while rest:
+            begins, role = (self.between, "assistant") if len(found) % 2 else (self.tail, "user")
+            end = rest.index(self.end) if self.end in rest else len(rest)
+            if rest[end : end + len(begins)] != begins:
+                raise ValueError(f"a prompt of {len(prompt)} tokens was not rendered from the pieces of this template")
+            found.append({"role": role, "content": self.decode(rest[:end])})
+            rest = rest[end + len(begins) :]
+        return found

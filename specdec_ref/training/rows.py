@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from specdec_ref.models.device import pick_dtype
+
 __all__ = ["RowDecoder"]
 
 
@@ -81,8 +83,10 @@ class RowDecoder:
     A row's last token is not in the cache yet: `step` writes it and returns the logits of the next one.
     """
 
-    def __init__(self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype | None = None) -> None:
         """`model`: a transformers causal LM with full attention, on the CPU. Its attention implementation is changed.
+
+        `cache_dtype`: None is bfloat16 on a CPU that computes in it, else float32: emulated, it is slower.
 
         Raises ValueError if the model cannot be run this way.
         """
@@ -93,7 +97,7 @@ class RowDecoder:
         AttentionInterface.register("specdec_rows", _attend_by_row)
         config._attn_implementation = "specdec_rows"
         self.slots = slots
-        self.cache = _RowCache(config, rows, slots, cache_dtype)
+        self.cache = _RowCache(config, rows, slots, cache_dtype or pick_dtype("auto", "cpu"))
 
     @torch.inference_mode()
     def share_prefix(self, tokens: Sequence[int]) -> None:

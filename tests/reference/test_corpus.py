@@ -15,12 +15,13 @@ import torch
 from chat_models import byte_llama, byte_tokenizer
 
 from specdec_ref.training.chat import ChatPieces
-from specdec_ref.training.corpus import CorpusConfig, _Generator, _Row, find_loop, generate_corpus
+from specdec_ref.training.corpus import CorpusConfig, _Generator, find_loop, generate_corpus
 from specdec_ref.training.edits import computed_rules, first_sentences, misspell
 from specdec_ref.training.grammar import Grammar
 from specdec_ref.training.material import Material, is_permissive, read
 from specdec_ref.training.prompts import TASKS, Dialogue, dialogues, fingerprint, overlap, overlaps
 from specdec_ref.training.rows import RowDecoder
+from specdec_ref.training.script import Row
 from specdec_ref.training.shards import Conversation, corpus_folder, load_corpus, write_shard
 
 FUNCTION = """def {name}(items, limit):
@@ -356,7 +357,7 @@ def test_tokens_are_drawn_at_their_temperature(model: Any, tokenizer: Any) -> No
     generator = _Generator(CONFIG, model, tokenizer)
     logits = torch.tensor([0.0, 1.0, 2.5, -1.0])
     for temperature in (0.0, 0.7, 1.0):
-        rows = [_Row(Dialogue(number, ()), 0, [0], 1, 9, temperature) for number in range(3000)]
+        rows = [Row(Dialogue(number, ()), 0, [0], 1, 9, temperature) for number in range(3000)]
         drawn = torch.tensor(generator._choose(logits.expand(3000, 4), rows)).bincount(minlength=4) / 3000
         dist = torch.softmax(logits / temperature, 0) if temperature else torch.tensor([0.0, 0.0, 1.0, 0.0])
         # five standard errors of a share; the coins are keyed, so this passes always or never
