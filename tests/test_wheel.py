@@ -14,12 +14,12 @@ import venv
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from specdec_ref.session import Session
+from specdec_ref.models.download import SMOLLM2
+from specdec_ref.models.fetch import find_damage, model_folder
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -117,7 +117,9 @@ print(json.dumps({"file": specdec_ref.__file__, "same": fast.tokens == slow.toke
 
 
 @pytest.mark.model
-def test_shipped_head_decodes_from_the_wheel(environment: Path, tmp_path: Path, embedded: "Session") -> None:
+def test_shipped_head_decodes_from_the_wheel(environment: Path, tmp_path: Path) -> None:
+    if (damage := find_damage(model_folder(SMOLLM2), SMOLLM2)) is not None:
+        pytest.skip(f"the embedded model is not in the cache ({damage}): run `specdec fetch`")
     report = json.loads(run(environment / "python", "-c", DECODE, at=tmp_path).splitlines()[-1])
     assert Path(report["file"]).is_relative_to(environment.parent)
     assert report["same"], "greedy float32 text of the shipped head differs from plain decoding"
