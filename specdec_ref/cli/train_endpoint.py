@@ -37,11 +37,11 @@ def write_served(args: argparse.Namespace, config: "CorpusConfig", out: Path) ->
     """Ask the server, then print what came of it."""
     from transformers import AutoTokenizer
 
-    from specdec_ref.bench.workloads import HELD_OUT, load_prompts
     from specdec_ref.cli.shared import UsageError, say
     from specdec_ref.models.hub import load, resolve
     from specdec_ref.training.remote import Asking, EndpointError
     from specdec_ref.training.served import serve_corpus
+    from specdec_ref.workloads import HELD_OUT, load_prompts
 
     if args.check < 0 or args.patience < 0:
         raise UsageError("--check and --patience must be >= 0")
