@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,11 +123,25 @@ def extract_features(
                 if len(c.prompt) > 1 and c.response and len(c.prompt) + len(c.response) <= longest
             )  # fmt: skip
             for number, piece in enumerate(iter(lambda: list(islice(conversations, BLOCK)), [])):  # noqa: B023
-                name = f"{stem}-{number:04d}"
-                if not (folder / f"{name}.index.npz").exists():
+                name = _free_name(folder, f"{stem}-{number:04d}", piece)
+                if name is not None:
                     _write_block(model, piece, folder / name, layers, bar)
                     added += sum(len(c.response) for c in piece)
     return added
+
+
+def _free_name(folder: Path, name: str, piece: Sequence[Conversation]) -> str | None:
+    """A name for the block of these conversations, None if it is there. Files of two corpora may share a name."""
+    tokens = np.concatenate([np.array(c.prompt + c.response, dtype=np.int32) for c in piece])
+    for copy in count(2):
+        path = folder / f"{name}.index.npz"
+        if not path.exists():
+            return name
+        with np.load(path, allow_pickle=False) as index:
+            if np.array_equal(index["tokens"], tokens):
+                return None
+        name = f"{name.partition('~')[0]}~{copy}"
+    return None
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:

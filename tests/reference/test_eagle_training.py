@@ -1,6 +1,8 @@
 """Training an EAGLE head: it is trained on what it will meet when drafting, and can be stopped at any time."""
 
+import gzip
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -23,7 +25,8 @@ from specdec_ref.training.checkpoint import load_head, load_state
 from specdec_ref.training.eagle import TrainConfig, draft_vocabulary, train
 from specdec_ref.training.features import extract_features, open_features
 from specdec_ref.training.losses import LOSSES, distribution_loss, target_distribution
-from specdec_ref.training.shards import Conversation, write_shard
+from specdec_ref.training.recipe import write_features
+from specdec_ref.training.shards import Conversation, load_corpus, write_shard
 from specdec_ref.training.unroll import pack, unroll
 
 STEPS = 4
@@ -235,6 +238,23 @@ def test_two_processes_end_where_one_does(
         gap = (tensor - two["tensors"][name]).abs().float()
         assert gap.mean() < 1e-5, (name, float(gap.mean()))
         assert gap.max() < 2e-3, (name, float(gap.max()))
+
+
+def test_corpora_whose_shards_share_a_name_are_combined(model: nn.Module, corpus: Path, tmp_path: Path) -> None:
+    """Every corpus has a shard 0; and the first corpus came as lines of JSON. No text is lost, none is read twice."""
+    texts = list(load_corpus([corpus / "seed0-0.npz"]))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, part in zip(folders, (texts[:40], texts[40:70]), strict=True):
+        folder.mkdir()
+        write_shard(folder / "seed0-0of1-00000.npz", part)
+    rows = [{"task": c.task, "prompt": c.prompt, "response": c.response, "temperature": 0.001} for c in texts[70:]]
+    (tmp_path / "first.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    paths = [*folders, tmp_path / "first.jsonl.gz"]
+    store = tmp_path / "features"
+    assert write_features(model, paths, store, 3) == 90 * 20
+    assert write_features(model, paths, store, 3) == 0
+    found = sorted(e.tokens.tolist() for block in open_features([store]) for e in block.examples())
+    assert found == sorted([*c.prompt, *c.response] for c in texts)
 
 
 def test_extraction_goes_on_where_it_stopped(model: nn.Module, corpus: Path, tmp_path: Path) -> None:
