@@ -156,7 +156,7 @@ def _name(at: float) -> str:
     return f"k{round(at * 1000)}"
 
 
-def draw(plain: Take, fast: Take, *, drafter: str, caption: str) -> str:
+def draw(plain: Take, fast: Take, *, drafter: str, caption: str, clock: str = "wall") -> str:
     """The animated picture as one SVG document."""
     whole = max(plain.seconds, fast.seconds) + REST
     lines = 1 + max(line for take in (plain, fast) for _, _, line, _ in _placed(take.pieces))
@@ -172,6 +172,7 @@ def draw(plain: Take, fast: Take, *, drafter: str, caption: str) -> str:
     )
     ratio = plain.seconds / fast.seconds
     key = top + height + 24
+    played = "played at the measured speed" + (" (processor time)" if clock == "cpu" else "")
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {full} {total}" width="{full}" height="{total}" '
         'role="img" aria-labelledby="t d">',
@@ -187,7 +188,7 @@ def draw(plain: Take, fast: Take, *, drafter: str, caption: str) -> str:
         f'<text x="{MARGIN + 4}" y="{key}">accepted draft</text>',
         f'<rect class="own tint" x="{MARGIN + 134}" y="{key - 13}" width="150" height="18" rx="2"/>',
         f'<text class="b" x="{MARGIN + 138}" y="{key}">target&#39;s own token</text>',
-        f'<text class="s" x="{MARGIN + 300}" y="{key}">played at the measured speed, prefill not counted</text>',
+        f'<text class="s" x="{MARGIN + 300}" y="{key}">{played}, prefill not counted</text>',
         f'<text class="s" x="{MARGIN}" y="{key + 26}">{escape(caption)}</text>',
     ]  # fmt: skip
     return "\n".join([*parts, "</svg>", ""])
@@ -216,9 +217,7 @@ def main() -> None:
         plain, fast = record(session, PROMPT, args.drafter, args.max_new_tokens, args.pairs)
     machine = f"{machine_line(torch.device('cpu'))} ({', '.join(cpu_features())})"
     caption = f"{session.name}, {args.dtype}, temperature 0, on {machine}, torch {torch.__version__}"
-    if args.clock == "cpu":
-        caption += "; seconds of processor time"
-    sys.stdout.write(draw(plain, fast, drafter=args.drafter, caption=caption))
+    sys.stdout.write(draw(plain, fast, drafter=args.drafter, caption=caption, clock=args.clock))
 
 
 if __name__ == "__main__":
