@@ -1,4 +1,6 @@
-"""Draw the speed-up by task from the committed measurements, as SVG: `python tools/draw_speedups.py > docs/images/speedups.svg`.
+"""Draw the speed-up by task from the committed measurements, as SVG.
+
+    python tools/draw_speedups.py > docs/images/speedups.svg
 
 One group of bars per task. Plain decoding is the line at 1. Nothing is measured here: the first run at temperature 0,
 batch 1 and no added context that has all methods is taken from specdec_ref/bench/rows/tasks.jsonl, and the caption
@@ -26,8 +28,8 @@ WIDTH, HEIGHT = 880, 430
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 84, 108  # margins around the bars
 BAR, GAP = 29, 5
 STYLE = """\
-text{font-family:system-ui,-apple-system,"Segoe UI",Helvetica,Arial,"DejaVu Sans",sans-serif;font-size:13px;fill:#1f2328}
-.page{fill:#fff;stroke:#d0d7de}.h{font-size:17px;font-weight:700}.s{font-size:12px;fill:#57606a}.v{font-size:11.5px}
+text{font-family:system-ui,-apple-system,"Segoe UI",Helvetica,Arial,"DejaVu Sans",sans-serif;font-size:13px}
+text{fill:#1f2328}.page{fill:#fff;stroke:#d0d7de}.h{font-size:17px;font-weight:700}.s{font-size:12px;fill:#57606a}.v{font-size:11.5px}
 .m{text-anchor:middle}.e{text-anchor:end}.grid{stroke:#d0d7de}.one{stroke:#1f2328;stroke-width:1.5}.i{stroke:#1f2328}
 @media (prefers-color-scheme:dark){text{fill:#e6edf3}.page{fill:#0d1117;stroke:#30363d}.s{fill:#9198a1}
 .grid{stroke:#30363d}.one,.i{stroke:#e6edf3}}"""
@@ -43,9 +45,7 @@ def measured() -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, Any]]]:
         }
         if all((task, method) in found for task in TASKS for method in METHODS):
             return environment, found
-    raise LookupError(
-        "tasks.jsonl holds no run at temperature 0 and batch 1 with all methods of the chart; run `specdec bench --json`"
-    )
+    raise LookupError("tasks.jsonl holds no run at temperature 0 and batch 1 with all methods of the chart")
 
 
 def draw(environment: Mapping[str, Any], rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
@@ -76,7 +76,8 @@ def _head(shown: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]:
     yield '<text class="h" x="20" y="32">Speed-up over plain decoding, by task</text>'
     x = 20.0
     for name, colour in METHODS.values():
-        yield f'<rect x="{x:g}" y="47" width="13" height="13" rx="2" fill="{colour}"/><text x="{x + 19:g}" y="58">{name}</text>'
+        yield f'<rect x="{x:g}" y="47" width="13" height="13" rx="2" fill="{colour}"/>'
+        yield f'<text x="{x + 19:g}" y="58">{name}</text>'
         x += 46 + 7.2 * len(name)
     yield f'<path class="one" d="M{x:g} 53.5h22"/><text x="{x + 28:g}" y="58">plain decoding</text>'
 
@@ -86,7 +87,7 @@ def _grid(highest: float) -> Iterator[str]:
         y = _y(half / 2, highest)
         kind = "one" if half == 2 else "grid"
         yield f'<path class="{kind}" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
-        yield f'<text class="s e" x="{LEFT - 8}" y="{y + 4:.1f}">{half / 2:.1f} ×</text>'
+        yield f'<text class="s e" x="{LEFT - 8}" y="{y + 4:.1f}">{half / 2:.1f} &#215;</text>'
 
 
 def _bars(shown: Mapping[tuple[str, str], Mapping[str, Any]], highest: float) -> Iterator[str]:
@@ -101,7 +102,8 @@ def _bars(shown: Mapping[tuple[str, str], Mapping[str, Any]], highest: float) ->
             yield f'<rect x="{x:.1f}" y="{y:.1f}" width="{BAR}" height="{floor - y:.1f}" fill="{colour}"/>'
             yield f'<text class="v m" x="{x + BAR / 2:.1f}" y="{y - 5:.1f}">{value:.2f}</text>'
         label = "all tasks" if task == "all" else task
-        yield f'<text class="m" x="{middle:.1f}" y="{floor + 20}" font-weight="{700 if task == "all" else 400}">{label}</text>'
+        weight = 700 if task == "all" else 400
+        yield f'<text class="m" x="{middle:.1f}" y="{floor + 20}" font-weight="{weight}">{label}</text>'
 
 
 def _caption(environment: Mapping[str, Any], shown: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]:
@@ -115,7 +117,7 @@ def _caption(environment: Mapping[str, Any], shown: Mapping[tuple[str, str], Map
         f"lengths; “all tasks” is their geometric mean (hybrid: 95 % bootstrap interval {best['ci_low']:.2f} to "
         f"{best['ci_high']:.2f}).{rounding} Other machines differ: docs/BENCHMARKS.md."
     )
-    for number, line in enumerate(wrap(text, 124)):
+    for number, line in enumerate(wrap(text, 134)):
         yield f'<text class="s" x="20" y="{HEIGHT - BOTTOM + 46 + 16 * number}">{escape(line)}</text>'
 
 

@@ -47,3 +47,51 @@ def test_pictures_are_plain_svg(name: str) -> None:
     assert "href" not in text.replace("xmlns", "")
     assert any(dtype in text for dtype in ("float32", "bfloat16"))
     assert "smollm2-135m" in text
+
+
+def test_the_recorder_draws_what_it_is_given() -> None:
+    """Every piece is drawn once, at its time; the longer answer sets the length; nothing runs beyond its panel."""
+    recorder = tool("record_demo")
+    piece, take = recorder["Piece"], recorder["Take"]
+    words = [f"word{number} & <more>" for number in range(12)]
+    plain = take(
+        tuple(piece(word + " ", "plain", 0.5 * at) for at, word in enumerate(words)), tuple(range(12)), 12, 5.5
+    )
+    pair = (piece(" ".join(words[:6]) + " ", "accepted", 1.0), piece(" ".join(words[6:]), "own", 2.0))
+    fast = take(pair, tuple(range(12)), 2, 2.0)
+    text = recorder["draw"](plain, fast, drafter="hybrid", caption="a model & a machine")
+    root = ET.fromstring(text)
+    chunks = [element for element in root.iter(f"{SVG}text") if element.get("textLength")]
+    assert sum(len((chunk.text or "").replace(" ", "")) for chunk in chunks) == 2 * len("".join(words).replace(" ", ""))
+    assert "2.75 &#215; as fast" in text
+    assert "@keyframes k2000{0%{opacity:0}21.05%{opacity:1}}" in text, "2 s of 5.5 s and the rest of 4 s"
+    for chunk in chunks:
+        right = float(chunk.get("x", 0)) + float(chunk.get("textLength", 0))
+        edges = (recorder["MARGIN"] + recorder["PANEL"], 2 * recorder["PANEL"] + recorder["GAP"] + recorder["MARGIN"])
+        assert right <= edges[float(chunk.get("x", 0)) > edges[0]]
+
+
+def test_the_recorder_refuses_different_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from specdec_ref import drafters, trace
+    from specdec_ref.trace import Round
+
+    class Session:
+        target = None
+
+        def encode(self, text: str) -> list[int]:
+            return [1]
+
+        def limits(self, most: int) -> int:
+            return most
+
+        def engine(self, *_: Any, **__: Any) -> None:
+            return None
+
+        def decode(self, tokens: list[int]) -> str:
+            return "x" * len(tokens)
+
+    monkeypatch.setattr(drafters, "build_drafter", lambda *_: None)
+    monkeypatch.setattr(trace, "plain_rounds", lambda *_, **__: [Round(added=1)])
+    monkeypatch.setattr(trace, "rounds", lambda *_: [Round(added=2)])
+    with pytest.raises(ValueError, match="differ: try --dtype float32"):
+        tool("record_demo")["record"](Session(), "a", "hybrid", 4, 1)
