@@ -21,11 +21,11 @@ from torch import Tensor
 from specdec_ref.adaptive import LengthControl
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter, DraftTree, Randomness, TargetOutput, Verifier, VerifyResult
-from specdec_ref.kernels.contract import upload
 from specdec_ref.metrics import StepRecord
 from specdec_ref.models.target import Target
 from specdec_ref.randomness import KeyedRandomness, Purpose
 from specdec_ref.request import Generation, Limits, Request, check_prompts
+from specdec_ref.transfer import upload
 from specdec_ref.verifiers import choose_verifier, verify_batch
 
 __all__ = ["SpecEngine"]

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from specdec_ref.core import DraftTree, TargetOutput
 from specdec_ref.kernels import Backend, ops, resolve_backend
-from specdec_ref.kernels.contract import pack_bits, padded_trees, upload
+from specdec_ref.kernels.contract import pack_bits
 from specdec_ref.models.attention import TREE_ATTENTION, packed_mask, use_tree_attention
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.support import check_supported
-from specdec_ref.trees.masks import ancestor_mask, slot_mask
+from specdec_ref.transfer import upload
+from specdec_ref.trees.masks import ancestor_mask, padded_trees, slot_mask
 
 __all__ = ["Target"]
 
