@@ -21,7 +21,7 @@ LEVELS = (
     {"models", "verifiers", "cost_model"},
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
     {"engine", "training"},
-    {"session", "calibrate"},
+    {"session", "calibrate", "hf_generate"},
     {"exact", "bench", "choose", "exporters", "plots", "trace", "replay", "exposition"},
     {"cli"},
 )
