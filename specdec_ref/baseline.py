@@ -44,7 +44,7 @@ def plain_stream(
     target: Target, prompt: Sequence[int], *, limits: Limits = Limits(), sampling: SamplingParams = SamplingParams(),
     seed: int = 0,
 ) -> Iterator[int]:  # fmt: skip
-    """Yield one token at a time."""
+    """Yield one token at a time. Raises RuntimeError if another batch came in between."""
     requests: list[Request] = []
     for _ in _rounds(target, [prompt], limits, sampling, [seed], KeyedRandomness, requests):
         yield requests[0].tokens[-1]
@@ -61,6 +61,7 @@ def _rounds(
     started = time.perf_counter()
     target.feature_layers = ()
     prefill = target.start(prompts, capacity=max(map(len, prompts)) + limits.max_new_tokens)
+    batch = target.batch
     if prefill is None:
         raise RuntimeError("prefill of non-empty prompts gave no logits")
     logits, running = prefill.logits[:, 0], list(requests)
@@ -71,6 +72,8 @@ def _rounds(
         for request, token in zip(running, _choose(logits, sampling, running, randomness), strict=True):
             request.emit([token])
         kept = [i for i, request in enumerate(running) if not request.finish_reason]
+        if kept:
+            target.check_batch(batch)
         if kept and len(kept) < len(running):
             target.cache.select(kept)
         ended = [request for request in running if request.finish_reason]

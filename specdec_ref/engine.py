@@ -21,11 +21,11 @@ from torch import Tensor
 from specdec_ref.adaptive import LengthControl
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter, DraftTree, Randomness, TargetOutput, Verifier, VerifyResult
-from specdec_ref.kernels.contract import upload
 from specdec_ref.metrics import StepRecord
 from specdec_ref.models.target import Target
 from specdec_ref.randomness import KeyedRandomness, Purpose
 from specdec_ref.request import Generation, Limits, Request, check_prompts
+from specdec_ref.transfer import upload
 from specdec_ref.verifiers import choose_verifier, verify_batch
 
 __all__ = ["SpecEngine"]
@@ -66,6 +66,7 @@ class SpecEngine:
         self.last_round: list[
             tuple[DraftTree, VerifyResult]
         ] = []  # what the last step proposed and decided, a row each
+        self._batch = 0  # the target's number of our batch: engines may share a target
         self._roots: TargetOutput | None = None  # before the first round: what the prefill says of the roots
 
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> list[Request]:
@@ -82,6 +83,7 @@ class SpecEngine:
         self.target.feature_layers = self.drafter.feature_layers  # here: engines may share a target
         room = max(map(len, prompts)) + self.limits.max_new_tokens + self.budget.max_nodes
         output = self.target.start(prompts, capacity=room)
+        self._batch = self.target.batch
         counts = [len(prompt) - 1 for prompt in prompts]
         self.target.cache.truncate(counts)  # a prompt's last token is the first root: the first round keeps it
         self.drafter.start(range(len(prompts)), prompts, _features(output, [range(count) for count in counts]))
@@ -95,9 +97,13 @@ class SpecEngine:
 
     @torch.inference_mode()
     def step(self) -> list[StepRecord]:
-        """One round for every running request. A failed round changes no request: what was raised can be handled."""
+        """One round for every running request. A failed round changes no request: what was raised can be handled.
+
+        Raises RuntimeError if another batch was started on the target in the meantime.
+        """
         if not self.requests:
             return []
+        self.target.check_batch(self._batch)
         requests, rows = self.requests, [request.row for request in self.requests]
         clock = [time.perf_counter()]
         rngs = [self.randomness(r.seed, len(r.tokens), "draft") for r in requests]
@@ -127,13 +133,19 @@ class SpecEngine:
         return records
 
     def stream(self, prompt: Sequence[int], seed: int = 0) -> Iterator[list[int]]:
-        """Yield each round's new tokens. Closing it early frees the request; starting another batch ends it."""
+        """Yield each round's new tokens. Closing it early frees the request.
+
+        Raises RuntimeError if another batch was started on the target before the text was complete.
+        """
         (request,) = self.start([prompt], [seed])
+        batch = self._batch
         try:
             while request in self.requests:
                 before = len(request.tokens)
                 self.step()
                 yield request.tokens[before:]
+            if request.finish_reason is None:  # dropped: by `close`, or by a batch that came in between
+                self.target.check_batch(batch)
         finally:
             if request in self.requests:
                 self.close()

@@ -6,7 +6,8 @@
     slow = lab.plain([prompt])[0]                           one forward a token: the yardstick
     print(lab.decode(fast.tokens), fast.stats.tau, slow.seconds / fast.seconds)
 
-Every engine of a session shares its target, and a target has one cache: finish one batch before starting another.
+Every engine of a session shares its target, and a target holds one batch at a time: finish one before starting another.
+An engine whose batch was replaced raises RuntimeError at its next step.
 """
 
 from collections.abc import Sequence

@@ -18,9 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.core import DraftTree
-
-__all__ = ["BAD_ROW", "DraftProbs", "Links", "Walk", "pack_bits", "padded_trees", "per_node", "unpack_bits", "upload"]
+__all__ = ["BAD_ROW", "DraftProbs", "Links", "Walk", "pack_bits", "per_node", "unpack_bits"]
 
 BAD_ROW = -1  # as `next_token`: the target's logits held NaN, +inf or nothing but -inf where the walk read them
 
@@ -58,20 +56,6 @@ class DraftProbs:
 def per_node(coins: Float[Tensor, "batch ..."], nodes: int) -> Float[Tensor, "batch nodes"]:
     """One coin a row, as SGLang gives the last one, serves at whatever node the walk ends; one a node stays."""
     return coins if coins.dim() == 2 else coins[:, None].expand(-1, nodes)
-
-
-def upload(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on `device`. A host tensor is pinned first: a copy from any other memory waits for the device."""
-    if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def padded_trees(trees: Sequence[DraftTree]) -> Int[Tensor, "2 batch nodes"]:
-    """Tokens and parents of a batch, on the host: pads hold token 0 and parent -1."""
-    width = max(map(len, trees))
-    tokens = [[*tree.token_list] + [0] * (width - len(tree)) for tree in trees]
-    return torch.tensor([tokens, [[*tree.parent_list] + [-1] * (width - len(tree)) for tree in trees]])
 
 
 def pack_bits(mask: Tensor) -> Int[Tensor, "batch nodes words"]:

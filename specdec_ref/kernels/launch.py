@@ -12,7 +12,7 @@ import triton
 from jaxtyping import Int
 from torch import Tensor
 
-from specdec_ref.kernels.contract import upload
+from specdec_ref.transfer import upload
 
 __all__ = ["INTERPRETED", "LAUNCHER", "VOCAB_BLOCK", "addresses", "launch", "padded"]
 

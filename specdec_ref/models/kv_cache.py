@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from specdec_ref.kernels import Backend, ops
-from specdec_ref.kernels.contract import upload
+from specdec_ref.transfer import upload
 
 __all__ = ["SlotCache"]
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from specdec_ref.core import DraftTree, TargetOutput
 from specdec_ref.kernels import Backend, ops, resolve_backend
-from specdec_ref.kernels.contract import pack_bits, padded_trees, upload
+from specdec_ref.kernels.contract import pack_bits
 from specdec_ref.models.attention import TREE_ATTENTION, packed_mask, use_tree_attention
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.support import check_supported
-from specdec_ref.trees.masks import ancestor_mask, slot_mask
+from specdec_ref.transfer import upload
+from specdec_ref.trees.masks import ancestor_mask, padded_trees, slot_mask
 
 __all__ = ["Target"]
 
@@ -50,6 +51,7 @@ class Target:
             use_tree_attention(model)
         self.packed_mask = self.backend == "triton" and self.config._attn_implementation == TREE_ATTENTION
         self.additive_mask = self.config._attn_implementation == "eager"
+        self.batch = 0  # number of batches started so far: whoever decodes one compares it, see `check_batch`
         if check:
             check_supported(self)
         self.cache = SlotCache(self.config.num_hidden_layers, 0, 0)
@@ -92,6 +94,7 @@ class Target:
         Returns the logits after each prompt's last token (one node a row) and the features of all prompt tokens
         (rows padded on the right), or None if every prompt is empty.
         """
+        self.batch += 1
         self.cache = SlotCache(self.config.num_hidden_layers, len(prompts), capacity, self.backend)
         longest = max(map(len, prompts), default=0)
         if longest == 0:
@@ -107,6 +110,14 @@ class Target:
                 logits[row, 0] = output.logits[row, kept.index(end)]
             features += [output.features] if output.features is not None else []
         return TargetOutput(logits, torch.cat(features, 1) if self.feature_layers else None)
+
+    def check_batch(self, batch: int) -> None:
+        """Raises RuntimeError if the cache no longer holds the batch of that number: another one replaced it."""
+        if batch != self.batch:
+            raise RuntimeError(
+                "another batch was started on this target before this one was finished, and a target holds one batch "
+                "at a time: finish or close one before starting the next, or give each engine a Target of its own"
+            )
 
     def _prefill(self, chunk: Sequence[Sequence[int]], kept: list[int]) -> tuple[TargetOutput, list[int]]:
         """Append a piece of every prompt; logits only at the positions `kept`, since a whole prompt's would be huge."""

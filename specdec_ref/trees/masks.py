@@ -1,4 +1,4 @@
-"""The attention mask of a tree: a node sees its ancestors and itself.
+"""A batch of trees as tensors, and the attention mask of a tree: a node sees its ancestors and itself.
 
     mask[i, j] = 1  iff  j = i or mask[parent(i), j] = 1     (SpecInfer, Miao et al. 2024, §4.2: topology-aware mask)
 
@@ -8,10 +8,12 @@ A chain gives the lower triangle, i.e. ordinary causal attention.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-__all__ = ["ancestor_mask", "slot_mask"]
+from specdec_ref.core import DraftTree
+
+__all__ = ["ancestor_mask", "padded_trees", "slot_mask"]
 
 
 def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
@@ -44,3 +46,10 @@ def slot_mask(
             mask[row, 0, pads] = False
             mask[row, 0, pads, length + pads] = True
     return mask
+
+
+def padded_trees(trees: Sequence[DraftTree]) -> Int[Tensor, "2 batch nodes"]:
+    """Tokens and parents of a batch, on the host: pads hold token 0 and parent -1."""
+    width = max(map(len, trees))
+    tokens = [[*tree.token_list] + [0] * (width - len(tree)) for tree in trees]
+    return torch.tensor([tokens, [[*tree.parent_list] + [-1] * (width - len(tree)) for tree in trees]])

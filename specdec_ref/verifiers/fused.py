@@ -19,9 +19,11 @@ from torch import Tensor
 from specdec_ref.config import SamplingParams
 from specdec_ref.core import DraftTree, Randomness, Verifier, VerifyResult
 from specdec_ref.kernels import Backend, ops
-from specdec_ref.kernels.contract import BAD_ROW, DraftProbs, Links, padded_trees, upload
+from specdec_ref.kernels.contract import BAD_ROW, DraftProbs, Links
 from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.sampling import BAD_LOGITS
+from specdec_ref.transfer import upload
+from specdec_ref.trees.masks import padded_trees
 from specdec_ref.verifiers.auto import AutoVerifier
 from specdec_ref.verifiers.greedy import GreedyVerifier
 from specdec_ref.verifiers.rejection import RejectionVerifier

@@ -11,13 +11,13 @@ from drafting import FunctionDrafter, tree
 from helpers import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from specdec_ref import transfer
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree
 from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.drafters.eagle import EagleDrafter
 from specdec_ref.drafters.eagle_head import new_head
 from specdec_ref.engine import SpecEngine
-from specdec_ref.kernels import contract
 from specdec_ref.kernels.launch import LAUNCHER
 from specdec_ref.models.target import Target
 from specdec_ref.randomness import KeyedRandomness
@@ -70,7 +70,7 @@ def test_one_read_a_round(
 ) -> None:
     """Two rows of different lengths, features asked for, a path that has to be moved in the cache."""
     uploads = 0
-    plain = contract.upload
+    plain = transfer.upload
 
     def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
         nonlocal uploads

@@ -310,14 +310,15 @@ def test_an_interrupted_or_closed_stream_frees_the_engine(model: nn.Module) -> N
     assert texts(engine) == wanted
 
 
-def test_a_stream_overtaken_by_another_batch_ends(model: nn.Module) -> None:
+def test_stream_overtaken_by_another_batch_raises(model: nn.Module) -> None:
     """One batch at a time: the older stream must neither steal the newer batch's rounds nor close it."""
     engine = SpecEngine(Target(model), NgramDrafter(1, 3), limits=LIMITS)
     wanted = texts(engine)
     stream = engine.stream(PROMPTS[0])
     next(stream)
     requests = engine.start(PROMPTS)
-    assert list(stream) == []
+    with pytest.raises(RuntimeError, match="another batch was started on this target"):
+        next(stream)
     while engine.requests:
         engine.step()
     assert [request.new_tokens for request in requests] == wanted
