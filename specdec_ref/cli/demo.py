@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
 from specdec_ref.cli.flags import add_model
-from specdec_ref.cli.shared import ADAPTIVE_DEPTH, UsageError, console, control_for, default_depth, open_session
+from specdec_ref.cli.nearest import unknown
+from specdec_ref.cli.shared import (
+    ADAPTIVE_DEPTH,
+    UsageError,
+    check_dtype,
+    console,
+    control_for,
+    default_depth,
+    open_session,
+)
 from specdec_ref.config import DraftBudget, SpecConfig
 
 if TYPE_CHECKING:
@@ -79,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     DraftBudget(4 if args.depth is None else args.depth)  # refuse bad numbers before a model is loaded
+    check_dtype(args.dtype)
     if args.adaptive is not None and args.adaptive not in CONTROLS:
-        raise UsageError(f"--adaptive {args.adaptive!r}: choose from {', '.join(CONTROLS)}")
+        raise UsageError(f"--adaptive: {unknown('controller', args.adaptive, CONTROLS)}")
     Limits(128 if args.max_new_tokens is None else args.max_new_tokens)
     out = console()
     session = open_session(SpecConfig(target=args.target, dtype=args.dtype, device=args.device))
