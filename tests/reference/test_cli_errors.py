@@ -110,6 +110,10 @@ MALFORMED = {
     "empty prompt": ({"id": 1, "prompt": ""}, "'prompt' must be a text that is not empty"),
     "prompt a list": ({"id": 1, "prompt": ["a"]}, "'prompt' must be a text that is not empty"),
     "taken key": ({"id": 1, "prompt": "a", "tau": 3}, "key 'tau' would be overwritten"),
+    "infinite id": ('{"id": 1e999, "prompt": "a"}', "1e999 is too large for a number of JSON"),
+    "infinite value": ('{"id": 1, "prompt": "a", "x": [1e999]}', "1e999 is too large"),
+    "half a character as id": ('{"id": "\\ud83d", "prompt": "a"}', "'id' holds half a character"),
+    "nested too deeply": ('{"id": ' + "[" * 100_000, "nested too deeply"),
     "no number": ('{"id": 1, "prompt": "a", "x": NaN}', "NaN is not a JSON value"),
 }
 
@@ -167,6 +171,63 @@ def test_models_that_cannot_be_had(specdec: Specdec, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").touch()
     monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path / "file"))
     assert "Set SPECDEC_CACHE to a folder that is writable" in specdec.error(1, "generate", "a")
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ raise_exception('no system prompt') }}", "fails on this prompt (TemplateError: no system prompt)"),
+        ("{{ messages.first.words }}", "fails on this prompt (UndefinedError: "),
+        ("{% if %}", "fails on this prompt (TemplateSyntaxError: "),
+        ("{{ messages[0]['content'] + 1 }}", "fails on this prompt (TypeError: "),
+        ("{{ 1 // 0 }}", "fails on this prompt (ZeroDivisionError: "),
+        ("{% if false %}a{% endif %}", "renders nothing for this prompt"),
+    ],
+)
+def test_a_chat_template_that_fails_is_one_line(
+    template: str, fault: str, folder: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Session.open(str(folder), dtype="float64")
+    monkeypatch.setattr(Session, "open", lambda *_, **__: lab)
+    lab.tokenizer.chat_template = template
+    message = specdec.error(2, "generate", "--target", folder, "a")
+    assert fault in message
+    assert "pass --raw" in message
+
+
+def test_a_trace_that_cannot_be_read_is_wrong_input(specdec: Specdec, tmp_path: Path) -> None:
+    assert "cannot read the trace nope: No such file" in specdec.error(2, "replay", "nope")
+    assert "cannot read the trace" in specdec.error(2, "replay", tmp_path)
+    write_lines(file := tmp_path / "t.jsonl", "not JSON")
+    assert "is not a trace of `specdec generate --trace`: line 1" in specdec.error(2, "replay", file)
+
+
+def test_an_unreachable_model_is_one_line(
+    specdec: Specdec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client's own notes about retries do not reach stderr."""
+    import logging
+
+    from transformers import AutoConfig
+
+    def retry(*_: object, **__: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("We couldn't connect to the hub")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", retry)
+    assert "couldn't connect" in specdec.error(1, "generate", "--target", "org/nope", "a")
+    assert not [record for record in caplog.records if "Retry" in record.message]
+
+
+def test_export_command_knows_a_device_without_a_number(specdec: Specdec) -> None:
+    argv = ["export-command", "--engine", "sglang", "--target", "org/m", "--drafter", "none", "--device"]
+    for device in ("cpu", "cuda"):
+        assert specdec(*argv, device) == 0
+        assert f"--device {device}" in specdec.out
+        assert "--base-gpu-id" not in specdec.out
+    assert specdec(*argv, "cuda:1") == 0
+    assert "--base-gpu-id 1" in specdec.out
+    assert "'cuda:x' has no GPU number" in specdec.error(2, *argv, "cuda:x")
 
 
 def test_a_base_model_wants_raw(specdec: Specdec, tmp_path: Path) -> None:
