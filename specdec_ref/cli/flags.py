@@ -38,8 +38,8 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
     default, budget = SpecConfig(), DraftBudget()
     group = parser.add_argument_group(
         "drafting",
-        "In each round a drafter guesses up to gamma tokens, and one forward of the target\n"
-        f"checks them all. The default budget, as three engines spell it:\n{spellings(budget)}",
+        "In each round a drafter guesses up to gamma tokens, and one forward of the\n"
+        f"target checks them all. The default budget, as three engines spell it:\n{spellings(budget)}",
     )
     group.add_argument(
         "--drafter", default=None if best else default.drafter, metavar="NAME",
