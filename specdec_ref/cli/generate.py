@@ -60,7 +60,7 @@ examples:
   $ specdec generate --raw --max-new-tokens 40 < notes.txt
   $ specdec generate --temperature 0.8 --seed 7 "Tell me a story."
   $ specdec generate --prompts-file prompts.jsonl --json > out.jsonl
-      with a line such as {"id": "a", "prompt": "Name three colours."} per prompt
+      with a line such as {"id": "a", "prompt": "Name three colours."} each
 """
 
 
