@@ -70,9 +70,35 @@ class Session:
                 f"model {self.name!r} has no chat template, so it is probably a base model: pass --raw (in Python "
                 "raw=True) to let it go on from the text as it is"
             )
-        turns: Any = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
-        )
+        tokens = self._under_template(text)
+        if not tokens:
+            raise ValueError(
+                f"the chat template of model {self.name!r} renders nothing for this prompt: pass --raw (in Python "
+                "raw=True) to continue the text as it is"
+            )
+        return tokens
+
+    def _under_template(self, text: str) -> list[int]:
+        """Token ids under the chat template, which is a program of the model's author and may fail in any way."""
+        from jinja2 import TemplateError
+
+        try:
+            turns: Any = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
+            )
+        except (
+            TemplateError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ValueError(
+                f"the chat template of model {self.name!r} fails on this prompt ({type(error).__name__}: {error}): "
+                "pass --raw (in Python raw=True) to continue the text as it is"
+            ) from error
         return list(turns["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:

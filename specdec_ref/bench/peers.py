@@ -66,6 +66,8 @@ def _assisted(setting: Setting, model: Any, tokens: int, schedule: str, floor: f
 
 def _generate(setting: Setting, options: dict[str, Any]) -> Call:
     """Left-padded batches; an answer ends with its end-of-text token, as ours do."""
+    from transformers import GenerationConfig
+
     model, limits, sampling = setting.session.target.model, setting.limits, setting.sampling
     chance: dict[str, Any] = {"do_sample": False}
     if not sampling.greedy:
@@ -81,7 +83,8 @@ def _generate(setting: Setting, options: dict[str, Any]) -> Call:
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=setting.session.target.device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=ids.device)
         torch.manual_seed(seeds[0])
-        forwards = [0]
+        forwards, own = [0], model.generation_config
+        model.generation_config = GenerationConfig()  # ours applies none of its penalties and forced tokens
         hook = model.register_forward_hook(lambda *_: forwards.__setitem__(0, forwards[0] + 1))
         try:
             out = model.generate(
@@ -90,6 +93,7 @@ def _generate(setting: Setting, options: dict[str, Any]) -> Call:
             )  # fmt: skip
         finally:
             hook.remove()
+            model.generation_config = own
         answers = [_ended(row[longest:].tolist(), limits.eos) for row in out]
         stats = RunStats(rounds=forwards[0], tokens=len(answers[0])) if options else None
         return [Answer(answer, stats) for answer in answers]

@@ -9,6 +9,11 @@ from specdec_ref.request import Limits
 
 __all__ = ["add_drafting", "add_model", "add_sampling", "add_trie"]
 
+SEED = (
+    "prompt i (from 0) draws with seed + i, whatever its batch (default 0); with trie and hybrid the draws also depend "
+    "on earlier prompts, their distribution does not"
+)
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """--target, --dtype, --device."""
@@ -28,17 +33,18 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_drafting(parser: argparse.ArgumentParser) -> None:
-    """--drafter, --verifier and the budget."""
+def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None:
+    """--drafter, --verifier and the budget. `best`: no drafter named is None, for the command to choose one."""
     default, budget = SpecConfig(), DraftBudget()
     group = parser.add_argument_group(
         "drafting",
-        "Each round a drafter guesses up to gamma tokens, and one forward of the target\n"
-        f"checks them all. The default budget, in three spellings:\n{spellings(budget)}",
+        "In each round a drafter guesses up to gamma tokens, and one forward of the\n"
+        f"target checks them all. The default budget, as three engines spell it:\n{spellings(budget)}",
     )
     group.add_argument(
-        "--drafter", default=default.drafter, metavar="NAME",
-        help="ngram (default): prompt lookup, copies what followed the same words earlier in the text, for nothing; "
+        "--drafter", default=None if best else default.drafter, metavar="NAME",
+        help=("default: hybrid where a head ships for the target, else ngram. ngram: " if best else "ngram (default): ")
+        + "prompt lookup, copies what followed the same words earlier in the text, for nothing; "
         "trie: what followed them in any text, a tree of it; "
         "layer-skip: the target with layers left out; draft: a smaller model; eagle: a trained head that reads the "
         "target's own features; both: the one shipped for this target or --draft-model's; "
@@ -117,7 +123,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         ("--top-k", int, default.top_k, "keep the N likeliest tokens (default 0: off)"),
         ("--top-p", float, default.top_p, "keep the likeliest tokens up to this mass (default 1: off)"),
         ("--min-p", float, default.min_p, "drop tokens less likely than this share of the likeliest (default 0: off)"),
-        ("--seed", int, 0, "prompt i (from 0) draws with seed + i, whatever its batch (default 0)"),
+        ("--seed", int, 0, SEED),
         ("--max-new-tokens", int, Limits().max_new_tokens, f"default {Limits().max_new_tokens}"),
     ):
         group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "X", help=text)

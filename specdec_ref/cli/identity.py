@@ -27,12 +27,17 @@ _MARGIN = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """`gap`: distance of the target's two best logits before token `at`. `noise`: how far rounding moves one."""
+    """Two tokens that compete for place `at`.
+
+    `best`: the target's first choice and the token compared with it; `probabilities`: theirs. `gap`: the distance of
+    their logits. `noise`: how far rounding moves a logit.
+    """
 
     at: int
     best: tuple[int, int]
     gap: float
     noise: float
+    probabilities: tuple[float, float]
 
     @property
     def explained(self) -> bool:
@@ -41,8 +46,15 @@ class Parting:
 
 
 @torch.inference_mode()
-def parting(target: "Target", prompt: Sequence[int], tokens: Sequence[int], at: int) -> Parting:
-    """Look at the place before `tokens[at]`: the text at once; its last token alone; the answer behind the prompt."""
+def parting(
+    target: "Target", prompt: Sequence[int], tokens: Sequence[int], at: int, other: int | None = None
+) -> Parting:
+    """Look at the place before `tokens[at]`, computed in three ways.
+
+    These are: the whole text at once; its last token alone; the answer as one chain after the prompt. `other` is the
+    token that another decoder chose there (default: the target's second choice). The farther of it and `tokens[at]`
+    from the first choice is compared, so that a near-tie of two tokens excuses no third one.
+    """
     text, cut = [*prompt, *tokens[:at]], max(len(prompt) - 1, 1)
     target.feature_layers = ()
     together = target.start([text], capacity=len(text))
@@ -51,11 +63,14 @@ def parting(target: "Target", prompt: Sequence[int], tokens: Sequence[int], at: 
     one, *others = (
         ways.double() for ways in (_after(target, text, -1), _after(target, text, cut), together.logits[0, 0])
     )
-    top = one.topk(2)
-    first, second = (int(token) for token in top.indices)
-    step = float(top.values[0].abs()) * torch.finfo(target.dtype).eps
-    noise = max(step, *(float((other - one).abs().max()) for other in others))
-    return Parting(at, (first, second), float(top.values[0] - top.values[1]), noise)
+    first, second = (int(token) for token in one.topk(2).indices)
+    if other is not None:
+        second = min((other, tokens[at]), key=lambda token: float(one[token]))
+    step = float(one[first].abs()) * torch.finfo(target.dtype).eps
+    noise = max(step, *(float((way - one).abs().max()) for way in others))
+    shares = one.softmax(-1)
+    probabilities = float(shares[first]), float(shares[second])
+    return Parting(at, (first, second), float(one[first] - one[second]), noise, probabilities)
 
 
 def _after(target: "Target", text: Sequence[int], cut: int) -> Float[Tensor, " vocab"]:

@@ -26,8 +26,10 @@ STYLES = {
 }
 
 
-def legend() -> Text:
-    """What the styles mean."""
+def legend(*, marked: bool = False) -> Text:
+    """What the styles mean; `marked`: what the brackets mean that replace colours where there are none."""
+    if marked:
+        return Text("{accepted guess}   [-rejected or never tested-]   the rest: tokens of the target's own")
     return Text.assemble(
         ("accepted guess", STYLES["accepted"]), "   ", ("rejected", STYLES["rejected"]), ", ",
         ("never tested", STYLES["untested"]), "   ", ("bonus or correction", STYLES["bonus"]), "   ",
@@ -42,6 +44,7 @@ class Painter:
         from specdec_ref.text import TextStream
 
         self.console, self.decode = console, decode
+        self.marked = console.color_system is None  # brackets instead of colours
         self.text = TextStream(decode)
         self.margin = " " * indent
         self.width = max(console.width - 1, indent + 20)
@@ -49,11 +52,15 @@ class Painter:
 
     def show(self, step: "Round") -> None:
         """One round: what was accepted, what was turned down and what stood behind it, what the target added."""
-        for token in step.accepted:
-            self._write(self.text.feed(token), STYLES["accepted"])
+        kept = [self.text.feed(token) for token in step.accepted]
+        for text in [_bracketed("{", "".join(kept), "}")] if self.marked else kept:
+            self._write(text, STYLES["accepted"])
         if step.added is not None:
-            for wrong, style in ((step.rejected, "rejected"), (step.untested, "untested")):
-                self._write(self.decode(wrong).replace("\n", "⏎"), STYLES[style])
+            wrong = [("rejected", self.decode(step.rejected)), ("untested", self.decode(step.untested))]
+            if self.marked:
+                wrong = [("rejected", _bracketed("[-", wrong[0][1] + wrong[1][1], "-]"))]
+            for style, text in wrong:
+                self._write(text.replace("\n", "⏎"), STYLES[style])
             guessed = step.record is not None and step.record.drafted > 0
             self._write(self.text.feed(step.added), STYLES["bonus" if guessed else "plain"])
 
@@ -79,6 +86,13 @@ class Painter:
     def _new_line(self) -> None:
         self.console.print()
         self.column = 0
+
+
+def _bracketed(left: str, text: str, right: str) -> str:
+    """The text in brackets, which stand inside its outer white space; nothing for nothing."""
+    inner = text.strip()
+    start = text.index(inner)
+    return f"{text[:start]}{left}{inner}{right}{text[start + len(inner) :]}" if inner else text
 
 
 def _words(line: str) -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, field
+from math import isinf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,9 +66,11 @@ def read_prompts_file(name: str) -> list[Job]:
 
 def _job(line: bytes, where: str) -> Job:
     try:
-        row = json.loads(line.decode(), parse_constant=_no_constant)
+        row = json.loads(line.decode(), parse_constant=_no_constant, parse_float=_finite)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both
         raise UsageError(f"{where} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{where} is not valid JSON: it is nested too deeply") from error
     if not isinstance(row, dict):
         raise UsageError(f'{where}: expected an object {{"id": ..., "prompt": ...}}, found {json.dumps(row)[:40]}')
     missing = [key for key in ("id", "prompt") if key not in row]
@@ -75,6 +78,8 @@ def _job(line: bytes, where: str) -> Job:
         raise UsageError(f"{where} has no {' and no '.join(map(repr, missing))}; its keys are {sorted(row)}")
     if isinstance(row["id"], dict | list | bool | None):
         raise UsageError(f"{where}: 'id' must be a string or a number, got {json.dumps(row['id'])[:40]}")
+    if isinstance(row["id"], str) and any("\ud800" <= char <= "\udfff" for char in row["id"]):
+        raise UsageError(f"{where}: 'id' holds half a character (a lone surrogate), got {json.dumps(row['id'])[:40]}")
     if not isinstance(row["prompt"], str) or not row["prompt"]:
         raise UsageError(f"{where}: 'prompt' must be a text that is not empty, got {json.dumps(row['prompt'])[:40]}")
     kept = {key: value for key, value in row.items() if key not in ("id", "prompt")}
@@ -82,6 +87,13 @@ def _job(line: bytes, where: str) -> Job:
     if clash:
         raise UsageError(f"{where}: key {clash[0]!r} would be overwritten by the result's own; rename it")
     return Job(row["id"], row["prompt"], where, kept)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if isinf(number):
+        raise ValueError(f"{digits} is too large for a number of JSON")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -40,14 +40,18 @@ def run(args: argparse.Namespace) -> int:
     from specdec_ref.replay import read_trace
 
     speed = (1.0 if sys.stdout.isatty() else 0.0) if args.speed is None else args.speed
-    if speed < 0:
-        raise UsageError(f"--speed must be >= 0, got {speed:g}")
+    if not 0 <= speed < float("inf"):
+        raise UsageError(f"--speed must be a finite number >= 0, got {speed:g}")
     try:
         trace = read_trace(args.file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{args.file} is no trace: {error}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read the trace {args.file}: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{args.file} is not a trace: its JSON is nested too deeply") from error
+    except ValueError as error:
+        raise UsageError(f"{args.file} is not a trace of `specdec generate --trace`: {error}") from error
     say(", ".join(f"{name} {value}" for name, value in trace.about.items() if name != "prompt"))
-    console().print(legend())
+    console().print(legend(marked=console().color_system is None))
     _show(trace, speed, lines=args.rounds)
     return 0
 

@@ -3,10 +3,12 @@
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from specdec_ref.cli.nearest import did_you_mean, unknown
 from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, TrieOptions
 from specdec_ref.request import Limits
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from specdec_ref.session import Session
 
 __all__ = [
-    "ADAPTIVE_DEPTH", "Parser", "UsageError", "check_names", "config_from", "console", "control_for", "default_depth",
-    "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
+    "ADAPTIVE_DEPTH", "Parser", "UsageError", "check_dtype", "check_names", "config_from", "console", "control_for",
+    "default_depth", "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
 
 ADAPTIVE_DEPTH = 12  # what a controller may choose up to, unless told
@@ -56,18 +58,38 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)  # main looks for it by itself
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse, but a list of words (nargs "*") also takes words that stand behind an option."""
+        """As argparse, but a list of words (nargs "*") also takes words that stand behind an option.
+
+        A command reports what it does not know itself, so that the error names its own help.
+        """
         found, rest = super().parse_known_args(args, namespace)
         for action in self._actions:
             if action.nargs == "*" and not action.option_strings:
                 words = [word for word in rest if not word.startswith("-")]
                 setattr(found, action.dest, [*getattr(found, action.dest), *words])
                 rest = [word for word in rest if word.startswith("-")]
+        if rest:
+            self._refuse(rest)
         return found, rest
+
+    def _refuse(self, rest: Sequence[str]) -> NoReturn:
+        """Raises UsageError for arguments that belong nowhere: the flags among them, or else the words."""
+        flags = [word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"]
+        if flags:
+            suggestion = did_you_mean(flags[0], self._option_string_actions)
+            self.error(f"unknown flag {flags[0]}{'.' * bool(suggestion)}{suggestion}")
+        self.error(f"unexpected argument {rest[0]!r}: a text with spaces must be in quotes")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse; the message for an unknown command or choice suggests the closest one."""
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            kind = "command" if isinstance(action, argparse._SubParsersAction) else "/".join(action.option_strings)
+            self.error(unknown(kind or action.dest, str(value), names))
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
-        raise UsageError(f"{message}; see `{self.prog} --help`")
+        raise UsageError(f"{message}{'' if message.endswith('?') else ';'} see `{self.prog} --help`")
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -101,11 +123,15 @@ def check_names(config: SpecConfig) -> None:
     """Refuse unknown names before a model is loaded. Raises UsageError or ValueError."""
     from specdec_ref.adaptive import CONTROLS
     from specdec_ref.drafters import DRAFTERS
-    from specdec_ref.verifiers import choose_verifier
+    from specdec_ref.verifiers import VERIFIERS, choose_verifier
     from specdec_ref.weights import SHIPPED
 
-    if config.drafter not in ("none", *DRAFTERS):
-        raise UsageError(f"unknown drafter {config.drafter!r}; choose from none, {', '.join(DRAFTERS)}")
+    for flag, name, known in (
+        ("--drafter", config.drafter, ("none", *DRAFTERS)), ("--verifier", config.verifier, ("auto", *VERIFIERS)),
+    ):  # fmt: skip
+        if name not in known:
+            raise UsageError(f"{flag}: {unknown(flag[2:], name, known)}")
+    check_dtype(config.dtype)
     if config.drafter == "draft" and config.draft_model is None and config.target not in SHIPPED:
         raise UsageError("--drafter draft needs --draft-model: a folder or Hugging Face id of a smaller model")
     if config.drafter not in ("draft", "eagle", "hybrid") and config.draft_model is not None:
@@ -116,9 +142,20 @@ def check_names(config: SpecConfig) -> None:
         raise UsageError(f"--trie-... and --corpus are for --drafter trie or hybrid, not {config.drafter!r}")
     if config.trie.corpus is not None and not Path(config.trie.corpus).is_file():
         raise UsageError(f"--corpus: there is no file {config.trie.corpus}")
-    if config.adaptive is not None and (config.adaptive not in CONTROLS or config.drafter == "none"):
-        raise UsageError(f"--adaptive {config.adaptive!r}: choose from {', '.join(CONTROLS)}, with a drafter")
+    if config.adaptive is not None and config.adaptive not in CONTROLS:
+        raise UsageError(f"--adaptive: {unknown('controller', config.adaptive, CONTROLS)}")
+    if config.adaptive is not None and config.drafter == "none":
+        raise UsageError("--adaptive decides the draft length, and --drafter none drafts nothing: drop one of the two")
     choose_verifier(config.verifier, config.sampling, lossy=config.lossy)
+
+
+def check_dtype(name: str) -> None:
+    """Refuse an unknown number format. Raises UsageError."""
+    from specdec_ref.models.device import DTYPES
+
+    known = ("auto", *DTYPES)
+    if name.lower().removeprefix("torch.") not in known:
+        raise UsageError(f"--dtype: {unknown('dtype', name, known)}")
 
 
 def open_session(config: SpecConfig) -> "Session":

@@ -26,13 +26,17 @@ def failing(steps: "Iterable[T]") -> "Iterator[T]":
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What decoding needs: the session, its set-up, the engine (None for plain), when to end, the first seed."""
+    """What decoding needs: the session, its set-up, the engine (None for plain), when to end, the first seed.
+
+    `verbose`: show more on stderr than one line of figures.
+    """
 
     session: "Session"
     config: "SpecConfig"
     engine: "SpecEngine | None"
     limits: "Limits"
     seed: int
+    verbose: bool = False
 
     def rounds(self, prompt: Sequence[int]) -> "Generator[Round]":
         """One prompt, round by round."""

@@ -24,10 +24,11 @@ from torch import Tensor
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.drafters.eagle_head import EagleHead, default_layers
-from specdec_ref.kernels.contract import BAD_ROW, upload
+from specdec_ref.kernels.contract import BAD_ROW
 from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.sampling import BAD_LOGITS, warp
+from specdec_ref.transfer import upload
 from specdec_ref.trees.dynamic import dynamic
 from specdec_ref.trees.growth import Grow, Growth
 from specdec_ref.trees.masks import ancestor_mask, slot_mask

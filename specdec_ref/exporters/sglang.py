@@ -197,8 +197,12 @@ def _device(device: str) -> list[Row]:
         return []
     if kind == "mps":
         raise ValueError("SGLang's speculation has no path for mps")
-    first: list[Row] = [("device", "--device", kind, "")]
-    return first + [("device", "--base-gpu-id", int(number), "which of the GPUs")] * bool(number)
+    rows: list[Row] = [("device", "--device", kind, "")]
+    if number:
+        if not number.isdecimal():
+            raise ValueError(f"device {device!r} has no GPU number after the colon: write cuda or, say, cuda:1")
+        rows.append(("device", "--base-gpu-id", int(number), "which of the GPUs"))
+    return rows
 
 
 def _drafting(config: SpecConfig, eagle: int) -> list[Row]:

@@ -7,8 +7,10 @@ everyone sees the same tokens without a hub account. Weights are read from safet
 code, so it is never opened, and neither is a model's own code.
 """
 
+import logging
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +134,7 @@ def _read(where: Path | str, wanted: dict[str, Any]) -> "tuple[Any, PreTrainedTo
 
     local = isinstance(where, Path)
     common: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
-    with quiet() if local else nullcontext():
+    with quiet() if local else _few_words():
         # the config first: without a network, one missing file is told at once, the tokenizer's many take minutes
         config = AutoConfig.from_pretrained(where, **common)
         tokenizer = AutoTokenizer.from_pretrained(where, **common)
@@ -149,6 +151,18 @@ def _read(where: Path | str, wanted: dict[str, Any]) -> "tuple[Any, PreTrainedTo
     if gaps:
         raise ValueError(f"{len(gaps)} of its weights are missing or have the wrong shape, the first is {gaps[0]}")
     return model, tokenizer
+
+
+@contextmanager
+def _few_words() -> Iterator[None]:
+    """Silence the hub client's notes about each retry inside the block; the error at the end is reported once."""
+    log = logging.getLogger("huggingface_hub.utils._http")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _advice(name_or_path: str | Path, where: Path | str) -> str:

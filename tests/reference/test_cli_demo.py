@@ -4,6 +4,8 @@ import io
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +19,13 @@ from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
 from specdec_ref.cli.identity import parting
 from specdec_ref.cli.paint import Painter
 from specdec_ref.cli.summary import print_summary
+from specdec_ref.cli.timing import Timing, measure
 from specdec_ref.drafters import DRAFTERS
+from specdec_ref.metrics import RunStats
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import tiny_llama
 from specdec_ref.palette import PALETTE
+from specdec_ref.request import Limits
 from specdec_ref.session import Session
 from specdec_ref.trace import Round
 
@@ -28,9 +33,9 @@ __all__ = ["folder", "specdec"]  # fixtures
 
 
 def table_rows(text: str) -> list[list[str]]:
-    """The rows of the demo's table, cut where two spaces stand."""
+    """The rows of the demo's table, their cells without bars and units."""
     lines = text[text.index("what it bought") :].splitlines()[2:]
-    return [re.split(r" {2,}", line.strip()) for line in lines[: lines.index("")]]
+    return [re.sub(r" x\b|█", "", line).split() for line in lines[: lines.index("")]]
 
 
 def test_demo_compares_every_drafter_with_plain(folder: Path, specdec: Specdec) -> None:
@@ -68,16 +73,18 @@ def test_demo_shortens_its_answers_on_a_slow_machine(
     monkeypatch.setattr(demo, "SHOW_SECONDS", 1e-6)
     assert specdec("demo", "--target", folder) == 0
     assert "answers are cut to 0% of their length" in specdec.out
-    assert all(int(count) <= 16 for count in re.findall(r"(\d+) tokens in ", specdec.out))
+    assert all(int(count) <= 16 for count in re.findall(r"(\d+) tokens(?: in |, one)", specdec.out))
 
 
-def summary(lab: Session, answers: dict[str, list[int]]) -> str:
-    """What the last page says of these answers to one prompt, plain's first."""
+def summary(lab: Session, answers: dict[str, list[int]], timing: Timing | None = None, width: int = 400) -> str:
+    """The last page for these answers to one prompt, plain's first; `timing` is that of every drafter."""
     task = Task("editing", "The keeper", 8)
-    screen = Console(file=io.StringIO(), width=400)
-    runs = {(task, name): [Run(tuple(tokens), 1.0, None)] for name, tokens in answers.items()}
+    screen = Console(file=io.StringIO(), width=width)
+    plain = Timing(10.0, 1.0, None, 1.0)
+    runs = {(task, name): Run(tuple(tokens), 1.0, None) for name, tokens in answers.items()}
+    timings = {key: plain if key[1] == PLAIN or timing is None else timing for key in runs}
     work = {task: (lab.encode(task.prompt), lab.limits(8))}
-    print_summary(Contest(lab, {}), work, runs, screen)
+    print_summary(Contest(lab, {}), work, runs, timings, screen)
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
 
@@ -87,7 +94,7 @@ def test_a_difference_is_placed_and_judged(folder: Path) -> None:
     plain = lab.plain([lab.encode("The keeper")], limits=lab.limits(8, ignore_eos=True))[0].tokens
     wrong = [*plain[:4], plain[4] ^ 1, *plain[5:]]
     text = summary(lab, {PLAIN: plain, "ngram": wrong})
-    assert "parts at token 5" in text
+    assert "differs" in text
     assert f"token 5 is {lab.decode(wrong[4:5])!r}, plain has {lab.decode(plain[4:5])!r}" in text
     assert "more than rounding explains" in text
     weights = lab.target.model.lm_head.weight
@@ -95,6 +102,77 @@ def test_a_difference_is_placed_and_judged(folder: Path) -> None:
     assert "a near tie that float64 rounding decides" in summary(lab, {PLAIN: plain, "ngram": wrong})
     assert "identical" in summary(lab, {PLAIN: plain, "ngram": plain})
     assert "ends before the other" in summary(lab, {PLAIN: plain, "ngram": plain[:3]})
+
+
+TASK = Task("editing", "The keeper", 80)
+
+
+def timed(speeds: dict[str, list[float]], tau: float, *, pass_seconds: float = 1.0) -> tuple[Timing, list[str]]:
+    """`measure` on planted speeds (tokens/s; the last one is repeated) and a faked clock: ngram's timing, all runs."""
+    left = {name: list(planted) for name, planted in speeds.items()}
+    runs: list[str] = []
+    stats = RunStats(rounds=1000, tokens=round(1000 * tau))
+
+    def run(name: str, prompt: list[int], limits: Limits) -> Run:
+        assert limits.max_new_tokens <= 24
+        runs.append(name)
+        speed = left[name].pop(0) if len(left[name]) > 1 else left[name][0]
+        return Run((1,) * 20, 20 / speed, None if name == PLAIN else stats)
+
+    contest: Any = SimpleNamespace(decoders={PLAIN: None, "ngram": ()}, run=run, session=SimpleNamespace(limits=Limits))
+    found = measure(contest, {TASK: ([1], Limits(80))}, 24.0, clock=lambda: pass_seconds * runs.count("ngram"))
+    assert found[TASK, PLAIN].speedup == 1.0
+    return found[TASK, "ngram"], runs
+
+
+def test_drafters_are_timed_between_plain_runs_and_medians_taken() -> None:
+    """One pass of three is disturbed; it changes nothing."""
+    timing, runs = timed({PLAIN: [10, 10, 1, 1, 10], "ngram": [20, 20, 20]}, tau=3)
+    assert runs == [PLAIN, "ngram", PLAIN] * 3
+    assert (timing.speedup, timing.speed, timing.tau) == (2.0, 20.0, 3.0)
+
+
+def test_passes_end_when_the_time_is_used_up() -> None:
+    _, runs = timed({PLAIN: [10], "ngram": [20]}, tau=3, pass_seconds=11)
+    assert runs.count("ngram") == 2
+
+
+@pytest.mark.parametrize("again", [15.0, 99.0])
+def test_an_impossible_speedup_is_timed_once_more_and_never_shown(again: float, folder: Path) -> None:
+    timing, runs = timed({PLAIN: [10], "ngram": [42.2, 42.2, 42.2, again]}, tau=2)
+    assert runs.count("ngram") == 6
+    assert timing.speedup == (1.5 if again == 15 else None)
+    lab = Session.open(str(folder), dtype="float64")
+    text = summary(lab, {PLAIN: [5, 6], "ngram": [5, 6]}, timing, width=60)
+    assert ("machine busy: timing not usable" in text) == (again == 99)
+    assert all(number not in text for number in ("9.90", "4.22", "99.0"))
+    assert ("too busy to time anything" in text) == (again == 99)
+
+
+def test_a_clock_error_does_not_exceed_tau() -> None:
+    timing, _ = timed({PLAIN: [10], "ngram": [10.3]}, tau=1)
+    assert timing.speedup == 1.0
+
+
+def test_the_last_page_fits_60_columns_and_ends_with_a_plain_sentence(folder: Path) -> None:
+    lab = Session.open(str(folder), dtype="float64")
+    text = summary(lab, {PLAIN: [5, 6], "layer-skip": [5, 6]}, Timing(123.4, 2.5, 0.75, 1.759), width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert "layer-skip 123.4 2.50 0.75 1.75 x identical" in " ".join(text.split())
+    last = " ".join(text[text.index("In short") :].split())
+    assert last.endswith("came 1.75 times as fast, and every text was identical to the model's own.")
+    slow = summary(lab, {PLAIN: [5, 6], "ngram": [5, 6]}, Timing(9.0, 1.0, 0.0, 0.9))
+    assert "guessing ahead saved no time on this machine" in slow
+
+
+def test_without_colour_brackets_mark_the_guesses() -> None:
+    screen = Console(file=io.StringIO(), width=60)
+    painter = Painter(screen, lambda tokens: "".join(f" t{token}" for token in tokens))
+    painter.show(Round((1, 2), (3,), (4,), 5))
+    painter.show(Round(added=6))
+    painter.end()
+    assert isinstance(screen.file, io.StringIO)
+    assert screen.file.getvalue().split() == "{t1 t2} [-t3 t4-] t5 t6".split()
 
 
 def test_parting_measures_gap_and_rounding(tiny_weights: torch.nn.Module) -> None:

@@ -26,22 +26,37 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 USAGE = {
-    "no command": ([], "COMMAND"),
-    "unknown command": (["dream"], "demo"),
-    "unknown flag": (["generate", "--speed", "9", "a"], "--speed"),
-    "abbreviated flag": (["generate", "--temp", "1", "a"], "--temp"),
+    "unknown command": (["demmo"], "unknown command 'demmo'. Did you mean demo? Choose from demo, generate"),
+    "help on an unknown command": (["help", "genrate"], "Did you mean generate?"),
+    "unknown flag": (
+        ["generate", "--speed", "9", "a"],
+        "unknown flag --speed. Did you mean --seed? see `specdec generate --help`",
+    ),
+    "mistyped flag": (["generate", "--temprature=1", "a"], "--temprature. Did you mean --temperature? see `specdec g"),
+    "flag before the command": (["--raw", "generate", "a"], "unknown flag --raw; see `specdec --help`"),
+    "abbreviated flag": (["generate", "--temp", "1", "a"], "unknown flag --temp"),
+    "words without quotes": (["generate", "Name", "three"], "'three': a text with spaces must be in quotes"),
+    "mistyped choice": (["train", "eagel"], "unknown action 'eagel'. Did you mean eagle?"),
     "word for a number": (["generate", "--depth", "deep", "a"], "--depth: invalid int value: 'deep'"),
     "empty prompt": (["generate", ""], "the prompt is empty"),
     "prompt twice": (["generate", "a", "--prompts-file", "b"], "not both"),
-    "trie options": (["generate", "--trie-depth", "5", "a"], "are for --drafter trie or hybrid"),
+    "trie options": (["generate", "--drafter", "ngram", "--trie-depth", "5", "a"], "are for --drafter trie or hybrid"),
     "trie match": (["generate", "--drafter", "trie", "--trie-match", "dfs", "a"], "must be bfs or prob"),
     "no corpus": (["generate", "--drafter", "trie", "--corpus", "nowhere.txt", "a"], "there is no file nowhere.txt"),
-    "unknown drafter": (["generate", "--drafter", "oracle", "a"], "choose from none, ngram"),
-    "unknown verifier": (["generate", "--verifier", "judge", "a"], "choose from auto, greedy"),
+    "unknown drafter": (["generate", "--drafter", "oracle", "a"], "Choose from none, ngram"),
+    "unknown verifier": (["generate", "--verifier", "judge", "a"], "Choose from auto, greedy"),
+    "mistyped drafter": (["generate", "--drafter", "egale", "a"], "Did you mean eagle?"),
+    "mistyped verifier": (["generate", "--verifier", "reject", "a"], "Did you mean rejection?"),
+    "mistyped dtype": (["generate", "--dtype", "bfloat61", "a"], "Did you mean bfloat16?"),
+    "mistyped dtype in the demo": (["demo", "--dtype", "flaot32"], "Did you mean float32?"),
+    "mistyped controller": (["generate", "--adaptive", "emma", "a"], "Did you mean ema?"),
+    "help in the message": (["generate", "--drafter", "oracle", "a"], "see `specdec generate --help`"),
     "lossy unasked": (["generate", "--verifier", "typical", "a"], "changes the distribution of the text"),
     "greedy above 0": (["generate", "--verifier", "greedy", "--temperature", "1", "a"], "temperature 0 only"),
     "no draft model": (["generate", "--target", "x", "--drafter", "draft", "a"], "needs --draft-model"),
     "idle draft model": (["generate", "--draft-model", "x", "a"], "--drafter draft"),
+    "check above 0": (["generate", "--check", "--temperature", "1", "a"], "drop --temperature"),
+    "check of a lossy one": (["generate", "--check", "--lossy", "a"], "drop --lossy"),
     "negative temperature": (["generate", "--temperature", "-0.5", "a"], "temperature must be >= 0"),
     "temperature nan": (["generate", "--temperature", "nan", "a"], "temperature must be >= 0"),
     "top-p": (["generate", "--top-p", "0", "a"], "top_p must be in (0, 1]"),
@@ -95,6 +110,10 @@ MALFORMED = {
     "empty prompt": ({"id": 1, "prompt": ""}, "'prompt' must be a text that is not empty"),
     "prompt a list": ({"id": 1, "prompt": ["a"]}, "'prompt' must be a text that is not empty"),
     "taken key": ({"id": 1, "prompt": "a", "tau": 3}, "key 'tau' would be overwritten"),
+    "infinite id": ('{"id": 1e999, "prompt": "a"}', "1e999 is too large for a number of JSON"),
+    "infinite value": ('{"id": 1, "prompt": "a", "x": [1e999]}', "1e999 is too large"),
+    "half a character as id": ('{"id": "\\ud83d", "prompt": "a"}', "'id' holds half a character"),
+    "nested too deeply": ('{"id": ' + "[" * 100_000, "nested too deeply"),
     "no number": ('{"id": 1, "prompt": "a", "x": NaN}', "NaN is not a JSON value"),
 }
 
@@ -152,6 +171,63 @@ def test_models_that_cannot_be_had(specdec: Specdec, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").touch()
     monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path / "file"))
     assert "Set SPECDEC_CACHE to a folder that is writable" in specdec.error(1, "generate", "a")
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ raise_exception('no system prompt') }}", "fails on this prompt (TemplateError: no system prompt)"),
+        ("{{ messages.first.words }}", "fails on this prompt (UndefinedError: "),
+        ("{% if %}", "fails on this prompt (TemplateSyntaxError: "),
+        ("{{ messages[0]['content'] + 1 }}", "fails on this prompt (TypeError: "),
+        ("{{ 1 // 0 }}", "fails on this prompt (ZeroDivisionError: "),
+        ("{% if false %}a{% endif %}", "renders nothing for this prompt"),
+    ],
+)
+def test_a_chat_template_that_fails_is_one_line(
+    template: str, fault: str, folder: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Session.open(str(folder), dtype="float64")
+    monkeypatch.setattr(Session, "open", lambda *_, **__: lab)
+    lab.tokenizer.chat_template = template
+    message = specdec.error(2, "generate", "--target", folder, "a")
+    assert fault in message
+    assert "pass --raw" in message
+
+
+def test_a_trace_that_cannot_be_read_is_wrong_input(specdec: Specdec, tmp_path: Path) -> None:
+    assert "cannot read the trace nope: No such file" in specdec.error(2, "replay", "nope")
+    assert "cannot read the trace" in specdec.error(2, "replay", tmp_path)
+    write_lines(file := tmp_path / "t.jsonl", "not JSON")
+    assert "is not a trace of `specdec generate --trace`: line 1" in specdec.error(2, "replay", file)
+
+
+def test_an_unreachable_model_is_one_line(
+    specdec: Specdec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client's own notes about retries do not reach stderr."""
+    import logging
+
+    from transformers import AutoConfig
+
+    def retry(*_: object, **__: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("We couldn't connect to the hub")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", retry)
+    assert "couldn't connect" in specdec.error(1, "generate", "--target", "org/nope", "a")
+    assert not [record for record in caplog.records if "Retry" in record.message]
+
+
+def test_export_command_knows_a_device_without_a_number(specdec: Specdec) -> None:
+    argv = ["export-command", "--engine", "sglang", "--target", "org/m", "--drafter", "none", "--device"]
+    for device in ("cpu", "cuda"):
+        assert specdec(*argv, device) == 0
+        assert f"--device {device}" in specdec.out
+        assert "--base-gpu-id" not in specdec.out
+    assert specdec(*argv, "cuda:1") == 0
+    assert "--base-gpu-id 1" in specdec.out
+    assert "'cuda:x' has no GPU number" in specdec.error(2, *argv, "cuda:x")
 
 
 def test_a_base_model_wants_raw(specdec: Specdec, tmp_path: Path) -> None:

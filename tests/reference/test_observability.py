@@ -147,7 +147,7 @@ def test_cli_records_and_replays(folder: Path, specdec: Specdec, tmp_path: Path)
     assert specdec("replay", trace, "--rounds") == 0
     assert len(specdec.out.splitlines()) >= len(read_trace(trace.read_text()).rounds)
     specdec.error(2, "replay", trace, "--speed", "-1")
-    specdec.error(1, "replay", tmp_path / "none.jsonl")
+    specdec.error(2, "replay", tmp_path / "none.jsonl")
     file = tmp_path / "prompts.jsonl"
     file.write_text(json.dumps({"id": "a", "prompt": "the lamp"}) + "\n")
     assert specdec("generate", *argv, "--prompts-file", file, "--json") == 0

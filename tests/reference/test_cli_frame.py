@@ -1,0 +1,101 @@
+"""The frame around the commands of `specdec`: help, streams that are closed or narrow, exit codes."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_helpers import ROOT, Specdec, folder, specdec, write_lines
+
+from specdec_ref.cli import COMMANDS, main
+from specdec_ref.cli.nearest import did_you_mean
+from specdec_ref.cli.streams import writable_streams
+
+__all__ = ["folder", "specdec"]  # fixtures
+
+
+def test_bare_specdec_and_help_show_the_help(specdec: Specdec) -> None:
+    assert specdec("--help") == 0
+    whole = specdec.out
+    assert "generate" in whole
+    for argv in ([], ["help"], ["--debug"]):
+        assert specdec(*argv) == 0
+        assert (specdec.out, specdec.err) == (whole, "")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "help"])
+def test_help_of_a_command_is_its_own_help(command: str, specdec: Specdec) -> None:
+    assert specdec(command, "--help") == 0
+    own = specdec.out
+    assert own.startswith(f"usage: specdec {command}")
+    assert specdec("help", command) == 0
+    assert specdec.out == own
+
+
+def test_suggestions_are_close_names_only() -> None:
+    assert did_you_mean("hybird", ["hybrid", "ngram"]) == " Did you mean hybrid?"
+    assert did_you_mean("EAGLE", ["eagle"]) == " Did you mean eagle?"
+    assert did_you_mean("zebra", ["hybrid", "ngram"]) == ""
+
+
+# Streams
+
+
+def shell(line: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    """A line of sh in which $SPECDEC is the command line."""
+    variables = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = f"'{sys.executable}' -m specdec_ref.cli"
+    return subprocess.run(
+        ["sh", "-c", line.replace("$SPECDEC", command)], capture_output=True, cwd=ROOT, check=False, timeout=120,
+        env=os.environ | variables | environment, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("$SPECDEC generate --raw <&-", 2, b"specdec: error: the prompt is empty"),
+        ("$SPECDEC generate --raw a >&-", 1, b"specdec: error: standard output is closed"),
+        ("$SPECDEC generate --depth x a 2>&-", 2, b""),
+        ("$SPECDEC --help >/dev/full", 1, b"specdec: error: [Errno 28] No space left on device"),
+    ],
+)
+def test_closed_streams_end_in_one_line(line: str, code: int, said: bytes) -> None:
+    done = shell(line)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == b""
+    assert done.stderr.startswith(said)
+    assert done.stderr.count(b"\n") <= 1
+
+
+def test_replay_completes_a_text_outside_the_encoding(tmp_path: Path) -> None:
+    """As on Windows, where a redirected stdout is cp1252."""
+    about = '{"specdec_trace": 1, "target": "t"}'
+    step = '{{"accepted": [], "rejected": [], "untested": [], "added": [1, "{}"], "kind": "", "seconds": 0, "record": null}}'
+    file = write_lines(tmp_path / "run.jsonl", about, step.format("before \u665a"), step.format(" after"))
+    done = shell(f"$SPECDEC replay '{file}'", PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert b"before ? after" in done.stdout
+
+
+def test_streams_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", narrow)
+    monkeypatch.setattr("sys.stdin", None)
+    with writable_streams():
+        print("\u665a")  # noqa: T201  (what is tested)
+        assert sys.stdin.read() == ""
+    assert narrow.errors == "strict"
+    assert sys.stdin is None
+    narrow.seek(0)
+    assert narrow.read() == "?\n"
+
+
+def test_closed_stdout_in_this_process_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["--version"]) == 1
+    assert "standard output is closed" in capsys.readouterr().err
