@@ -72,11 +72,15 @@ class Request:
         return len(tokens)
 
     def _stopped(self) -> bool:
-        """True if a stop string is complete. Only a tail is decoded: a token adds at least one byte, mostly more."""
+        """True if a stop string is complete. Only a tail is decoded, longer where tokens without text are in it."""
         if not self.limits.stop or self.limits.decode is None:
             return False
-        tail = max(len(stop.encode()) for stop in self.limits.stop) + 4
-        text = self.limits.decode(self.new_tokens[-tail:])
+        new, needed = self.new_tokens, max(len(stop.encode()) for stop in self.limits.stop) + 4
+        tail = needed
+        text = self.limits.decode(new[-tail:])
+        while tail < len(new) and len(text.encode(errors="replace")) < needed:
+            tail *= 2
+            text = self.limits.decode(new[-tail:])
         return any(stop in text for stop in self.limits.stop)
 
     def result(self) -> "Generation":
@@ -124,4 +128,5 @@ def check_prompts(prompts: Sequence[Sequence[int]], model: _Sized, limits: Limit
             raise ValueError(
                 f"prompt {i} has {len(prompt)} tokens; with max_new_tokens {limits.max_new_tokens} that passes the "
                 f"model's {room} positions. Shorten the prompt or ask for fewer tokens."
+                f"{getattr(model, 'position_note', '')}"
             )

@@ -106,7 +106,13 @@ class Session:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def limits(self, max_new_tokens: int = 128, stop: Sequence[str] = (), *, ignore_eos: bool = False) -> Limits:
-        """When an answer ends. Raises ValueError as `Limits` does."""
+        """When an answer ends. Raises ValueError as `Limits` does, and for a stop string with a special token in it."""
+        for text in stop:
+            if found := [token for token in self.tokenizer.all_special_tokens if token in text]:
+                raise ValueError(
+                    f"the stop string {text!r} can never match: {found[0]!r} is a special token, and decoded text "
+                    "leaves those out. Name text that the model writes, or let the EOS tokens end the answer."
+                )
         return Limits(max_new_tokens, frozenset() if ignore_eos else self.eos, tuple(stop), self.decode)
 
     def engine(

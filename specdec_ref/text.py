@@ -10,7 +10,7 @@ class TextStream:
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
         self.decode, self.stop = decode, tuple(stop)
-        self._context: list[int] = []  # tokens just shown: some tokenizers need a left neighbour to place a space
+        self._context: list[int] = []  # shown last: some tokenizers need a left neighbour to place a space
         self._pending: list[int] = []  # tokens whose last character is not complete
         self._held = ""  # text that may be the beginning of a stop string
         self._done = False
@@ -18,12 +18,19 @@ class TextStream:
     def feed(self, token: int) -> str:
         """The text that this token makes certain; often its own, sometimes none or more."""
         self._pending.append(token)
-        text = self.decode(self._context + self._pending)
-        if text.endswith("\ufffd") and len(self._pending) < 4:  # a character has at most 4 bytes, so at most 4 tokens
+        text, shown = self.decode(self._context + self._pending), self.decode(self._context)
+        if text.endswith("\ufffd") or (len(self._pending) > 1 and self._may_still_change()):
             return ""
-        new = text[len(self.decode(self._context)) :]
-        self._context, self._pending = self._pending, []
-        return self._release(self._held + new)
+        self._context = self._pending if text != shown else self._context + self._pending  # skipped tokens: no text
+        self._pending = []
+        return self._release(self._held + text[len(shown) :])
+
+    def _may_still_change(self) -> bool:
+        """Byte fallback decodes a run of byte tokens as a whole: one more byte may undo a complete character."""
+        text, last = self.decode(self._pending), self._pending[-1]
+        if "\ufffd" not in self.decode([last]):
+            return False  # an ordinary token ends the run
+        return not self.decode([*self._pending, self._pending[0]]).startswith(text)
 
     def flush(self) -> str:
         """What was still held back: call it at the end."""

@@ -1,18 +1,15 @@
 """Refuse, when a model is wrapped, whatever a 4-D mask and a slot cache cannot run; say why and what to use instead.
 
-First the configuration is read (a clear reason), then two tiny forwards prove the model itself: the logits after a
-token must not change when an unrelated sibling stands beside it in the tree.
+First the configuration is read, which gives a clear reason. Then small forwards measure the model itself (`probe.py`).
+A failure is explained by what can be seen in the weights: quantised, NaN, experts without a float64 kernel.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from specdec_ref.core import DraftTree
 from specdec_ref.models.attention import TREE_ATTENTION
-
-if TYPE_CHECKING:
-    from specdec_ref.models.target import Target
+from specdec_ref.models.probe import Probed, dependence, position_limit
 
 __all__ = ["check_supported", "reason_unsupported"]
 
@@ -27,12 +24,14 @@ def reason_unsupported(config: Any) -> str | None:
         return "it is an encoder-decoder model"
     if config.model_type in _ALIBI or getattr(config, "alibi", False):
         return "it uses ALiBi, whose position bias is not built from position_ids"
+    window, positions = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
+    wide = bool(window and positions and window >= positions)  # a window that no text can leave is full attention
     layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)  # the latter: GPT-Neo
-    kinds = set(layers or ()) - {"full_attention", "attention", "global"}
+    full = {"full_attention", "attention", "global"} | ({"sliding_attention"} if wide else set())
+    kinds = set(layers or ()) - full
     if kinds:
         return f"it has layers of kind {', '.join(sorted(kinds))}"
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True) and not getattr(config, "layer_types", None):
+    if window and not wide and getattr(config, "use_sliding_window", True) and not getattr(config, "layer_types", None):
         return f"it attends through a sliding window of {window} tokens"
     if config._attn_implementation not in {"sdpa", "eager", TREE_ATTENTION}:
         return f"its attention implementation is {config._attn_implementation!r}; load it with 'sdpa' or 'eager'"
@@ -40,40 +39,62 @@ def reason_unsupported(config: Any) -> str | None:
 
 
 @torch.inference_mode()
-def check_supported(target: "Target") -> None:
-    """Raises ValueError that names the reason. Leaves the target's cache untouched for the caller to replace."""
+def check_supported(target: Probed) -> int | None:
+    """The positions that texts must stay within so that rows stay independent; None if there is no such limit.
+
+    Raises ValueError that names the reason why the model cannot be used. Leaves the target's cache for the caller to
+    replace.
+    """
     name = getattr(target.config, "model_type", type(target.model).__name__)
-    reason = reason_unsupported(target.config)
+    reason, limit = reason_unsupported(target.config) or _visible(target), None
     try:
-        if reason is None and not _ignores_siblings(target):
-            reason = "a token's logits change when an unrelated sibling stands beside it, so its 4-D mask is not obeyed"
+        if reason is None:
+            reason = dependence(target)
+            limit = None if reason else position_limit(target)
     except _TRIPS as error:
-        reason = f"a forward with a 4-D mask and a cache of ours failed ({error})"
+        reason = _cause(target, error)
     if reason:
         raise ValueError(f"{name} cannot be used as target or draft model: {reason}; {_ADVICE}")
+    return limit
 
 
-def _ignores_siblings(target: "Target") -> bool:
-    """Is a chain scored alike with and without a sibling in between?
-
-    "Alike" is measured in units of the change that the sibling makes where it may be seen. Half precision is chaotic on
-    some tokens, hence a wide limit there, and two of three attempts are enough.
-    """
-    limit = 0.25 if target.dtype.itemsize < 4 else 0.01
-    samples = [torch.arange(first, 90, 13) * target.vocab_size // 100 for first in (11, 3, 7)]
-    return sum(_unmoved(target, tokens, limit) for tokens in samples) > 1
-
-
-def _unmoved(target: "Target", tokens: torch.Tensor, limit: float) -> bool:
-    prompt, a, b, c, sibling = tokens[:2].tolist(), *tokens[2:6].tolist()
-    alone = _last_logits(target, prompt, [a, b, c], [-1, 0, 1])
-    beside = _last_logits(target, prompt, [a, sibling, b, c], [-1, 0, 0, 2])
-    seen = _last_logits(target, prompt, [a, sibling, b, c], [-1, 0, 1, 2])
-    if bool(alone.isnan().any()):
-        raise RuntimeError("its logits are NaN: are its weights complete, and its dtype one it can run in?")
-    return bool((alone - beside).std() <= limit * (alone - seen).std())
+def _visible(target: Probed) -> str | None:
+    """What the modules themselves show: weights that are no floating-point numbers, attention in both directions."""
+    if not target.dtype.is_floating_point or target.dtype.itemsize < 2:
+        return f"{_quantised(target)}; load it in bfloat16, float16 or float32"
+    modules = target.model.modules()
+    if any(getattr(module, "is_causal", None) is False and "Cross" not in type(module).__name__ for module in modules):
+        return "its attention is not causal, so it reads texts in both directions"
+    return None
 
 
-def _last_logits(target: "Target", prompt: list[int], tokens: list[int], parents: list[int]) -> torch.Tensor:
-    target.start([prompt], capacity=8)
-    return target.forward([DraftTree(torch.tensor(tokens), torch.tensor(parents))]).logits[0, -1].double()
+def _quantised(target: Probed) -> str:
+    """One clause if weights are quantised, else ""."""
+    settings = getattr(target.config, "quantization_config", None)
+    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
+    kinds = {p.dtype for p in target.model.parameters() if not p.is_floating_point() or p.dtype.itemsize < 2}
+    if not settings and not kinds:
+        return ""
+    stored = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    how = " by ".join(filter(None, ["its weights are quantised", str(method or "")]))
+    return how + (f" (stored as {stored})" if stored else "")
+
+
+def _cause(target: Probed, error: Exception) -> str:
+    """Why a forward failed: the weights' own state where that explains it, else the error."""
+    broken = [name for name, weight in target.model.named_parameters() if bool(_not_finite(weight))]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        return f"its weights hold NaN or infinity ({broken[0]}{more}), so the file is damaged or the dtype too narrow"
+    if clause := _quantised(target):
+        return f"{clause}, and a forward with them failed ({error}); load it in bfloat16, float16 or float32"
+    if "NaN" in str(error):
+        return f"its logits are NaN in {str(target.dtype).removeprefix('torch.')}; try float32 (--dtype float32)"
+    experts = any("expert" in name for name, _ in target.model.named_parameters())
+    if experts and target.dtype == torch.float64:
+        return "its experts are multiplied by a kernel without float64; load it in float32 (--dtype float32)"
+    return f"a forward with a 4-D mask and a cache of ours failed ({error})"
+
+
+def _not_finite(weight: torch.Tensor) -> bool:
+    return weight.is_floating_point() and weight.dtype.itemsize >= 2 and not bool(weight.isfinite().all())

@@ -41,7 +41,7 @@ class Target:
         """`feature_layers`: which `hidden_states` a forward returns as features. `backend`: kernels.resolve_backend.
 
         Raises ValueError if the model needs anything but full attention over a 4-D mask; `check=False` skips the
-        two tiny forwards that prove it, e.g. for a model that is already known.
+        small forwards that test it, e.g. for a model that is already known.
         """
         self.model = model
         self.config = cast("Any", model).config
@@ -52,8 +52,9 @@ class Target:
         self.packed_mask = self.backend == "triton" and self.config._attn_implementation == TREE_ATTENTION
         self.additive_mask = self.config._attn_implementation == "eager"
         self.batch = 0  # number of batches started so far: whoever decodes one compares it, see `check_batch`
+        self.position_limit: int | None = None  # beyond it, a row would depend on the longest row of the batch
         if check:
-            check_supported(self)
+            self.position_limit = check_supported(self)
         self.cache = SlotCache(self.config.num_hidden_layers, 0, 0)
 
     def _resolve(self, backend: str) -> Backend:
@@ -79,8 +80,22 @@ class Target:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest text the model was built for, in tokens; None if it does not say."""
-        return getattr(self.config, "max_position_embeddings", None)
+        """The longest text that the model can decode, in tokens; None if its configuration names no limit.
+
+        Less than the model was built for where rows would depend on each other beyond `position_limit`.
+        """
+        stated: int | None = getattr(self.config, "max_position_embeddings", None)
+        return stated if self.position_limit is None else self.position_limit
+
+    @property
+    def position_note(self) -> str:
+        """Why texts end earlier than the model's configuration promises; "" if they do not."""
+        if self.position_limit is None:
+            return ""
+        return (
+            f" From position {self.position_limit} on, its RoPE frequencies follow the longest row of the batch, "
+            "drafts included, so a text would not be the model's own."
+        )
 
     @property
     def lengths(self) -> list[int]:
@@ -159,6 +174,16 @@ class Target:
             output = self._run(nodes, self._positions(torch.zeros(batch, 1).long()), self._mask(own, [1] * batch))
         self.cache.commit([range(1)] * batch)
         return output.logits[:, 0]
+
+    @torch.inference_mode()
+    def score(
+        self, tokens: Int[Tensor, "batch nodes"], positions: Int[Tensor, "batch nodes"]
+    ) -> Float[Tensor, "batch nodes vocab"]:
+        """Logits of whole rows of one length at these positions, on a fresh cache. The load check's probes use it."""
+        batch, width = tokens.shape
+        self.cache = SlotCache(self.config.num_hidden_layers, batch, width, self.backend)
+        causal = ancestor_mask(range(-1, width - 1)).expand(batch, -1, -1)
+        return self._run(tokens, positions, self._mask(causal, [width] * batch)).logits
 
     @torch.inference_mode()
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
