@@ -8,6 +8,7 @@ transformers prepares the call as always (defaults, `generation_config.json`, sp
 processors and stopping criteria that it would apply. Temperature, top-k, top-p, min-p, the maximum length and EOS are
 honoured; anything else among them is refused by name. Sampling draws its seed from torch's global generator, so
 `torch.manual_seed` repeats a text, but not the text of transformers' own sampler: only the distribution is the same.
+transformers (5.23) does not pass `streamer=` and `assistant_model=` on to such a function: give the streamer here.
 """
 
 from collections.abc import Sequence
@@ -45,9 +46,13 @@ class SpeculativeGenerate:
 
     def __init__(
         self, drafter: str | Drafter = "ngram", *, draft_model: str | None = None,
-        budget: DraftBudget = DraftBudget(6),
+        budget: DraftBudget = DraftBudget(6), streamer: Any = None,
     ) -> None:  # fmt: skip
-        """`drafter`: a name of `drafters.DRAFTERS` or an object of your own; `draft_model` as for `--draft-model`."""
+        """`drafter`: a name of `drafters.DRAFTERS` or an object of your own; `draft_model` as for `--draft-model`.
+
+        `streamer`: one of transformers', which gets the prompt and then every token of a single text.
+        """
+        self.streamer = streamer
         self.drafter, self.draft_model, self.budget = drafter, draft_model, budget
         self.generations: list[Generation] = []
         self._target: Target | None = None
@@ -55,11 +60,12 @@ class SpeculativeGenerate:
 
     def __call__(
         self, model: Any, input_ids: Int[Tensor, "batch tokens"], logits_processor: Any, stopping_criteria: Any,
-        generation_config: Any, streamer: Any = None, **model_kwargs: Any,
+        generation_config: Any, **model_kwargs: Any,
     ) -> Int[Tensor, "batch longer"]:  # fmt: skip
         """What transformers calls. Raises ValueError that names a setting which is not honoured."""
         mask = model_kwargs.get("attention_mask")
         _refuse(generation_config, stopping_criteria, model_kwargs)
+        streamer = self.streamer
         if streamer is not None and len(input_ids) > 1:
             raise ValueError(f"a streamer shows one text, but there are {len(input_ids)}: pass one prompt, or none")
         sampling = sampling_of(logits_processor, do_sample=bool(generation_config.do_sample))
@@ -131,6 +137,7 @@ def _decode(engine: SpecEngine, prompts: list[list[int]], seeds: Sequence[int], 
     if streamer is None:
         return engine.generate(prompts, seeds)
     (request,) = engine.start(prompts, seeds)
+    streamer.put(torch.tensor(prompts))
     try:
         while engine.requests:
             before = len(request.tokens)

@@ -1,5 +1,7 @@
 """A model ready to be asked: target, tokenizer, and what lies between text and token ids. The first cell of a notebook.
 
+    Session.open().generate("Name three colours.").text     one answer by the best drafter that ships
+
     lab = Session.open()                                    the embedded model, fetched on first use
     prompt = lab.encode("Name three colours.")              its chat template, then token ids
     fast = lab.engine("ngram").generate([prompt])[0]        speculative
@@ -20,14 +22,26 @@ from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import Drafter, Verifier
 from specdec_ref.drafters import build_drafter
 from specdec_ref.engine import SpecEngine
+from specdec_ref.metrics import RunStats
 from specdec_ref.models.hub import EMBEDDED, load
 from specdec_ref.models.target import Target
 from specdec_ref.request import Generation, Limits
+from specdec_ref.weights import best_drafter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Session"]
+__all__ = ["Answer", "Session"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `Session.generate` returns. `stats` has tau (tokens per target forward), alpha and more; prefill not in it."""
+
+    text: str
+    tokens: list[int]
+    stats: RunStats
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +144,19 @@ class Session:
             self.target, guess, budget=budget, sampling=sampling, verifier=verifier, limits=limits, lossy=lossy,
             control=control,
         )  # fmt: skip
+
+    def generate(
+        self, text: str, *, drafter: str | Drafter | None = None, sampling: SamplingParams = SamplingParams(),
+        max_new_tokens: int = 128, seed: int = 0,
+    ) -> Answer:  # fmt: skip
+        """Answer a user's message. `drafter` None: the best one that ships for this target (`weights.best_drafter`).
+
+        Raises ValueError as `encode`, `limits` and `engine` do.
+        """
+        guess = best_drafter(self.name) if drafter is None else drafter
+        engine = self.engine(guess, sampling=sampling, limits=self.limits(max_new_tokens))
+        (done,) = engine.generate([self.encode(text)], seeds=[seed])
+        return Answer(self.decode(done.tokens), done.tokens, done.stats, done.seconds)
 
     def plain(
         self, prompts: Sequence[Sequence[int]], *, sampling: SamplingParams = SamplingParams(),

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import closing, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from specdec_ref.cli.best import best_drafter
 from specdec_ref.cli.check import Comparison, compare, report
 from specdec_ref.cli.flags import add_drafting, add_model, add_sampling, add_trie
 from specdec_ref.cli.observe import add_observing, check_observing, write_metrics, write_trace
@@ -17,6 +16,7 @@ from specdec_ref.cli.settings import unapplied
 from specdec_ref.cli.shared import UsageError, check_names, config_from, console, engine_for, open_session, plural, say
 from specdec_ref.cli.work import Work, failing
 from specdec_ref.config import SamplingParams
+from specdec_ref.weights import best_drafter
 
 if TYPE_CHECKING:
     from typing import TextIO

@@ -9,7 +9,7 @@ from specdec_ref.weights.files import OWN_FILE, read_head
 if TYPE_CHECKING:
     from specdec_ref.drafters.eagle import EagleDrafter
 
-__all__ = ["load_eagle", "shipped", "shipped_folder"]
+__all__ = ["best_drafter", "load_eagle", "shipped", "shipped_folder"]
 
 _HERE = Path(__file__).parent
 SHIPPED = {
@@ -48,3 +48,8 @@ def load_eagle(target: Target, source: str | Path | None = None) -> "EagleDrafte
         )
     loaded = build_head(read_head(source), target.model, target.dtype)
     return EagleDrafter(loaded.head, loaded.layers)
+
+
+def best_drafter(target: str) -> str:
+    """The best drafter that ships for this target: hybrid where a trained head comes with the package, else ngram."""
+    return "hybrid" if "eagle" in SHIPPED.get(Path(target).name, {}) else "ngram"

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from cli_helpers import Specdec, folder, specdec, write_lines
 
-from specdec_ref.cli.best import best_drafter
 from specdec_ref.cli.identity import parting
 from specdec_ref.cli.settings import unapplied
 from specdec_ref.drafters import DRAFTERS
 from specdec_ref.request import Generation
 from specdec_ref.session import Session
+from specdec_ref.weights import best_drafter
 
 __all__ = ["folder", "specdec"]  # fixtures
 

@@ -69,7 +69,7 @@ def test_sampling_has_the_distribution_of_transformers_own(monkeypatch: pytest.M
     monkeypatch.setattr(SpecEngine, "generate", caught)
     prompt = [1, 2, 3, 1, 2, 3, 1]
     settings = {"do_sample": True, "temperature": 0.8, "top_k": 4, "top_p": 0.95, "min_p": 0.02, "pad_token_id": PAD}
-    model.generate(**batch(prompt), **settings, max_new_tokens=8, custom_generate=Watching("ngram"))
+    model.generate(**batch(prompt), **settings, max_new_tokens=30, custom_generate=Watching("ngram"))
     found = engine_distribution(engines[0], prompt, 3, 3)
     wanted: dict[tuple[int, ...], float] = {(): 1.0}
     for _ in range(3):
@@ -115,12 +115,13 @@ class Heard(BaseStreamer):
 
 def test_streamer_hears_prompt_and_every_token() -> None:
     model, heard = tiny_model(), Heard()
-    settings = {"max_new_tokens": 16, "do_sample": False, "pad_token_id": PAD, "custom_generate": SpeculativeGenerate()}
-    text = model.generate(**batch(PROMPTS[0]), streamer=heard, **settings)
+    settings = {"max_new_tokens": 16, "do_sample": False, "pad_token_id": PAD}
+    fast = SpeculativeGenerate(streamer=heard)
+    text = model.generate(**batch(PROMPTS[0]), custom_generate=fast, **settings)
     assert torch.equal(torch.cat(heard.parts), text[0])
     assert heard.ended
     with pytest.raises(ValueError, match="a streamer shows one text, but there are 3"):
-        model.generate(**batch(*PROMPTS), streamer=Heard(), **settings)
+        model.generate(**batch(*PROMPTS), custom_generate=fast, **settings)
 
 
 @pytest.mark.parametrize(
