@@ -192,6 +192,12 @@ def head_config(target: Any, version: Version, draft_vocab: int | None = None) -
     """
     copied = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
               "rms_norm_eps", "max_position_embeddings", "rope_parameters")  # fmt: skip
+    missing = [name for name in copied if not hasattr(target, name)]
+    if missing:
+        raise ValueError(
+            f"no head can be made for a {getattr(target, 'model_type', 'model')} target: its configuration lacks "
+            f"{', '.join(missing)}. Heads need a Llama-like target: Llama, Qwen2/3, Mistral or SmolLM2"
+        )
     config = LlamaConfig(
         **{name: getattr(target, name) for name in copied},
         head_dim=getattr(target, "head_dim", None) or target.hidden_size // target.num_attention_heads,

@@ -44,8 +44,9 @@ def shallow_copy(model: nn.Module, layers: Sequence[int]) -> nn.Module:
     stacks[0]._modules = nn.ModuleList(kept)._modules
     for new, layer in enumerate(kept):
         for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                cast("Any", module).layer_idx = new
+            for name in ("layer_idx", "layer_id"):  # the latter: GPT-Neo
+                if hasattr(module, name):
+                    setattr(module, name, new)
     config = cast("Any", shallow.config)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[old] for old in layers]
@@ -56,4 +57,9 @@ def shallow_copy(model: nn.Module, layers: Sequence[int]) -> nn.Module:
 def layer_skip_drafter(target: Target, layers: Sequence[int] | None = None) -> DraftModelDrafter:
     """A drafter made of the target's own layers (`default_layers` if none are named)."""
     kept = default_layers(target.config.num_hidden_layers) if layers is None else list(layers)
-    return DraftModelDrafter(Target(shallow_copy(target.model, kept), check=False), target.vocab_size)
+    shallow = shallow_copy(target.model, kept)
+    try:
+        draft = Target(shallow)
+    except ValueError as error:
+        raise ValueError(f"layer-skip cannot leave layers out of this model: {error}") from error
+    return DraftModelDrafter(draft, target.vocab_size)

@@ -56,14 +56,17 @@ def explain(command: str) -> Explanation:
         words = shlex.split(command.replace("\\\n", " "))
     except ValueError as error:
         raise ValueError(f"this is no command line: {error}") from error
-    engine, target = _engine(words), None
-    if engine == "vllm" and "serve" in words:
-        after = words[words.index("serve") + 1 :]
-        target = after[0] if after and not after[0].startswith("-") else None
+    engine = _engine(words)
+    target = _target(words, engine)
     flags = [flag for name, value in _flags(words, engine) for flag in _read(name, value, engine)]
     variables = [word.partition("=") for word in words if word.partition("=")[0] in DEAD_VARIABLES]
     flags += [Explained(name, value, "removed", DEAD_VARIABLES[name]) for name, _, value in variables]
     values = {flag.now or flag.name: flag.value for flag in flags if flag.status == "known" or flag.now}
+    if engine == "sglang" and target is not None:
+        values.setdefault("--model-path", target)
+    findings = [refused(text) for flag in flags if (text := _ill_typed(flag, engine))]
+    if findings:
+        return Explanation(engine, ENGINES[engine]["version"], tuple(flags), tuple(findings), None, None)
     findings = [
         refused(f"{flag.name}: {'gone' if flag.status == 'removed' else 'unknown'}, the engine stops at it")
         for flag in flags
@@ -73,10 +76,41 @@ def explain(command: str) -> Explanation:
         config, said = from_sglang(values)
     else:
         config, said = from_vllm(values, target) if values else (SpecConfig(target or "smollm2-135m", "none"), [])
+    if any(flag.status == "unknown" for flag in flags):
+        config = None
     table = ENGINES[engine]
     return Explanation(
         engine, table["version"], tuple(flags), (*findings, *said), config, _translated(words, flags, engine)
     )
+
+
+def _target(words: Sequence[str], engine: str) -> str | None:
+    """The model that is served: the word after `serve`, or the value of vLLM's --model."""
+    if "serve" in words:
+        after = words[words.index("serve") + 1 :]
+        if after and not after[0].startswith("-"):
+            return after[0]
+    given = [value for name, value in _flags(words, engine) if name == "--model" and isinstance(value, str)]
+    return given[-1] if engine == "vllm" and given else None
+
+
+_WHOLE, _REAL = ("int", "Optional[int]", "int | None"), ("float", "Optional[float]", "float | None")
+
+
+def _ill_typed(flag: Explained, engine: str) -> str | None:
+    """Why the engine's parser would not take this value; None if it would."""
+    table = ENGINES[engine]["flags" if engine == "sglang" else "keys"]
+    name = flag.now or flag.name
+    row, value = table.get(name, {}), flag.value
+    kind, number = row.get("type"), isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in _WHOLE and value is not None and not (number and isinstance(value, int)):
+        return f"{name} takes a whole number, not {value!r}: the engine stops at it"
+    if kind in _REAL and value is not None and not number:
+        return f"{name} takes a number, not {value!r}: the engine stops at it"
+    counted = name.endswith(("num-steps", "eagle-topk", "num-draft-tokens"))
+    if counted and isinstance(value, int) and value < 0:
+        return f"{name} {value}: it must not be negative"
+    return None
 
 
 def _engine(words: Sequence[str]) -> str:
@@ -129,7 +163,7 @@ def _read(name: str, value: Any, engine: str) -> list[Explained]:
     row = ENGINES[engine]["flags"].get(name)
     if engine == "sglang" and row is not None and name in MEANINGS["sglang"]:
         return [Explained(name, _number(value), "known", MEANINGS["sglang"][name], row["default"])]
-    if name.startswith(("--speculative", "--spec-", "--num-speculative", "--ngram-")):
+    if name.lstrip("-").startswith(("speculative", "spec-", "num-speculative", "ngram-")):
         return [Explained(name, value, "unknown", f"no flag of {engine} {ENGINES[engine]['version']}")]
     return [Explained(name, value, "other", "not about speculation")]
 

@@ -79,6 +79,9 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
             more = "" if nodes is None else f"; for a chain of {nodes - 1} drafts: num-steps {nodes - 1}, eagle-topk 1"
             return [*found, refused(f"eagle-topk, num-draft-tokens: refused without {S}num-steps{more}")]
         steps, topk, nodes = _own_triple(out, name)
+        if topk > 1 and (out.get(f"{S}use-rejection-sampling") or out.get(f"{S}use-block-verification")):
+            own = f"the engine takes topk {topk} for this target, and testing p against q needs a chain"
+            return [*found, refused(f"no triple given: {own}; give {S}num-steps 5 and {S}eagle-topk 1")]
         found.append(
             note(
                 f"no triple given: the engine takes steps {steps}, topk {topk}, nodes {nodes} "
@@ -143,11 +146,17 @@ def _sampling_rules(out: Mapping[str, Any], name: str) -> list[Finding]:
         found.append(
             lossy(f"thresholds {single:g} and {total:g}: below 1 the text's distribution is no longer the target's")
         )
+    if block and str(out.get("--device", "")).startswith("cpu"):
+        found.append(refused("block verification does not run with --device cpu"))
     if block and name not in ("EAGLE", "EAGLE3", "DFLASH", "DSPARK"):
         found.append(refused(f"block verification is for EAGLE, EAGLE3, NEXTN, DFLASH and DSPARK, not {name}"))
     if pq or (block and name in ("EAGLE", "EAGLE3")):  # block verification turns p/q on
         if name not in ("EAGLE", "EAGLE3"):
-            found.append(refused(f"{S}use-rejection-sampling is for EAGLE, EAGLE3 and NEXTN, not {name}"))
+            ignored = name == "NGRAM"
+            text = f"{S}use-rejection-sampling is for EAGLE, EAGLE3 and NEXTN, not {name}"
+            found.append(changed(f"{text}: the engine ignores it") if ignored else refused(text))
+            if ignored:
+                return found
         if out.get(f"{S}eagle-topk") not in (None, 1):
             found.append(refused("testing p against q needs a chain: eagle-topk 1"))
         if min(single, total) < 1:
@@ -210,6 +219,12 @@ def _drafting(config: SpecConfig, eagle: int) -> list[Row]:
     rows: list[Row] = [("drafter", f"{S}algorithm", name, "")]
     if config.draft_model is not None:
         rows.append(("draft_model", f"{S}draft-model-path", config.draft_model, ""))
+    if config.adaptive is not None:
+        if name == "NGRAM":
+            raise ValueError(
+                f"adaptive {config.adaptive!r}: SGLang adapts the length of EAGLE and STANDALONE drafts only"
+            )
+        rows.append(("adaptive", f"{S}adaptive", True, "its own controller: a running mean, tier by tier"))
     return rows + (_trie(config) if name == "NGRAM" else _tree(config.budget)) + _verifier(config, name)
 
 

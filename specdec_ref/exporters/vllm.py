@@ -150,6 +150,8 @@ def _own_refusals(config: SpecConfig) -> list[Finding]:
         (budget.depth > 0 and budget.max_nodes != budget.depth + 1 and budget.topk == 1,
          f"{budget.max_nodes} nodes for depth {budget.depth}: a chain has depth + 1, and vLLM takes its depth alone"),
         (config.drafter == "trie", "vLLM has no trie shared by requests; its nearest is method suffix, by hand"),
+        (config.adaptive is not None,
+         f"adaptive {config.adaptive!r}: vLLM has no controller; give num_speculative_tokens_per_batch_size by hand"),
         (config.verifier == "threshold", "vLLM has no thresholds; its lossy method, fly, follows another rule"),
         (config.device not in ("auto", "cuda"), f"device {config.device}: vLLM has no flag for it, its build decides"),
     )  # fmt: skip

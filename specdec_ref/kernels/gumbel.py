@@ -9,8 +9,10 @@ a block, needs no normaliser for a bonus row, and gives other tokens than `Rando
 coins.
 """
 
+from dataclasses import replace
 from typing import no_type_check
 
+import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float, Int
@@ -82,13 +84,28 @@ def race(
     stats: tuple[Float[Tensor, "batch nodes blocks"], Float[Tensor, "batch nodes blocks"]], temperature: float,
     floors: Float[Tensor, "batch nodes"] | None, q: tuple[object, ...], flags: dict[str, object],
 ) -> Int[Tensor, " batch"]:  # fmt: skip
-    """One draw a row: after `stop[b]` from p without its children's tokens, after `refused[b]` from max(p - q, 0)."""
+    """One draw a row: after `stop[b]` from p without its children's tokens, after `refused[b]` from max(p - q, 0).
+
+    From p where that is 0 everywhere.
+    """
     batch, nodes, vocab = logits.shape
     blocks = stats[0].shape[-1]
     score, winner = stats[0].new_empty(batch, blocks), keys.new_empty(batch, blocks)
-    launch(
-        _race, (batch, blocks), logits, logits.stride(0), logits.stride(1), tokens, links.next_token,
-        links.next_sibling, floors, *q, stop, refused, *stats, keys, score, winner, temperature, nodes, vocab, blocks,
-        HAS_FLOORS=floors is not None, BLOCK=VOCAB_BLOCK, BLOCKS=padded(blocks), num_warps=8, **flags,
-    )  # fmt: skip
-    return winner.gather(1, score.argmax(1, keepdim=True)).squeeze(1)  # argmax ranks NaN first: a bad row stays bad
+
+    def run(links: Links, node: Tensor, q: tuple[object, ...], flags: dict[str, object]) -> Tensor:
+        launch(
+            _race, (batch, blocks), logits, logits.stride(0), logits.stride(1), tokens, links.next_token,
+            links.next_sibling, floors, *q, node, refused, *stats, keys, score, winner, temperature, nodes, vocab,
+            blocks,
+            HAS_FLOORS=floors is not None, BLOCK=VOCAB_BLOCK, BLOCKS=padded(blocks), num_warps=8, **flags,
+        )  # fmt: skip
+        return winner.gather(1, score.argmax(1, keepdim=True)).squeeze(1)  # argmax ranks NaN first: a bad row stays bad
+
+    drawn = run(links, stop, q, flags)
+    if not flags["HAS_Q"]:
+        return drawn
+    empty = score.amax(1) == -float("inf")  # q >= p everywhere, by rounding: nothing is left, so a draw from p
+    leaves = replace(links, next_token=torch.full_like(links.next_token, -1))  # all of p, no child's token left out
+    no_q = {"HAS_Q": False, "Q_TYPE": tl.float32, "HAS_COLUMN": False}
+    again = run(leaves, torch.where(empty, refused, -1), (None, 0, None), no_q)
+    return torch.where(empty, again, drawn)

@@ -210,4 +210,5 @@ def _race(rest: Float[Tensor, " vocab"], p: Float[Tensor, " vocab"], key: Tensor
         z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * factor
     z = z ^ ((z >> 31) & ((1 << 33) - 1))
     u = ((((z >> 32) & 0xFFFFFFFF).double() + 0.5) * 2.0**-32).clamp_max(1 - 2.0**-24)
-    return int((rest.double().log() - (-torch.log1p(-u)).log()).argmax())
+    weights = rest if bool((rest > 0).any()) else p  # q >= p everywhere, by rounding: nothing is left, so a draw from p
+    return int((weights.double().log() - (-torch.log1p(-u)).log()).argmax())

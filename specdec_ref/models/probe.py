@@ -8,7 +8,7 @@ Positions are passed as `position_ids`, so no long text is needed. `position_lim
 positions up to which all rows are independent.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -131,7 +131,7 @@ def _context_matters(target: Probed, tokens: Tensor) -> str | None:
     prompt, a, b, c, sibling = tokens[:2].tolist(), *tokens[2:6].tolist()
     alone = _last_logits(target, prompt, [a, b, c], [-1, 0, 1])
     unit = limit * (alone - _last_logits(target, prompt, [a, sibling, b, c], [-1, 0, 1, 2])).std()
-    variants = (
+    variants: tuple[tuple[Callable[[], Tensor], str], ...] = (
         (lambda: _last_logits(target, prompt, [a, sibling, b, c], [-1, 0, 0, 2]),
          "a token's logits change when an unrelated sibling stands beside it, so its 4-D mask is not obeyed"),
         (lambda: _prefill(target, [[*prompt, a, b, c]]),

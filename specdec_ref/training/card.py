@@ -27,6 +27,10 @@ def ship(run: Path, target: Any, folder: Path, *, name: str, measured: Path | No
 
     `measured`: the output of `bench.acceptance`, for the card. Raises ValueError if the run's head is not the target's.
     """
+    if not (run / "log.jsonl").is_file():
+        raise ValueError(
+            f"{run} holds no log.jsonl, so no card can be written: name the folder of a `specdec train` run"
+        )
     files = read_head(run)
     loaded = build_head(files, target, torch.float32)
     tensors = trained_tensors(loaded.head.requires_grad_(True))  # frozen ones are told apart by name below

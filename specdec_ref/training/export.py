@@ -32,7 +32,7 @@ LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
 def export(
     loaded: LoadedHead, target: nn.Module, folder: Path, kind: str = "engine", *, target_path: str | None = None
 ) -> list[Path]:
-    """Write the head in that format; returns the folders. `target_path`: where its target will be found.
+    """Write the head in that format; returns the folders. `target_path`: the folder of its target.
 
     Raises ValueError for an unknown format or a head that it cannot hold, before anything is written.
     """
@@ -48,14 +48,22 @@ def export(
         settings = _layer_settings(head) | {"architectures": ["LlamaForCausalLMEagle3"]}
         return [_write(folder, engine_tensors(head), settings)]
     tensors = {name.replace("midlayer.", "layers.0."): tensor for name, tensor in engine_tensors(head).items()}
-    return [_write(folder, tensors, _speculators_settings(loaded, model, target_path))]
+    tensors["embed_tokens.weight"] = head.embed_tokens.weight  # speculators' loader would leave it uninitialised
+    verifier = None if target_path is None else str(Path(target_path).expanduser().absolute())
+    return [_write(folder, tensors, _speculators_settings(loaded, model, verifier))]
 
 
 def engine_tensors(head: EagleHead) -> dict[str, Tensor]:
-    """An EAGLE-3 head's tensors under their published names; embeddings are left to the target."""
+    """An EAGLE-3 head's tensors under their published names; embeddings are left to the target.
+
+    A head that drafts from the whole vocabulary has no d2t and t2d: vLLM refuses them there.
+    """
     tensors = {name: t for name, t in head.state_dict().items() if name != "embed_tokens.weight"}
-    vocab, device = head.config.vocab_size, head.lm_head.weight.device
-    q_vocab = torch.arange(vocab, device=device) if head.q_vocab is None else head.q_vocab
+    vocab, device, q_vocab = head.config.vocab_size, head.lm_head.weight.device, head.q_vocab
+    if q_vocab is None:
+        return tensors
+    if len(q_vocab) == vocab:  # the whole vocabulary in another order
+        return tensors | {"lm_head.weight": head.lm_head.weight[q_vocab.argsort()]}
     tensors["d2t"] = q_vocab - torch.arange(len(q_vocab), device=device)  # offsets, not an index map
     tensors["t2d"] = torch.zeros(vocab, dtype=torch.bool, device=device).scatter_(0, q_vocab, True)
     return tensors

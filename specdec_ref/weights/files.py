@@ -47,6 +47,9 @@ def read_head(source: Path | str) -> HeadFiles:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path / 'config.json'} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        kind = type(config).__name__
+        raise ValueError(f"{path / 'config.json'} holds a {kind}: a head's settings are a JSON object")  # noqa: TRY004  (a wrong text)
     return HeadFiles(path, _published(path), {}, config)
 
 
@@ -90,4 +93,8 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
+        if path.read_bytes()[:40].startswith(b"version https://git-lfs"):
+            raise ValueError(
+                f"{path} is a git-lfs pointer, not the weights: run `git lfs pull`, or download the file"
+            ) from error
         raise ValueError(f"{path} is not a safetensors file, or a damaged one: {error}") from error

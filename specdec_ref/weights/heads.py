@@ -56,8 +56,8 @@ def build_head(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = 
         _same_target(files, model)
     else:
         version, tensors = _canonical(files)
-        config, variant = _head_settings(files.config, version, "fc.bias" in tensors)
-        layers = _layers(files.config)
+        config, variant = _head_settings(files, version, tensors)
+        layers = _layers(files.config, model.config.num_hidden_layers)
     q_vocab = _draft_vocabulary(files, tensors, config)
     tensors = _with_the_target_s(tensors, model, version, q_vocab, own=files.config is None)
     with torch.device("meta"):  # no memory yet: every parameter is replaced by a tensor from the file
@@ -112,37 +112,67 @@ def _canonical(files: HeadFiles) -> tuple[Version, dict[str, Tensor]]:
     return 3, {name.replace("layers.0.", "midlayer."): tensor for name, tensor in renamed.items()}
 
 
-def _head_settings(config: Mapping[str, Any], version: Version, has_bias: bool) -> tuple[LlamaConfig, Variant]:
+def _head_settings(files: HeadFiles, version: Version, tensors: Mapping[str, Tensor]) -> tuple[LlamaConfig, Variant]:
     """The config of the one layer, and the variant, from a published config.json.
 
-    `has_bias`: there is an fc.bias. SGLang's EAGLE-1 class always has one, whatever its config says.
+    EAGLE's own loader gives an EAGLE-1 head an fc.bias unless its config declines, and published configs lack the key:
+    there the file decides. The file also decides the number of layers: published configs copy the target's.
     """
-    inner = dict(config.get("transformer_layer_config") or config)
+    config: Mapping[str, Any] = files.config or {}
+    nested = _table(config, "eagle_config", files)
+    inner = dict(_table(config, "transformer_layer_config", files) or config)
     if inner.get("model_type", "llama") != "llama":
         raise ValueError(f"the head's layer is of type {inner['model_type']!r}: only Llama's is implemented")
-    if int(inner.get("num_hidden_layers", 1)) != 1:
-        raise ValueError(f"the head has {inner['num_hidden_layers']} layers: EAGLE heads have one")
+    stacked = {name.split(".")[1] for name in tensors if name.startswith("layers.") and name.count(".") > 1}
+    stacked |= {"midlayer" for name in tensors if name.startswith("midlayer.")}
+    if len(stacked) > 1:
+        raise ValueError(f"the head has {len(stacked)} layers: EAGLE heads have one")
+    inner |= {"num_hidden_layers": 1, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     inner["attention_bias"] = bool(inner.get("attention_bias", False) or inner.get("qkv_bias", False))
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # not the head's affair
-        inner[name] = None
-    heads, hidden = int(inner["num_attention_heads"]), int(inner["hidden_size"])
+    hidden, heads = _size(inner, "hidden_size", files), _size(inner, "num_attention_heads", files)
+    _size(inner, "vocab_size", files)
     inner["head_dim"] = inner.get("head_dim") or hidden // heads
-    settings = LlamaConfig(**{k: v for k, v in inner.items() if k not in ("architectures", "model_type")})
+    try:
+        settings = LlamaConfig(**{k: v for k, v in inner.items() if k not in ("architectures", "model_type")})
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{files.source}: config.json is no Llama layer's: {error}") from error
     settings.draft_vocab_size = config.get("draft_vocab_size") or settings.vocab_size
     settings.target_hidden_size = config.get("target_hidden_size")
-    nested = config.get("eagle_config") or {}
     flags = {f.name: bool(nested.get(f.name, config.get(f.name, False))) for f in dataclass_fields(Variant)}
     if version == 1:
-        flags = {"bias": flags["bias"] or ("LlamaForCausalLMEagle" in config.get("architectures", ()) and has_bias)}
+        declined = config.get("bias") is False and "LlamaForCausalLMEagle" not in (config.get("architectures") or ())
+        flags = {"bias": flags["bias"] or ("fc.bias" in tensors and not declined)}
     return settings, Variant(**flags)
 
 
-def _layers(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """The layers that a config names, as indices into `hidden_states`; () if it names none."""
+def _table(config: Mapping[str, Any], name: str, files: HeadFiles) -> Mapping[str, Any]:
+    """A nested object of the config; empty if it is absent or null."""
+    found = config.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{files.source}: {name} in config.json must be an object, got {found!r}")  # noqa: TRY004
+    return found
+
+
+def _size(settings: Mapping[str, Any], name: str, files: HeadFiles) -> int:
+    """A positive whole number of the config."""
+    value = settings.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{files.source}: config.json needs {name}, a positive whole number, got {value!r}")
+    return value
+
+
+def _layers(config: Mapping[str, Any], count: int) -> tuple[int, ...]:
+    """The layers that a config names, as indices into `hidden_states` of `count` layers; () if it names none."""
     name = "eagle_aux_hidden_state_layer_ids"
-    if nested := (config.get("eagle_config") or {}).get(name):
-        return tuple(int(layer) + 1 for layer in nested)
-    return tuple(int(layer) for layer in config.get(name) or ())
+    nested = (config.get("eagle_config") or {}).get(name)
+    given, shift = (nested, 1) if nested else (config.get(name) or (), 0)
+    if not isinstance(given, list | tuple) or any(type(layer) is not int for layer in given):
+        raise ValueError(f"{name} must be a list of whole numbers, got {given!r}")
+    layers = tuple(layer + shift for layer in given)
+    if any(not 0 <= layer <= count for layer in layers):
+        most = count - shift
+        raise ValueError(f"{name} {list(given)}: this target has {count} layers, so ids go from {-shift} to {most}")
+    return layers
 
 
 def _draft_vocabulary(files: HeadFiles, tensors: dict[str, Tensor], config: LlamaConfig) -> Tensor | None:

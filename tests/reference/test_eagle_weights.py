@@ -294,8 +294,8 @@ def broken(folder: Path, breaking: str) -> None:
         (folder / "model.safetensors").unlink()
         torch.save({"fc.weight": Path()}, folder / "pytorch_model.bin")
     elif breaking == "two layers":
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+        tensors = read_head(folder).tensors
+        save_file({**tensors, "layers.1.mlp.up_proj.weight": torch.ones(1)}, folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -317,3 +317,83 @@ def test_the_target_s_embeddings_are_shared(model: nn.Module, tmp_path: Path) ->
     sglang(random_head(model), tmp_path)  # which leaves them out
     shared = model.get_input_embeddings().weight  # type: ignore[operator]
     assert load(tmp_path, model).head.embed_tokens.weight.data_ptr() == shared.data_ptr()
+
+
+def changed(model: nn.Module, folder: Path, version: Literal[1, 3], change: Any) -> HeadFiles:
+    """A published head whose config went through `change`."""
+    eagle_repository(random_head(model, version, draft_vocab=40 if version == 3 else None), folder)
+    good = read_head(folder)
+    return HeadFiles(folder, good.tensors, {}, change(dict(good.config or {})))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda c: {k: v for k, v in c.items() if k != "num_attention_heads"}, "needs num_attention_heads"),
+        (lambda c: c | {"hidden_size": "wide"}, "needs hidden_size, a positive whole number, got 'wide'"),
+        (lambda c: c | {"eagle_config": [1]}, "eagle_config in config.json must be an object"),
+        (lambda c: c | {"eagle_aux_hidden_state_layer_ids": [2, 18, 33]}, "this target has 6 layers"),
+        (lambda c: c | {"eagle_aux_hidden_state_layer_ids": [-1, 2, 3]}, "ids go from 0 to 6"),
+        (lambda c: c | {"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2, 6]}}, "ids go from -1 to 5"),
+        (lambda c: c | {"eagle_aux_hidden_state_layer_ids": "2"}, "list of whole numbers"),
+    ],
+)
+def test_bad_settings_of_a_head_are_named(model: nn.Module, change: Any, complaint: str, tmp_path: Path) -> None:
+    files = changed(model, tmp_path, 3, change)
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        build_head(files, model)
+
+
+def test_settings_that_published_heads_have_are_read(model: nn.Module, tmp_path: Path) -> None:
+    """No architectures, and the target's number of layers beside one layer in the file."""
+    change = {"architectures": None, "num_hidden_layers": 40}
+    for version in (1, 3):
+        build_head(changed(model, tmp_path, version, lambda config: config | change), model)  # type: ignore[arg-type]
+
+
+def test_an_fc_bias_in_the_file_is_enough(model: nn.Module, tmp_path: Path) -> None:
+    files = changed(model, tmp_path, 1, lambda c: {k: v for k, v in c.items() if k != "bias"})
+    bias = torch.linspace(-1, 1, 32, dtype=torch.float64)
+    found = build_head(HeadFiles(files.source, {**files.tensors, "fc.bias": bias}, {}, files.config), model)
+    assert torch.equal(found.head.fc.bias, bias)
+
+
+def test_a_list_or_a_git_lfs_pointer_is_no_head(model: nn.Module, tmp_path: Path) -> None:
+    eagle_repository(random_head(model), tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ValueError, match="holds a list"):
+        load(tmp_path, model)
+    (tmp_path / "config.json").write_text(config)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match="git-lfs pointer"):
+        load(tmp_path, model)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
+def test_targets_without_a_llama_layer_are_refused(kind: str) -> None:
+    from helpers import tiny_model
+
+    from specdec_ref.drafters.eagle_head import head_config
+
+    with pytest.raises(ValueError, match=f"no head can be made for a {kind} target"):
+        head_config(tiny_model(kind).config, 3)
+
+
+def test_layer_skip_on_gpt_neo() -> None:
+    """Its layers carry `layer_id`: the shallow copy's have to be renumbered, too."""
+    from helpers import VOCAB
+    from transformers import AutoConfig
+
+    from specdec_ref.baseline import plain_generate
+    from specdec_ref.drafters.layer_skip import layer_skip_drafter
+    from specdec_ref.engine import SpecEngine
+    from specdec_ref.models.target import Target
+    from specdec_ref.request import Limits
+
+    config = AutoConfig.for_model("gpt_neo", vocab_size=VOCAB, hidden_size=32, num_layers=5, num_heads=4,
+                                  max_position_embeddings=64, attention_types=[[["global"], 5]])  # fmt: skip
+    target, limits = Target(AutoModelForCausalLM.from_config(config).double().eval()), Limits(12)
+    engine = SpecEngine(target, layer_skip_drafter(target), limits=limits)
+    assert engine.generate([[3, 4]])[0].tokens == plain_generate(target, [[3, 4]], limits=limits)[0].tokens

@@ -1,0 +1,72 @@
+"""Commands that `explain` used to misread: targets, values that a parser refuses, rules that follow from the target."""
+
+from dataclasses import replace
+
+import pytest
+
+from specdec_ref.config import DraftBudget, SpecConfig
+from specdec_ref.exporters import explain, export_command
+
+START = "python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B-Instruct --speculative-algorithm EAGLE "
+
+
+def refusals(command: str) -> str:
+    found = explain(command)
+    assert found.config is None
+    return "; ".join(finding.text for finding in found.findings if finding.kind == "refused")
+
+
+@pytest.mark.parametrize("value", ["five", "3.5", "-4", ""])
+def test_values_that_the_parser_refuses_are_refused(value: str) -> None:
+    assert "--speculative-num-steps" in refusals(f"{START} --speculative-num-steps={value} --speculative-eagle-topk 1")
+
+
+@pytest.mark.parametrize("how", ["--speculative-use-rejection-sampling", "--speculative-use-block-verification"])
+def test_the_engine_s_own_tree_refuses_rejection_sampling(how: str) -> None:
+    command = f"{START} --speculative-draft-model-path d {how}"
+    assert "needs a chain" in refusals(command)
+    assert explain(f"{command} --speculative-num-steps 5 --speculative-eagle-topk 1").config is not None
+    assert explain(command.replace("Llama", "Qwen").replace("llama", "qwen")).config is not None  # 3, 1, 4 there
+
+
+def test_block_verification_on_a_cpu_is_refused() -> None:
+    more = "--speculative-num-steps 3 --speculative-eagle-topk 1 --speculative-use-block-verification --device cpu"
+    assert "--device cpu" in refusals(f"{START} {more}")
+
+
+def test_ngram_ignores_rejection_sampling() -> None:
+    command = "sglang serve m/x --speculative-algorithm NGRAM --speculative-use-rejection-sampling"
+    found = explain(command)
+    assert found.config is not None
+    assert found.config.target == "m/x"
+    assert any(finding.kind == "changed" and "ignores it" in finding.text for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "docker run --gpus all vllm/vllm-openai --model m/x --speculative-config "
+        "'{\"method\": \"ngram\", \"num_speculative_tokens\": 3}'",
+        "vllm serve m/x --speculative-config '{\"method\": \"ngram\", \"num_speculative_tokens\": 3}'",
+        "sglang serve m/x --speculative-algorithm NGRAM",
+        "python -m sglang.launch_server --model m/x --speculative-algorithm NGRAM",
+    ],
+)  # fmt: skip
+def test_the_target_is_found(command: str) -> None:
+    config = explain(command).config
+    assert config is not None
+    assert config.target == "m/x"
+
+
+def test_a_flag_with_too_many_dashes_is_unknown() -> None:
+    assert "unknown" in refusals('vllm serve m/x ----speculative-config \'{"method": "ngram"}\'')
+
+
+def test_adaptive_is_exported_or_refused() -> None:
+    chain = SpecConfig("org/m", "eagle", "org/h", budget=DraftBudget(3), adaptive="optimal")
+    assert "--speculative-adaptive" in export_command(chain, "sglang").command
+    for config, engine in ((chain, "vllm"), (replace(chain, drafter="trie"), "sglang")):
+        with pytest.raises(ValueError, match="adaptive 'optimal'"):
+            export_command(config, engine)
+    with pytest.raises(ValueError, match="adaptive tiers"):
+        export_command(replace(chain, budget=DraftBudget(4)), "sglang")
