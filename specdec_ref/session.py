@@ -36,7 +36,7 @@ __all__ = ["Answer", "Session"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `Session.generate` returns. `stats` has tau (tokens per target forward), alpha and more; prefill not in it."""
+    """What `Session.generate` returns. `stats`: tau (tokens per target forward), alpha. Prefill is not timed."""
 
     text: str
     tokens: list[int]

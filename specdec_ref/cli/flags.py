@@ -63,9 +63,7 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
         "more than rejection; with --lossy also typical: keeps what p finds plausible, and threshold: keeps what p "
         "gives at least 1/2",
     )  # fmt: skip
-    group.add_argument(
-        "--lossy", action="store_true", help="allow a verifier that changes the distribution of the text"
-    )
+    group.add_argument("--lossy", action="store_true", help="allow a verifier that changes the text's distribution")
     group.add_argument(
         "--adaptive", metavar="NAME",
         help="decide the length anew each round, up to --depth (then 12): plus-minus: transformers' heuristic; ema: "

@@ -29,8 +29,6 @@ S = "--speculative-"
 CHAINLIKE = ("EAGLE", "EAGLE3", "STANDALONE")  # NEXTN is another name of EAGLE
 THEIRS = {"draft": "STANDALONE", "ngram": "NGRAM", "trie": "NGRAM"}
 OURS = {"EAGLE": "eagle", "EAGLE3": "eagle", "STANDALONE": "draft", "NGRAM": "trie"}
-
-
 TIERS = (0, 1, 3, 5, 7)  # the default's, over all batch sizes
 Row = tuple[str, str, Any, str]  # our field, flag, value, why
 
