@@ -40,11 +40,11 @@ def test_figures_are_bytes_and_flop_per_second() -> None:
     assert all(30e9 < card.bandwidth < 10e12 and 20 < card.ridge < 600 for card in CARDS.values())
 
 
-def test_choose_takes_a_card_by_its_loose_name(specdec: Specdec, capsys: pytest.CaptureFixture[str]) -> None:
+def test_choose_takes_a_card_by_its_loose_name(specdec: Specdec) -> None:
     found = []
     for name in ("4090", "NVIDIA GeForce RTX 4090"):
         assert specdec("choose", "--gpu", name, "--json") == 0
-        found.append(json.loads(capsys.readouterr().out))
+        found.append(json.loads(specdec.out))
     assert found[0] == found[1]
     assert specdec("choose", "--gpu", "Voodoo 2") == 2
-    assert "unknown card 'Voodoo 2'; choose from L4" in capsys.readouterr().err
+    assert "unknown card 'Voodoo 2'; choose from L4" in specdec.err
