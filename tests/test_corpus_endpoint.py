@@ -7,20 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from string import ascii_letters
 from threading import Thread, Timer
+from time import sleep
 from typing import Any
 
 import pytest
-from chat_models import byte_llama, byte_tokenizer
+from chat_models import byte_llama, byte_tokenizer, save_byte_model
+from cli_helpers import Specdec, specdec
 from corpus_server import CorpusServer
 from fake_server import _no_proxy
 from test_corpus import CONFIG, MATERIAL
 
+from specdec_ref.training import prompts
 from specdec_ref.training.chat import ChatPieces
 from specdec_ref.training.remote import Asking, EndpointError
 from specdec_ref.training.served import ServedCorpus, serve_corpus
 from specdec_ref.training.shards import Conversation, load_corpus
 
-__all__ = ["_no_proxy"]  # a fixture
+__all__ = ["_no_proxy", "specdec"]  # fixtures
 
 SMALL = replace(CONFIG, conversations=None, max_response=24, max_long_response=26, max_user_turn=20, slots=1200)
 
@@ -225,6 +228,35 @@ def test_an_interrupt_saves_what_is_finished(write: Run, tokenizer: Any, tmp_pat
     saved = list(load_corpus([tmp_path]))
     assert len(saved) > 3
     assert len(set(keys(saved))) == len(saved)
+
+
+def test_the_command_line_saves_on_sigterm_and_goes_on(
+    tokenizer: Any, tmp_path: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command, stopped from outside and given again; then what it reports, and what it refuses."""
+    monkeypatch.setattr(prompts, "collect", lambda: MATERIAL)  # reading the machine's files takes half a minute
+    argv = ["train", "corpus", "--target", save_byte_model(tmp_path / "target"), "--preset", "tiny", "--check", "1",
+            "--concurrency", "4", "--out", tmp_path / "corpus"]  # fmt: skip
+
+    def stop_after_ten() -> None:
+        while len(server.asked) < 10:
+            sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with CorpusServer(tokenizer) as server:
+        Thread(target=stop_after_ten).start()
+        assert specdec(*argv, "--endpoint", server.url, "--conversations", "100000") == 130
+        saved = list(load_corpus([tmp_path / "corpus"]))
+        assert 1 <= len(saved) < 1000
+        assert specdec(*argv, "--endpoint", server.url, "--conversations", "5") == 0, specdec.err
+    whole = list(load_corpus([tmp_path / "corpus"]))
+    assert len(set(keys(whole))) == len(saved) + 5
+    assert specdec.out.strip() == str(tmp_path / "corpus")
+    assert "5 conversations added" in specdec.err
+    assert "by bytes (test, completions)" in specdec.err
+    assert specdec(*argv, "--endpoint", "http://127.0.0.1:9") == 1
+    assert "no server at http://127.0.0.1:9" in specdec.err
+    assert specdec("train", "eagle", "--endpoint", "http://127.0.0.1:9", "--out", tmp_path) == 2
 
 
 def test_unknown_models_and_addresses_are_refused(write: Run, tokenizer: Any, tmp_path: Path) -> None:
