@@ -6,7 +6,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_letters
-from threading import Thread, Timer
+from threading import Thread
 from time import sleep
 from typing import Any
 
@@ -58,6 +58,17 @@ def write(tokenizer: Any) -> Run:
 
 def keys(corpus: list[Conversation]) -> list[tuple[int, str]]:
     return sorted((c.number, c.task) for c in corpus)
+
+
+def stop_after(server: CorpusServer, requests: int, number: signal.Signals) -> None:
+    """Send this process a signal once the server was asked so often."""
+
+    def wait() -> None:
+        while len(server.asked) < requests:
+            sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    Thread(target=wait, daemon=True).start()
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +233,7 @@ def test_agreement_with_the_target_is_reported(tokenizer: Any, tmp_path: Path) -
 
 def test_an_interrupt_saves_what_is_finished(write: Run, tokenizer: Any, tmp_path: Path) -> None:
     with CorpusServer(tokenizer) as server:
-        Timer(0.6, os.kill, (os.getpid(), signal.SIGINT)).start()
+        stop_after(server, 12, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             write(server.url, tmp_path, 100_000)
     saved = list(load_corpus([tmp_path]))
@@ -238,13 +249,8 @@ def test_the_command_line_saves_on_sigterm_and_goes_on(
     argv = ["train", "corpus", "--target", save_byte_model(tmp_path / "target"), "--preset", "tiny", "--check", "1",
             "--concurrency", "4", "--out", tmp_path / "corpus"]  # fmt: skip
 
-    def stop_after_ten() -> None:
-        while len(server.asked) < 10:
-            sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
     with CorpusServer(tokenizer) as server:
-        Thread(target=stop_after_ten).start()
+        stop_after(server, 10, signal.SIGTERM)
         assert specdec(*argv, "--endpoint", server.url, "--conversations", "100000") == 130
         saved = list(load_corpus([tmp_path / "corpus"]))
         assert 1 <= len(saved) < 1000
