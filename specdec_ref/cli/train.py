@@ -2,8 +2,12 @@
 
 import argparse
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -107,17 +111,34 @@ def run(args: argparse.Namespace) -> int:
     if args.endpoint and args.action != "corpus":
         raise UsageError(f"--endpoint is for `specdec train corpus`; `train {args.action}` runs here")
     if args.endpoint:
-        write_served(args, recipe.corpus, out)
+        with _saving_on_sigterm():
+            write_served(args, recipe.corpus, out)
         print(out)
         return 0
     model, tokenizer = _model(args)
     if args.action == "corpus":
-        written = _corpus(recipe, model, tokenizer, out)
+        with _saving_on_sigterm():
+            written = _corpus(recipe, model, tokenizer, out)
         say(f"{written} conversations added")
     else:
         _train(args, recipe, model, tokenizer, out)
     print(out)
     return 0
+
+
+@contextmanager
+def _saving_on_sigterm() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C: a job in the background, which may ignore SIGINT, saves what is finished as well."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        on_sigint = signal.getsignal(signal.SIGINT)  # asyncio has its own
+        (on_sigint if callable(on_sigint) else signal.default_int_handler)(number, frame)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":

@@ -6,21 +6,24 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_letters
-from threading import Thread, Timer
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
-from chat_models import byte_llama, byte_tokenizer
+from chat_models import byte_llama, byte_tokenizer, save_byte_model
+from cli_helpers import Specdec, specdec
 from corpus_server import CorpusServer
 from fake_server import _no_proxy
 from test_corpus import CONFIG, MATERIAL
 
+from specdec_ref.training import prompts
 from specdec_ref.training.chat import ChatPieces
 from specdec_ref.training.remote import Asking, EndpointError
 from specdec_ref.training.served import ServedCorpus, serve_corpus
 from specdec_ref.training.shards import Conversation, load_corpus
 
-__all__ = ["_no_proxy"]  # a fixture
+__all__ = ["_no_proxy", "specdec"]  # fixtures
 
 SMALL = replace(CONFIG, conversations=None, max_response=24, max_long_response=26, max_user_turn=20, slots=1200)
 
@@ -55,6 +58,17 @@ def write(tokenizer: Any) -> Run:
 
 def keys(corpus: list[Conversation]) -> list[tuple[int, str]]:
     return sorted((c.number, c.task) for c in corpus)
+
+
+def stop_after(server: CorpusServer, requests: int, number: signal.Signals) -> None:
+    """Send this process a signal once the server was asked so often."""
+
+    def wait() -> None:
+        while len(server.asked) < requests:
+            sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    Thread(target=wait, daemon=True).start()
 
 
 @pytest.fixture(scope="module")
@@ -219,12 +233,36 @@ def test_agreement_with_the_target_is_reported(tokenizer: Any, tmp_path: Path) -
 
 def test_an_interrupt_saves_what_is_finished(write: Run, tokenizer: Any, tmp_path: Path) -> None:
     with CorpusServer(tokenizer) as server:
-        Timer(0.6, os.kill, (os.getpid(), signal.SIGINT)).start()
+        stop_after(server, 12, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             write(server.url, tmp_path, 100_000)
     saved = list(load_corpus([tmp_path]))
     assert len(saved) > 3
     assert len(set(keys(saved))) == len(saved)
+
+
+def test_the_command_line_saves_on_sigterm_and_goes_on(
+    tokenizer: Any, tmp_path: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command, stopped from outside and given again; then what it reports, and what it refuses."""
+    monkeypatch.setattr(prompts, "collect", lambda: MATERIAL)  # reading the machine's files takes half a minute
+    argv = ["train", "corpus", "--target", save_byte_model(tmp_path / "target"), "--preset", "tiny", "--check", "1",
+            "--concurrency", "4", "--out", tmp_path / "corpus"]  # fmt: skip
+
+    with CorpusServer(tokenizer) as server:
+        stop_after(server, 10, signal.SIGTERM)
+        assert specdec(*argv, "--endpoint", server.url, "--conversations", "100000") == 130
+        saved = list(load_corpus([tmp_path / "corpus"]))
+        assert 1 <= len(saved) < 1000
+        assert specdec(*argv, "--endpoint", server.url, "--conversations", "5") == 0, specdec.err
+    whole = list(load_corpus([tmp_path / "corpus"]))
+    assert len(set(keys(whole))) == len(saved) + 5
+    assert specdec.out.strip() == str(tmp_path / "corpus")
+    assert "5 conversations added" in specdec.err
+    assert "by bytes (test, completions)" in specdec.err
+    assert specdec(*argv, "--endpoint", "http://127.0.0.1:9") == 1
+    assert "no server at http://127.0.0.1:9" in specdec.err
+    assert specdec("train", "eagle", "--endpoint", "http://127.0.0.1:9", "--out", tmp_path) == 2
 
 
 def test_unknown_models_and_addresses_are_refused(write: Run, tokenizer: Any, tmp_path: Path) -> None:
