@@ -25,7 +25,7 @@ from specdec_ref.training.shards import Conversation, load_corpus
 
 __all__ = ["_no_proxy", "specdec"]  # fixtures
 
-SMALL = replace(CONFIG, conversations=None, max_response=24, max_long_response=26, max_user_turn=20, slots=1200)
+SMALL = replace(CONFIG, conversations=None, max_response=24, max_long_response=26, max_user_turn=20, shard_size=1000)
 
 
 @pytest.fixture(scope="module")
