@@ -10,7 +10,7 @@ __all__ = ["bundle"]
 
 TOP = "specdec-course"
 KEPT_BACK = (
-    "solutions/", "tests/", "benchmarks/", "gradebook/", "work/", "build/", "dist/", "tools/", ".",
+    "solutions/", "tests/", "benchmarks/", "data/", "gradebook/", "work/", "build/", "dist/", "tools/", ".",
     "docs/INSTRUCTORS.md", "docs/EXERCISES.md", "docs/AUTHORS.md", "docs/WRONG_ANSWERS.md", "nbgrader_config.py",
 )  # fmt: skip
 
