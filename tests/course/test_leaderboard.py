@@ -24,7 +24,7 @@ from specdec_course.capstone.entry import Entry, EntryError, EntryLimits
 from specdec_course.capstone.leaderboard import Arena, Call, compete, fingerprint, fresh_prompts, read_entry, rows_of
 from specdec_course.capstone.toys import Scripted, view
 from specdec_course.checks.examine import Trouble, examine
-from specdec_course.grader.policy import PACKAGE, Limits, boxed, namespaces, scratch_folder, seen
+from specdec_course.grader.policy import PACKAGES, Limits, boxed, namespaces, scratch_folder, seen
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import tiny_llama
 from specdec_ref.randomness import KeyedRandomness
@@ -312,7 +312,7 @@ def test_what_an_entry_reaches_for_is_not_there(way: str, target: Target) -> Non
     if why := namespaces():
         pytest.skip(f"no box here: {why}")
     with tempfile.NamedTemporaryFile(dir=Path.home()) as secret, socket.create_server(("127.0.0.1", 0)) as server:
-        about = {"secret": secret.name, "port": server.getsockname()[1], "engine": str(PACKAGE / "engine.py")}
+        about = {"secret": secret.name, "port": server.getsockname()[1], "engine": str(PACKAGES[0] / "engine.py")}
         code, told = (text.format(**about) for text in REACHES[way])
         arena = Arena(target, frozenset(), [[1, 2, 3]] * 2, TOKENS)
         row = rows_of(*compete(arena, PLAIN.replace("new = []", f"new = []; {code}", 1), seed=4))
