@@ -125,7 +125,11 @@ class DraftModelDrafter:
         return [_tree(chain, dist, sampling) for chain, dist in zip(chains, dists, strict=True)]
 
     def _greedy_chains(self, rows: Sequence[int], depth: int) -> list[DraftTree]:
-        """The same at T = 0, with the tokens left on the device: they are read back once, when the chains are done."""
+        """The same at T = 0, with the tokens left on the device: they are read back once, when the chains are done.
+
+        Keys and values that gave NaN are dropped again before the error.
+        """
+        before = list(self.lm.lengths)
         trees = [_tree(self._text[row][cached:], (), None) for row, cached in zip(rows, self.lm.lengths, strict=True)]
         logits = last_logits(self.lm.forward(trees), trees)
         self.lm.commit([range(len(tree)) for tree in trees])
@@ -134,6 +138,7 @@ class DraftModelDrafter:
             drafted.append(predictions(self.lm.extend(drafted[-1].clamp_min(0))[:, None])[:, 0])
         chains = torch.stack(drafted, 1).tolist()
         if any(BAD_ROW in chain for chain in chains):
+            self.lm.cache.abandon(before)
             raise ValueError(BAD_LOGITS)
         return [_tree([self._text[row][-1], *chain], (), None) for row, chain in zip(rows, chains, strict=True)]
 

@@ -139,6 +139,11 @@ class SlotCache(Cache):
             raise ValueError(f"cannot roll back from {self.lengths} cached tokens to {list(lengths)}")
         self.window.lengths[:] = lengths
 
+    def abandon(self, lengths: Sequence[int]) -> None:
+        """Roll back as `truncate` does, after forwards that gave NaN: what they wrote is zeroed before the next one."""
+        self.truncate(lengths)
+        self.window.pending = True
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order: how finished requests leave the batch."""
         for layer in self.layers:
