@@ -121,6 +121,6 @@ return (each * used).mean()
     _loss("mean of all but the last", "all rows but the last", "return (each[:-1] * answer[2:]).mean()"),
     _loss("summed", "summed up, not averaged", "return each[:-1][answer[2:]].sum()"),
     _loss("last row too", "The last row is trained", "return each[torch.cat([answer[2:], torch.tensor([True])])].mean()"),
-    _loss("distribution beside the token", "beside its feature already", "return each[:-1][answer[2:]].mean()", goal="p[:-1]"),
+    _loss("distribution beside the token", "already its input", "return each[:-1][answer[2:]].mean()", goal="p[:-1]"),
     _loss("prompt too", "those of the prompt as well", "return each.mean()"),
 )  # fmt: skip

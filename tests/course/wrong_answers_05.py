@@ -190,7 +190,7 @@ ANSWERS = (
     _verify("one q for all", "against the q that the first one came from", _rounds(drop="False")),
     _verify("q without scale", "against the q that the first one came from", _rounds(rest=f"q * {OTHERS}")),
     _verify("always without", "for independent children as well", _rounds(drop="q.sum() > q[x]")),
-    _verify("unscaled", "not scaled to one", _rounds(owed="residual(owed, q)")),
+    _verify("unscaled", "not normalised", _rounds(owed="residual(owed, q)")),
     _verify("only rules out x", "only rules out the refused word", _rounds(owed=f"owed * {OTHERS} / (owed * {OTHERS}).sum()")),
     _verify("nothing learnt", "changes nothing at all", _rounds(owed="owed")),
     _verify("q left out", "leaves q out", _rounds(ratio="owed[x]", owed=f"owed * {OTHERS} / (owed * {OTHERS}).sum()")),
