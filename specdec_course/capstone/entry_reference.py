@@ -52,7 +52,7 @@ class ReferenceDecoder:
 class _Viewed:
     """As much of a `Target` as the engine uses, for one row: log p stands for the logits, and p is warped already."""
 
-    backend, max_positions = "torch", None
+    backend, max_positions, batch = "torch", None, 0
 
     def __init__(self, model: Model) -> None:
         self.model, self.vocab_size = model, model.vocab_size
@@ -65,6 +65,9 @@ class _Viewed:
 
     def start(self, prompts: Sequence[Sequence[int]], capacity: int) -> None:
         """The prompt is read already."""
+
+    def check_batch(self, batch: int) -> None:
+        """There is one batch."""
 
     def forward(self, trees: Sequence[DraftTree]) -> TargetOutput:
         return TargetOutput(self.model.score(trees[0].token_list, trees[0].parent_list).log()[None])

@@ -119,12 +119,12 @@ def test_an_abandoned_forward_leaves_nothing_even_if_it_was_nan(attention: str) 
 
 def recomputed(target: Target, texts: Sequence[Sequence[int]]) -> SlotCache:
     """The cache of these texts, each run alone from scratch; `target` is left as it was."""
-    held = target.cache
+    held, batch = target.cache, target.batch
     try:
         target.start(texts, capacity=max(map(len, texts)))
         return target.cache
     finally:
-        target.cache = held
+        target.cache, target.batch = held, batch
 
 
 def cache_error(target: Target, texts: Sequence[Sequence[int]]) -> float:
