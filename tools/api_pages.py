@@ -16,7 +16,7 @@ PACKAGE = "specdec_ref"
 TITLES = {
     "core": "The core: nouns and loop", "models": "Models and their caches", "kernels": "Verification kernels",
     "trees": "Trees", "drafters": "Drafters", "weights": "Weights", "verifiers": "Verifiers", "training": "Training",
-    "bench": "Measuring", "workloads": "Prompts",
+    "bench": "Measuring", "workloads": "Prompts", "engines": "Other engines",
     "exporters": "Launch commands", "cli": "The command line",
 }  # fmt: skip
 INDEX = """# Reference
