@@ -1,12 +1,12 @@
-"""Memory bandwidth and 16-bit matrix rate of cards that people own, from the vendors' data sheets: not measurements.
+"""Memory bandwidth and 16-bit matrix rate of cards that people own: inputs of the cost model, not measurements.
 
-T4, A10                  NVIDIA's data sheets of these cards: dense tensor rate in float16
-RTX 30, RTX 40, RTX 50   bandwidth and shader rate of NVIDIA's specification pages; the dense tensor rate with float32
-sums is twice the shader rate: GA102 whitepaper (RTX 3090: 71 of 35.6), Ada whitepaper (4090:
-165.2 of 82.6), RTX Blackwell whitepaper (5090: 209.5 of 104.8)
-M1, M2                   Apple's announcements, which give the GPU's rate in float32; 16 bits are not faster there.
-Apple has published no rate since M2, so later chips are not here
-the others               `cost_model.GPUS`
+The figures were written down from memory of the vendors' publications named here and **have not been checked against
+them yet**; check a card before you rely on its row.
+
+    T4, A10                  NVIDIA's data sheets: dense tensor rate in float16
+    RTX 30, RTX 40, RTX 50   NVIDIA's specification pages: bandwidth, and twice the shader rate (float32 sums)
+    M1, M2                   Apple's announcements: the GPU's float32 rate, taken for 16 bits as well
+    the others               `cost_model.GPUS`
 """
 
 import re
