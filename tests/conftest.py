@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args, no_type_check
 import pytest
 import torch
 from jaxtyping import AbstractArray
+from quick import EVERY, QUICK, SAMPLED
 
 if find_spec("beartype"):  # before anything of the package is imported
     from jaxtyping import install_import_hook
@@ -29,15 +30,6 @@ LONGEST = (
 )  # fmt: skip
 
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]  # test_kernels.py runs those
-
-# What `make quick` runs (`--quick`): these files, and of the long ones every eighth test. All on tiny models.
-QUICK = (
-    "test_architecture", "test_benchmarks_page", "test_cell_names", "test_cli_errors", "test_cost_model",
-    "test_coverage_page", "test_device", "test_exact", "test_exporters", "test_habits", "test_harness", "test_identity",
-    "test_kv_cache", "test_ngram", "test_notebooks_hygiene", "test_packaging", "test_packing", "test_sampling",
-    "test_target", "test_task_rows", "test_trees", "test_workloads",
-)  # fmt: skip
-SAMPLED, EVERY = ("test_exact", "test_identity"), 8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +59,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="run the quick part of the tests only (QUICK in conftest.py)")
+    parser.addoption("--quick", action="store_true", help="run the quick part of the tests only (QUICK in quick.py)")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

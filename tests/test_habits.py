@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import QUICK, SAMPLED
+from quick import QUICK, SAMPLED
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
