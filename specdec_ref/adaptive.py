@@ -27,7 +27,7 @@ __all__ = ["CONTROLS", "Constant", "EmaTiers", "LengthControl", "Optimal", "Plus
 
 @runtime_checkable
 class LengthControl(Protocol):
-    """Decides how many levels each row may draft. All that it knows has to show in its `repr` (see `exact.py`)."""
+    """Decides how many levels each row may draft. Equal controllers (==) must decide alike, see `exact.py`."""
 
     def start(self, rows: Sequence[int]) -> None:
         """A batch begins. What was learnt of the drafter may stay; what belongs to a row is dropped."""
@@ -181,11 +181,12 @@ class Optimal:
     weight: float = 3.0  # drafts that `prior` counts for: few misses at the start of a text are no verdict
     memory: float = 0.97
     probing: float = 0.003
-    unread: Callable[[], int] | None = field(default=None, repr=False)
+    unread: Callable[[], int] | None = field(default=None, repr=False, compare=False)
     tested: list[float] = field(default_factory=list)
     accepted: list[float] = field(default_factory=list)
     idle: int = 200  # rounds since the last draft; whoever knows nothing yet may try soon
-    prices: dict[tuple[int, int], list[float]] = field(default_factory=dict, repr=False)  # of (most, batch)
+    # of (most, batch), looked up once
+    prices: dict[tuple[int, int], list[float]] = field(default_factory=dict, repr=False, compare=False)
 
     def start(self, rows: Sequence[int]) -> None:
         """It goes on from request to request."""

@@ -17,20 +17,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from specdec_ref.adaptive import LengthControl, Optimal, adapt
 from specdec_ref.config import DraftBudget
-from specdec_ref.core import Drafter, DraftTree
+from specdec_ref.core import Drafter, DraftTree, SupportsUnread
 from specdec_ref.cost_model import RoundCosts, VerifyCurve
 from specdec_ref.machine import machine_line
 from specdec_ref.metrics import StepRecord
 from specdec_ref.models.hub import cache_dir
 from specdec_ref.models.target import Target
-from specdec_ref.session import Session
 from specdec_ref.workloads import load_prompts
+
+if TYPE_CHECKING:
+    from specdec_ref.session import Session
 
 __all__ = ["WIDTHS", "calibrate", "controller", "costs_of", "measure_verify_curve", "rising"]
 
@@ -85,7 +87,12 @@ class _Turns:
 
 
 def measure_drafting(
-    session: Session, drafter: Drafter, budget: DraftBudget, verify: Mapping[int, float], seconds: float, rows: int = 1
+    session: "Session",
+    drafter: Drafter,
+    budget: DraftBudget,
+    verify: Mapping[int, float],
+    seconds: float,
+    rows: int = 1,
 ) -> tuple[dict[int, float], float]:
     """Median seconds of proposing by depth for so many rows, and of what is neither drafting nor the forward.
 
@@ -118,7 +125,7 @@ def measure_drafting(
 
 
 def calibrate(
-    session: Session, drafters: Sequence[tuple[str, Drafter, DraftBudget]], *, fresh: bool = False,
+    session: "Session", drafters: Sequence[tuple[str, Drafter, DraftBudget]], *, fresh: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[str, RoundCosts]:  # fmt: skip
     """Costs by the drafters' names, from the cache where they are known and `fresh` does not ask for new ones."""
@@ -160,20 +167,20 @@ def rising(seconds: Mapping[int, float]) -> dict[int, float]:
     return {k: mean for mean, points in blocks for k in points}
 
 
-def costs_of(session: Session, name: str, drafter: Drafter, budget: DraftBudget) -> RoundCosts:
+def costs_of(session: "Session", name: str, drafter: Drafter, budget: DraftBudget) -> RoundCosts:
     """What rounds of this drafter take, measured now if it never was. `name` tells drafters apart in the cache."""
     return calibrate(session, [(name, drafter, budget)])[name]
 
 
 def controller(
-    adaptive: str, session: Session, name: str, drafter: Drafter, budget: DraftBudget
+    adaptive: str, session: "Session", name: str, drafter: Drafter, budget: DraftBudget
 ) -> tuple[LengthControl | None, DraftBudget]:
     """The controller of that name for this drafter on this machine, and the budget to use it with: see `adapt`."""
     control, limited = adapt(
         adaptive, budget, costs_of(session, name, drafter, budget) if adaptive == "optimal" else None
     )
     if isinstance(control, Optimal):
-        control.unread = getattr(drafter, "unread", None)
+        control.unread = drafter.unread if isinstance(drafter, SupportsUnread) else None
     return control, limited
 
 
@@ -181,7 +188,7 @@ def _key(name: str, budget: DraftBudget) -> str:
     return name if budget.topk == 1 else f"{name}, topk {budget.topk}, {budget.max_nodes} nodes"
 
 
-def _file(session: Session) -> Path:
+def _file(session: "Session") -> Path:
     """One file for everything that changes what a step takes."""
     target = session.target
     told = [machine_line(target.device), session.name, str(target.dtype), target.backend, torch.__version__]

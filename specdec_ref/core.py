@@ -11,7 +11,7 @@ A chain is a tree in which every node has one child. Verifiers never see a model
 verifier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -21,7 +21,10 @@ from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 
-__all__ = ["DraftTree", "Drafter", "Draw", "Randomness", "TargetOutput", "Verifier", "VerifyResult"]
+__all__ = [
+    "DraftTree", "Drafter", "Draw", "Randomness", "SupportsForget", "SupportsState", "SupportsUnread", "TargetOutput",
+    "Verifier", "VerifyResult",
+]  # fmt: skip
 
 Draw = Literal["point", "iid", "without_replacement"]
 
@@ -148,7 +151,8 @@ class Drafter(Protocol):
     """Guesses tokens. Rows are request ids; a drafter may batch them or loop.
 
     `feature_layers` are indices into transformers' `hidden_states` (0 = embeddings, n = after the final norm) that
-    the engine hands over; () for most drafters.
+    the engine hands over; () for most drafters. Three more members are optional, each a protocol of its own below:
+    `forget`, `unread` and `state`.
     """
 
     feature_layers: tuple[int, ...]
@@ -180,6 +184,33 @@ class Drafter(Protocol):
 
     def finish(self, rows: Sequence[int]) -> None:
         """These requests are over: drop their state. Unknown rows are ignored."""
+        ...
+
+
+@runtime_checkable
+class SupportsForget(Protocol):
+    """A drafter that learns from requests that are over, as the trie does."""
+
+    def forget(self) -> None:
+        """Be as new: who measures twice wants to measure the same."""
+        ...
+
+
+@runtime_checkable
+class SupportsUnread(Protocol):
+    """A drafter that reads the text with a model of its own, as EAGLE does."""
+
+    def unread(self) -> int:
+        """Committed tokens that it would read before its next guess, in the row that waits longest."""
+        ...
+
+
+@runtime_checkable
+class SupportsState(Protocol):
+    """A drafter whose guesses depend on more than the committed text, on a cache for example."""
+
+    def state(self) -> Hashable:
+        """All of that: drafters with equal text and state propose alike. `exact.py` merges outcomes by it."""
         ...
 
 

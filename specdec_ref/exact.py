@@ -7,20 +7,22 @@ run, with commit and rollback. No second, analytic distribution of any verifier 
     P(text) = sum over scripts that emit it of  prod_i P(choice_i)          lossless iff  P = prod_t p(x_t | x_<t)
 
 Keep it small: a vocabulary of 3, five drawn nodes at most. After a round, engines with equal state are merged, the
-state being all that the next round can depend on: committed text, what the caches really hold, the controller's repr.
+state being all that the next round can depend on: committed text, what the caches really hold, the drafter's
+`SupportsState.state`, and the controller, compared by ==. One without an == of its own is never merged: slower, but
+never wrong.
 """
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from specdec_ref.config import SamplingParams
-from specdec_ref.core import Randomness
+from specdec_ref.core import Randomness, SupportsState
+from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.engine import SpecEngine
 from specdec_ref.models.toy import TableLM
 from specdec_ref.sampling import warp
@@ -29,6 +31,13 @@ __all__ = ["engine_distribution", "outcomes", "table_distribution", "total_varia
 
 Result = TypeVar("Result")
 Distribution = dict[tuple[int, ...], float]
+
+
+class _State(NamedTuple):
+    """An engine between two rounds, and how likely it is to get there."""
+
+    weight: float
+    engine: SpecEngine
 
 
 class _Replay:
@@ -89,21 +98,19 @@ def engine_distribution(engine: SpecEngine, prompt: Sequence[int], tokens: int, 
     """
     fresh = _fork(engine)
     fresh.start([list(prompt)])
-    states: dict[bytes, tuple[float, SpecEngine]] = {b"": (1.0, fresh)}
+    states = [_State(1.0, fresh)]
     dist: Distribution = defaultdict(float)
     for _ in range(rounds):
-        merged: dict[bytes, tuple[float, SpecEngine]] = {}
-        for weight, state in states.values():
+        merged: dict[Hashable, list[_State]] = defaultdict(list)
+        for weight, state in states:
             for prob, after in outcomes(lambda rng, state=state: _stepped(state, rng)):  # type: ignore[misc]
                 text = after.requests[0].tokens[len(prompt) :]
                 if len(text) >= tokens:
                     dist[tuple(text[:tokens])] += weight * prob
                 else:
-                    key = _fingerprint(after)
-                    known = merged.get(key, (0.0, after))
-                    merged[key] = (known[0] + weight * prob, known[1])
-        states = merged
-    for weight, state in states.values():
+                    _merge(merged[_key(after)], weight * prob, after)
+        states = [state for alike in merged.values() for state in alike]
+    for weight, state in states:
         dist[tuple(state.requests[0].tokens[len(prompt) :])] += weight
     return dict(dist)
 
@@ -137,20 +144,23 @@ def _stepped(engine: SpecEngine, rng: Randomness) -> SpecEngine:
 def _fork(engine: SpecEngine) -> SpecEngine:
     """A deep copy that shares the models, which no round changes."""
     models = [engine.target.model]
-    lm = getattr(engine.drafter, "lm", None)
-    if lm is not None and isinstance(lm.model, nn.Module):
-        models.append(lm.model)
-    return copy.deepcopy(engine, {id(model): model for model in models})
+    if isinstance(engine.drafter, DraftModelDrafter):
+        models.append(engine.drafter.lm.model)
+    shared = {id(model): model for model in models if isinstance(model, nn.Module)}
+    return copy.deepcopy(engine, shared)
 
 
-def _fingerprint(engine: SpecEngine) -> bytes:
-    """All that the next round depends on: text, controller, valid cache slots of target and draft model or head."""
-    parts = [repr([request.tokens for request in engine.requests]), repr(engine.control)]
-    drafter: Any = engine.drafter
-    for owner in (engine.target, getattr(drafter, "lm", None), drafter if hasattr(drafter, "cache") else None):
-        if owner is not None:
-            for layer in (layer for layer in owner.cache.layers if layer.keys is not None):
-                for row, length in enumerate(owner.cache.lengths):
-                    parts.append(repr(layer.keys[row, :, :length].tolist()))
-    with torch.no_grad():
-        return "|".join(parts).encode()
+def _key(engine: SpecEngine) -> Hashable:
+    """What the next round depends on, the controller apart."""
+    drafter = engine.drafter
+    state = drafter.state() if isinstance(drafter, SupportsState) else None
+    return tuple(tuple(request.tokens) for request in engine.requests), engine.target.cache.state(), state
+
+
+def _merge(alike: list[_State], weight: float, engine: SpecEngine) -> None:
+    """Add an outcome to the state that it equals, or as a new one."""
+    for i, known in enumerate(alike):
+        if known.engine.control == engine.control:
+            alike[i] = known._replace(weight=known.weight + weight)
+            return
+    alike.append(_State(weight, engine))

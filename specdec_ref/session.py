@@ -2,6 +2,8 @@
 
     Session.open().generate("Name three colours.").text     one answer by the best drafter that ships
 
+    Session.from_config(SpecConfig(drafter="eagle", budget=DraftBudget(3))).generate("Name three colours.")
+
     lab = Session.open()                                    the embedded model, fetched on first use
     prompt = lab.encode("Name three colours.")              its chat template, then token ids
     fast = lab.engine("ngram").generate([prompt])[0]        speculative
@@ -13,14 +15,17 @@ An engine whose batch was replaced raises RuntimeError at its next step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specdec_ref.adaptive import LengthControl
 from specdec_ref.baseline import plain_generate
-from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.calibrate import controller
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
 from specdec_ref.core import Drafter, Verifier
-from specdec_ref.drafters import build_drafter
+from specdec_ref.drafters import TrieDrafter, build_drafter
+from specdec_ref.drafters.hybrid import HybridDrafter
 from specdec_ref.engine import SpecEngine
 from specdec_ref.metrics import RunStats
 from specdec_ref.models.hub import EMBEDDED, load
@@ -46,12 +51,26 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A loaded target and its tokenizer. `name` is what it was asked for by, `eos` the ids that end an answer."""
+    """A loaded target and its tokenizer. `name` is what it was asked for by, `eos` the ids that end an answer.
+
+    `config`: what `engine` and `generate` use where they are not told otherwise; None: the defaults of `SpecConfig`,
+    and for `generate` the best drafter that ships.
+    """
 
     name: str
     target: Target
     tokenizer: "PreTrainedTokenizerBase"
     eos: frozenset[int]
+    config: SpecConfig | None = None
+
+    @classmethod
+    def from_config(cls, config: SpecConfig, *, backend: str = "auto") -> "Session":
+        """The session of a whole set-up: its `engine()` and `generate(text)` do what `config` says.
+
+        Raises as `open` does; names in `config` that do not exist are refused when the engine is made.
+        """
+        session = cls.open(config.target, dtype=config.dtype, device=config.device, backend=backend)
+        return replace(session, config=config)
 
     @classmethod
     def open(
@@ -130,38 +149,78 @@ class Session:
         return Limits(max_new_tokens, frozenset() if ignore_eos else self.eos, tuple(stop), self.decode)
 
     def engine(
-        self, drafter: str | Drafter = "ngram", *, draft_model: str | None = None, budget: DraftBudget = DraftBudget(),
-        sampling: SamplingParams = SamplingParams(), verifier: str | Verifier = "auto", limits: Limits | None = None,
-        lossy: bool = False, control: LengthControl | None = None,
-    ) -> SpecEngine:  # fmt: skip
+        self,
+        drafter: str | Drafter | None = None,
+        *,
+        draft_model: str | None = None,
+        budget: DraftBudget | None = None,
+        sampling: SamplingParams | None = None,
+        verifier: str | Verifier | None = None,
+        limits: Limits | None = None,
+        lossy: bool | None = None,
+        control: LengthControl | None = None,
+    ) -> SpecEngine:
         """A speculative engine. `drafter`, `verifier`: names or objects of your own; the rest as in `SpecEngine`.
 
+        What is not given is taken from `config`; its draft model, trie and controller go with its own drafter.
         Raises ValueError for an unknown name, a draft model that does not fit, or a lossy verifier unasked.
         """
-        guess = build_drafter(drafter, self.target, draft_model) if isinstance(drafter, str) else drafter
-        limits = self.limits() if limits is None else limits
+        config = self.config or SpecConfig(self.name)
+        budget = config.budget if budget is None else budget
+        if drafter is None:
+            name, model = config.drafter, draft_model or config.draft_model
+            guess = self._configured(config, model)
+            if config.adaptive is not None and control is None:
+                control, budget = controller(config.adaptive, self, f"{name}={model}" if model else name, guess, budget)
+        else:
+            guess = build_drafter(drafter, self.target, draft_model) if isinstance(drafter, str) else drafter
         return SpecEngine(
-            self.target, guess, budget=budget, sampling=sampling, verifier=verifier, limits=limits, lossy=lossy,
+            self.target,
+            guess,
+            budget=budget,
+            sampling=config.sampling if sampling is None else sampling,
+            verifier=config.verifier if verifier is None else verifier,
+            limits=self.limits() if limits is None else limits,
+            lossy=config.lossy if lossy is None else lossy,
             control=control,
-        )  # fmt: skip
+        )
+
+    def _configured(self, config: SpecConfig, draft_model: str | None) -> Drafter:
+        """The drafter that a configuration names, its trie warm."""
+        drafter = build_drafter(config.drafter, self.target, draft_model, config.trie)
+        if config.trie.corpus is not None and isinstance(drafter, TrieDrafter | HybridDrafter):
+            try:
+                drafter.warm(self.encode(Path(config.trie.corpus).read_text(encoding="utf-8"), raw=True))
+            except ValueError as error:
+                raise ValueError(f"the trie's corpus {config.trie.corpus}: {error}") from error
+        return drafter
 
     def generate(
-        self, text: str, *, drafter: str | Drafter | None = None, sampling: SamplingParams = SamplingParams(),
-        max_new_tokens: int = 128, seed: int = 0,
-    ) -> Answer:  # fmt: skip
-        """Answer a user's message. `drafter` None: the best one that ships for this target (`weights.best_drafter`).
+        self,
+        text: str,
+        *,
+        drafter: str | Drafter | None = None,
+        sampling: SamplingParams | None = None,
+        max_new_tokens: int = 128,
+        seed: int = 0,
+    ) -> Answer:
+        """Answer a user's message. `drafter` None: that of `config`, or the best one that ships for this target.
 
         Raises ValueError as `encode`, `limits` and `engine` do.
         """
-        guess = best_drafter(self.name) if drafter is None else drafter
+        guess = best_drafter(self.name) if drafter is None and self.config is None else drafter
         engine = self.engine(guess, sampling=sampling, limits=self.limits(max_new_tokens))
         (done,) = engine.generate([self.encode(text)], seeds=[seed])
         return Answer(self.decode(done.tokens), done.tokens, done.stats, done.seconds)
 
     def plain(
-        self, prompts: Sequence[Sequence[int]], *, sampling: SamplingParams = SamplingParams(),
-        limits: Limits | None = None, seeds: Sequence[int] | None = None,
-    ) -> list[Generation]:  # fmt: skip
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        sampling: SamplingParams = SamplingParams(),
+        limits: Limits | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Generation]:
         """The same without speculation: one forward a token."""
         limits = self.limits() if limits is None else limits
         return plain_generate(self.target, prompts, limits=limits, sampling=sampling, seeds=seeds)

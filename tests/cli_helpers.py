@@ -95,7 +95,7 @@ def start(*argv: object) -> "subprocess.Popen[str]":
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "specdec_ref.cli", *map(str, argv)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "specdec_ref", *map(str, argv)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
     )  # fmt: skip
 

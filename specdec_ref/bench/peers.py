@@ -16,6 +16,7 @@ from torch import nn
 
 from specdec_ref.bench.sides import Answer, Call, Setting, Side
 from specdec_ref.core import Drafter
+from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.metrics import RunStats
 
 __all__ = ["HF", "peers"]
@@ -34,8 +35,7 @@ def peers(setting: Setting, drafters: Mapping[str, Drafter]) -> Iterator[Side]:
         options = {"prompt_lookup_num_tokens": tokens, "max_matching_ngram_size": size}
         yield Side(f"{HF} prompt lookup", f"{tokens} tokens, n <= {size}", _bound(setting, options))
     for name, drafter in drafters.items():
-        lm = getattr(drafter, "lm", None)
-        model = getattr(lm, "model", None)
+        model = drafter.lm.model if isinstance(drafter, DraftModelDrafter) else None
         if isinstance(model, nn.Module):
             for tokens, schedule, floor in ASSISTED:
                 words = f"{tokens} tokens, {schedule}" + (f", confidence {floor}" if floor else "")

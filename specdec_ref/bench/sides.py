@@ -31,6 +31,7 @@ __all__ = ["PLAIN", "Answer", "Call", "Setting", "Side", "chain_side", "ours", "
 PLAIN = "plain"
 CHAINS = {"ngram": (5, 8, 11), "trie": (5, 8, 11), "layer-skip": (1, 2, 4)}
 ANY_CHAIN = (2, 3, 5)
+CHAINS_ONLY = {"ngram"}
 TREES = (DraftBudget(3, 2, 6), DraftBudget(4, 2, 8), DraftBudget(5, 3, 12))
 CAP = 12  # levels that the controller may choose from
 
@@ -95,7 +96,7 @@ def ours(setting: Setting, drafters: Mapping[str, Drafter]) -> Iterator[Side]:
         kind = name.partition("=")[0]
         for depth in CHAINS.get(kind, ANY_CHAIN):
             yield chain_side(setting, name, drafter, DraftBudget(depth))
-        if hasattr(drafter, "grow") or kind in ("trie", "hybrid"):
+        if kind not in CHAINS_ONLY:
             for budget in TREES:
                 words = f"depth {budget.depth}, topk {budget.topk}, nodes {budget.nodes}"
                 yield Side(f"{name} tree", words, _beginner(setting, name, drafter, budget))

@@ -10,12 +10,10 @@ from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
 from specdec_ref.cli.flags import add_model
 from specdec_ref.cli.nearest import unknown
 from specdec_ref.cli.shared import (
-    ADAPTIVE_DEPTH,
     UsageError,
+    announce_control,
     check_dtype,
     console,
-    control_for,
-    default_depth,
     open_session,
 )
 from specdec_ref.config import DraftBudget, SpecConfig
@@ -125,8 +123,8 @@ def _decoders(
         if name == "draft" and args.draft_model is None:
             out.print("[bold]draft[/] is left out: it needs a second, smaller model, --draft-model MODEL")
             continue
-        usual = ADAPTIVE_DEPTH if args.adaptive else default_depth(name)
-        budget = DraftBudget(usual if args.depth is None else args.depth)
+        usual = DraftBudget.suited_to(name, adaptive=args.adaptive is not None)
+        budget = usual if args.depth is None else DraftBudget(args.depth)
         try:
             found[name] = (build_drafter(name, session.target, args.draft_model if name == "draft" else None), budget)
         except (ValueError, ModelError) as error:
@@ -140,11 +138,14 @@ def _adapted(contest: Contest, adaptive: str | None) -> Contest:
     """Every drafter with a controller of its own, which goes on learning from answer to answer."""
     if adaptive is None:
         return contest
+    from specdec_ref.calibrate import controller
+
     decoders, controls = dict(contest.decoders), {}
     for name, chosen in contest.decoders.items():
         if chosen is not None:
             drafter, budget = chosen
-            controls[name], budget = control_for(adaptive, contest.session, name, drafter, budget)
+            announce_control(adaptive, name)
+            controls[name], budget = controller(adaptive, contest.session, name, drafter, budget)
             decoders[name] = drafter, budget
     return Contest(contest.session, decoders, controls)
 

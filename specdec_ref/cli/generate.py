@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr):  # stdout is for results alone, whatever a library may print
         session = open_session(config)
         limits = session.limits(args.max_new_tokens, args.stop, ignore_eos=args.ignore_eos)
-        engine = engine_for(session, config, limits)
+        engine = engine_for(session, limits)
         prompts = [_encode(session, job, limits, raw=args.raw) for job in jobs]
         _announce(session, config, verbose=args.verbose)
         work = Work(session, config, engine, limits, args.seed, verbose=args.verbose)

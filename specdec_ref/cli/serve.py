@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or until the server ends by itself."""
-    from specdec_ref.cli.shared import UsageError, default_depth, say
+    from specdec_ref.cli.shared import UsageError, say
     from specdec_ref.engines.process import EngineError, LlamaServer, missing_wheel
     from specdec_ref.exporters.llamacpp import to_llamacpp
 
@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name} must be from {low} to {high}, got {getattr(args, name)}")
     if complaint := missing_wheel():
         raise EngineError(complaint)
-    depth = default_depth(args.drafter) if args.depth is None else args.depth
-    config = SpecConfig(args.target, args.drafter, args.draft_model, budget=DraftBudget(depth))
+    budget = DraftBudget.suited_to(args.drafter) if args.depth is None else DraftBudget(args.depth)
+    config = SpecConfig(args.target, args.drafter, args.draft_model, budget=budget)
     launch = to_llamacpp(_with_files(config, args.type))
     more = ("--host", args.host, "--port", args.port, "--ctx-size", args.context * args.parallel, "--parallel",
             args.parallel, "--threads", args.threads, "--metrics", "--alias", Path(args.target).stem)  # fmt: skip

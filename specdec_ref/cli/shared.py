@@ -15,19 +15,13 @@ from specdec_ref.request import Limits
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from specdec_ref.adaptive import LengthControl
-    from specdec_ref.core import Drafter
     from specdec_ref.engine import SpecEngine
     from specdec_ref.session import Session
 
 __all__ = [
-    "ADAPTIVE_DEPTH", "Parser", "UsageError", "check_dtype", "check_names", "config_from", "console", "control_for",
-    "default_depth", "engine_for", "one_line", "open_session", "plural", "say", "spellings", "version",
+    "Parser", "UsageError", "announce_control", "check_dtype", "check_names", "config_from", "console", "engine_for",
+    "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
-
-ADAPTIVE_DEPTH = 12  # what a controller may choose up to, unless told
-# gamma: the less a guess costs, the longer a draft may be; eagle: the better of 3 and 4 on the dev split, two cores
-DEPTHS = {"ngram": 6, "trie": 6, "hybrid": 6, "eagle": 3, "layer-skip": 2}
 
 
 class UsageError(ValueError):
@@ -96,16 +90,10 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=80)
 
 
-def default_depth(drafter: str) -> int:
-    """The draft length gamma for this drafter, unless told."""
-    return DEPTHS.get(drafter, DraftBudget().depth)
-
-
 def config_from(args: argparse.Namespace) -> SpecConfig:
     """The set-up that the arguments spell. Raises ValueError for numbers out of range."""
-    depth = args.depth
-    if depth is None:
-        depth = ADAPTIVE_DEPTH if args.adaptive else default_depth(args.drafter)
+    usual = DraftBudget.suited_to(args.drafter, adaptive=args.adaptive is not None)
+    depth = usual.depth if args.depth is None else args.depth
     return SpecConfig(
         target=args.target, drafter=args.drafter, draft_model=args.draft_model,
         verifier=args.verifier, lossy=args.lossy,
@@ -163,46 +151,23 @@ def open_session(config: SpecConfig) -> "Session":
     from specdec_ref.session import Session
 
     say(f"loading {config.target}")
-    return Session.open(config.target, dtype=config.dtype, device=config.device)
+    return Session.from_config(config)
 
 
-def engine_for(session: "Session", config: SpecConfig, limits: Limits) -> "SpecEngine | None":
-    """The engine of this set-up; None for plain decoding."""
-    from specdec_ref.drafters import build_drafter
-
-    if config.drafter == "none":
+def engine_for(session: "Session", limits: Limits) -> "SpecEngine | None":
+    """The engine of the session's set-up; None for plain decoding. Raises UsageError for a corpus that is no text."""
+    config = session.config
+    if config is None or config.drafter == "none":
         return None
-    drafter = build_drafter(config.drafter, session.target, config.draft_model, config.trie)
-    if config.trie.corpus is not None:
-        _warm(drafter, session, Path(config.trie.corpus))
-    control, budget = None, config.budget
     if config.adaptive is not None:
-        name = config.drafter + (f"={config.draft_model}" if config.draft_model else "")
-        control, budget = control_for(config.adaptive, session, name, drafter, budget)
-    return session.engine(
-        drafter, budget=budget, sampling=config.sampling, verifier=config.verifier, limits=limits, lossy=config.lossy,
-        control=control,
-    )  # fmt: skip
+        announce_control(config.adaptive, config.drafter)
+    return session.engine(limits=limits)
 
 
-def control_for(
-    adaptive: str, session: "Session", name: str, drafter: "Drafter", budget: DraftBudget
-) -> "tuple[LengthControl | None, DraftBudget]":
-    """A controller by name; the optimal one looks up or measures what this drafter costs here."""
-    from specdec_ref.calibrate import controller
-
+def announce_control(adaptive: str, drafter: str) -> None:
+    """Say what an optimal controller may do first."""
     if adaptive == "optimal":
-        say(f"what drafting by {name} costs on this machine: from the cache, or measured now, some ten seconds")
-    return controller(adaptive, session, name, drafter, budget)
-
-
-def _warm(drafter: Any, session: "Session", corpus: Path) -> None:
-    """Teach a trie a text. Raises UsageError if it is none."""
-    try:
-        tokens = session.encode(corpus.read_text(encoding="utf-8"), raw=True)
-    except ValueError as error:
-        raise UsageError(f"--corpus {corpus}: {error}") from error
-    drafter.warm(tokens)
+        say(f"what drafting by {drafter} costs on this machine: from the cache, or measured now, some ten seconds")
 
 
 def console(*, stderr: bool = False) -> "Console":

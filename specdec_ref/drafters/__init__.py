@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from specdec_ref.config import TrieOptions
-from specdec_ref.core import Drafter
+from specdec_ref.core import Drafter, SupportsForget
 from specdec_ref.drafters.ngram import NgramDrafter
 from specdec_ref.drafters.trie import TrieDrafter
 from specdec_ref.models.target import Target
@@ -74,4 +74,5 @@ def build_drafter(
 
 def forget(drafter: Drafter) -> None:
     """Drop what it learnt from requests that are over, if it does: who measures twice wants to measure the same."""
-    getattr(drafter, "forget", lambda: None)()
+    if isinstance(drafter, SupportsForget):
+        drafter.forget()

@@ -81,6 +81,10 @@ class DraftModelDrafter:
             self._grow_trees([self._text[row] for row in rows])
         return [growth.tree() for growth in growths]
 
+    def state(self) -> tuple[bytes, ...]:
+        """What its cache holds."""
+        return self.lm.cache.state()
+
     def unread(self) -> int:
         """Tokens that the draft model would read before its first guess, of the row that has most."""
         read = self._agreed or [0] * len(self._rows)

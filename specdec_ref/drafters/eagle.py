@@ -117,6 +117,10 @@ class EagleDrafter:
             g = self._step(g, [chain[-1] for chain in chains])
         return [_tree(chain, dist, sampling, self.head.q_vocab) for chain, dist in zip(chains, dists, strict=True)]
 
+    def state(self) -> tuple[bytes, ...]:
+        """What the head's cache holds; the features it has not read yet follow from the text."""
+        return self.cache.state()
+
     def unread(self) -> int:
         """Pairs that the head would read before its first guess, more than the one of every round."""
         return max((len(pairs.tokens) - 1 for pairs in self._unread if pairs is not None), default=0)

@@ -159,6 +159,10 @@ class HybridDrafter:
         self.eagle.commit(rows, trees, results, features)
         self.copier.commit(rows, trees, results, None)
 
+    def state(self) -> tuple[object, ...]:
+        """The head's, and how far copies are trusted in each request."""
+        return self.eagle.state(), tuple((row, *trust.held) for row, trust in self._trust.items())
+
     def unread(self) -> int:
         """See `EagleDrafter`."""
         return self.eagle.unread()

@@ -127,6 +127,15 @@ class SlotCache(Cache):
         window.lengths[:] = [length + len(nodes) for length, nodes in zip(window.lengths, moved, strict=True)]
         window.pending = False
 
+    def state(self) -> tuple[bytes, ...]:
+        """All that a later forward may see: the committed slots' bytes, row by row in every layer. Slow; for tests."""
+        buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values) if buffer is not None]
+        return tuple(
+            buffer[row, :, :length].detach().double().cpu().numpy().tobytes()
+            for buffer in buffers
+            for row, length in enumerate(self.lengths)
+        )
+
     def _move(self, kept: Int[Tensor, "batch moved"]) -> None:
         buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values) if buffer is not None]
         for device in {buffer.device for buffer in buffers}:

@@ -5,7 +5,7 @@
 So n processes end where one would, up to the order of sums and to which rejected columns go deeper (drawn by each).
 Started by torchrun, which sets what accelerate reads; features have to be there already:
 
-    torchrun --nproc-per-node 2 -m specdec_ref.cli train eagle --features STORE --out HEAD
+    torchrun --nproc-per-node 2 -m specdec_ref train eagle --features STORE --out HEAD
 """
 
 import os

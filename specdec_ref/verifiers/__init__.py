@@ -51,8 +51,8 @@ def choose_verifier(choice: str | Verifier, sampling: SamplingParams, *, lossy: 
     if isinstance(choice, str) and choice not in VERIFIERS:
         raise ValueError(f"unknown verifier {choice!r}; choose from auto, {', '.join(VERIFIERS)}")
     verifier = VERIFIERS[choice]() if isinstance(choice, str) else choice
-    if isinstance(choice, str) and getattr(verifier, "greedy_only", False) and not sampling.greedy:
-        raise ValueError(f"verifier {choice!r} is exact at temperature 0 only, not at {sampling.temperature}")
+    if choice == "greedy" and not sampling.greedy:
+        raise ValueError(f"verifier 'greedy' is exact at temperature 0 only, not at {sampling.temperature}")
     if not verifier.lossless_for and not lossy:
         name = choice if isinstance(choice, str) else type(choice).__name__
         raise ValueError(

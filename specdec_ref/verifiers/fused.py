@@ -10,7 +10,7 @@ So both emit the same tokens, but where a coin lies within rounding of a break p
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 from jaxtyping import Float, Int
@@ -55,16 +55,23 @@ def reason_unfused(
     kernel = kernel_for(verifier, trees, sampling)
     if kernel is None:
         return f"there is none for {type(verifier).__name__} on such trees"
-    if kernel != "greedy" and not all(isinstance(rng, KeyedRandomness) for rng in rngs):
+    if kernel != "greedy" and not _all_keyed(rngs):
         return "they need coins from KeyedRandomness"
     return None
+
+
+def _all_keyed(rngs: Sequence[Randomness]) -> TypeGuard[Sequence[KeyedRandomness]]:
+    return all(isinstance(rng, KeyedRandomness) for rng in rngs)
 
 
 def fused_verify(
     verifier: Verifier, trees: Sequence[DraftTree], logits: Float[Tensor, "batch nodes vocab"],
     sampling: SamplingParams, rngs: Sequence[Randomness], backend: Backend,
 ) -> list[VerifyResult]:  # fmt: skip
-    """Verify a round. Raises ValueError for logits without a distribution, as `sampling.warp` does."""
+    """Verify a round that `reason_unfused` has nothing against.
+
+    Raises ValueError for logits without a distribution, as `sampling.warp` does, and TypeError for other coins.
+    """
     kernels, kind = ops(backend), kernel_for(verifier, trees, sampling)
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     tokens, parents = upload(padded_trees(trees), logits.device)
@@ -74,6 +81,8 @@ def fused_verify(
     else:
         node = torch.arange(tokens.shape[1], device=tokens.device)
         floors = kernels.logit_floors(logits, node.where((parents >= 0) | (node == 0), -1), sampling)
+        if not _all_keyed(rngs):
+            raise TypeError("the kernels need coins from KeyedRandomness")
         coins, last_coins = _coins(rngs, links, max(max(tree.depths) for tree in trees))
         temperature = max(sampling.temperature, torch.finfo(torch.float32).tiny)  # as in `sampling.warp`
         given = (logits, tokens, links, coins, last_coins, temperature, floors)
@@ -87,13 +96,10 @@ def fused_verify(
 
 
 def _coins(
-    rngs: Sequence[Randomness], links: Links, depth: int
+    rngs: Sequence[KeyedRandomness], links: Links, depth: int
 ) -> tuple[Float[Tensor, "batch nodes"], Float[Tensor, "batch nodes"]]:
     """(coin that tests a node's children, coin of the last draw if the walk ends there), as a verifier throws them."""
-    thrown = torch.tensor(
-        [[rng.uniform() for _ in range(depth + 2)] for rng in rngs if isinstance(rng, KeyedRandomness)],
-        dtype=torch.float64,
-    )
+    thrown = torch.tensor([[rng.uniform() for _ in range(depth + 2)] for rng in rngs], dtype=torch.float64)
     stream = upload(thrown, links.positions.device)
     at = links.positions.clamp(max=depth)  # with lengths of zero, a node's position is its depth
     return stream.gather(1, at), stream.gather(1, at + (links.next_token >= 0))

@@ -25,7 +25,6 @@ class GreedyVerifier:
     """
 
     lossless_for = frozenset({"point", "iid", "without_replacement"})
-    greedy_only = True
 
     def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
         """Walk from the root. `rng` is not used."""

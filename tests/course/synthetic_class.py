@@ -135,7 +135,7 @@ def main() -> int:
     for part in ("solutions", "exercises"):
         shutil.copytree(ROOT / part, course / part)
     known = write(folder / "in", list(students(course, EXERCISES)))
-    specdec = [sys.executable, "-m", "specdec_ref.cli", "grade"]
+    specdec = [sys.executable, "-m", "specdec_ref", "grade"]
     began = perf_counter()
     done = subprocess.run([*specdec, "class", str(folder / "in"), "--course", str(course), "--jobs", args.jobs, "--cell-seconds", "20"], check=False)  # fmt: skip
     seconds = perf_counter() - began

@@ -140,7 +140,7 @@ def grade(mode: str) -> Graded:
     course = ["--course", str(root)]
     limits = ["--cell-seconds", "8", "--memory-gb", "2", "--jobs", "3"]
     limits += ["--no-sandbox"] if mode == "without namespaces" else []
-    specdec = [*prefix, sys.executable, "-m", "specdec_ref.cli", "grade"]
+    specdec = [*prefix, sys.executable, "-m", "specdec_ref", "grade"]
     env = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "TMPDIR": str(root / "tmp")}
     done = subprocess.run([*specdec, "class", str(root / "in"), *course, *limits], env=env, cwd=root, capture_output=True, text=True, check=False)  # fmt: skip
     marks = subprocess.run([*specdec, "report", "--json", *course], env=env, cwd=root, capture_output=True, text=True, check=True)  # fmt: skip

@@ -133,13 +133,19 @@ def test_a_length_chosen_by_the_tokens_it_drops_is_caught() -> None:
 
 def test_rounds_of_unlike_controllers_are_not_merged() -> None:
     """Equal texts with another history may draft otherwise next: the enumeration keeps them apart."""
-    from specdec_ref.exact import _fingerprint
+    from specdec_ref.exact import _key, _merge, _State
 
-    engine = engine_of(PlusMinus(first=1), DraftBudget(3))
+    engine, other = engine_of(PlusMinus(first=1), DraftBudget(3)), engine_of(PlusMinus(first=1), DraftBudget(3))
     engine.start([PROMPT])
-    before = _fingerprint(engine)
-    engine.control.lengths[0] = 2
-    assert _fingerprint(engine) != before
+    other.start([PROMPT])
+    assert _key(engine) == _key(other)
+    alike: list[_State] = []
+    for weight, each in ((0.25, engine), (0.5, other)):
+        _merge(alike, weight, each)
+    assert [state.weight for state in alike] == [0.75]
+    other.control.lengths[0] = 2
+    _merge(alike, 0.25, other)
+    assert [state.weight for state in alike] == [0.75, 0.25]
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -46,7 +46,7 @@ def test_suggestions_are_close_names_only() -> None:
 def shell(line: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
     """A line of sh in which $SPECDEC is the command line."""
     variables = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = f"'{sys.executable}' -m specdec_ref.cli"
+    command = f"'{sys.executable}' -m specdec_ref"
     return subprocess.run(
         ["sh", "-c", line.replace("$SPECDEC", command)], capture_output=True, cwd=ROOT, check=False, timeout=120,
         env=os.environ | variables | environment, stdin=subprocess.DEVNULL,

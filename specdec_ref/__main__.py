@@ -1,4 +1,4 @@
-"""`python -m specdec_ref.cli`: the same as `specdec`."""
+"""`python -m specdec_ref`: the same as `specdec`."""
 
 import sys
 
