@@ -72,8 +72,8 @@ endef
 
 # One environment serves all targets; each adds what it needs, once, and again when these files change.
 $(VENV)/.with-run: EXTRAS = models,cli
-$(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,instructor,site,dev
-$(VENV)/.with-lab: EXTRAS = models,cli,notebooks
+$(VENV)/.with-test: EXTRAS = models,cli,kernels,notebooks,instructor,llamacpp,site,dev
+$(VENV)/.with-lab: EXTRAS = models,cli,notebooks,llamacpp
 $(VENV)/.with-site: EXTRAS = site
 $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
 	@$(OURS)

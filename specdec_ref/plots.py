@@ -27,6 +27,7 @@ __all__ = [
     "Picture",
     "bars",
     "lines",
+    "load_curves",
     "render",
     "training_curves",
 ]
@@ -150,6 +151,39 @@ def bars(
             axes.axvline(guide, color=GREY, linewidth=1, linestyle=":")
         axes.set_xlabel(x)
         return render(figure, alt, fit=True)
+
+
+def load_curves(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    """Rows of a load test: throughput by concurrency, and latency per token (median, up to the 90th percentile)."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+        speed, latency = figure.subplots(1, 2)
+        for i, method in enumerate(methods):
+            mine = [row for row in rows if row["method"] == method]
+            style = {
+                "marker": MARKERS[i],
+                "color": as_colour("target" if method == "plain" else "draft"),
+                "label": method,
+            }
+            rates, middles = [row["tokens_per_s"] for row in mine], [row["tpot_ms"][0] for row in mine]
+            speed.plot([row["concurrency"] for row in mine], rates, **style)
+            slow = [row["tpot_ms"][1] - middle for row, middle in zip(mine, middles, strict=True)]
+            latency.errorbar(rates, middles, yerr=[[0.0] * len(slow), slow], capsize=3, elinewidth=1, **style)
+            for row, rate, middle in zip(mine, rates, middles, strict=True):
+                latency.annotate(
+                    str(row["concurrency"]), (rate, middle), (6, -10), textcoords="offset points", fontsize=8
+                )
+        scales(speed, "x")
+        scales(latency, "")
+        speed.set(xlabel="requests at the same time", ylabel="throughput (tokens/s)")
+        latency.set(xlabel="throughput (tokens/s)", ylabel="time per token of a request (ms)")
+        speed.legend()
+        told = "; ".join(
+            f"{row['concurrency']} at the same time, {row['method']}: {row['tokens_per_s']:.0f} tokens/s, "
+            f"{row['tpot_ms'][0]:.0f} ms per token" for row in rows
+        )  # fmt: skip
+        return render(figure, f"Load test. {told}.")
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:

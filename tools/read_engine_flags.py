@@ -1,17 +1,21 @@
-"""What flags the engines have, read from their wheels: `specdec_ref/exporters/engines.json`. Nothing in them is run.
+"""What flags the engines have, read from their wheels: `specdec_ref/exporters/engines.json`.
 
-    pip download --no-deps --only-binary :all: --dest WHEELS sglang==0.5.23 vllm==0.33.0
-    python tools/read_engine_flags.py WHEELS/sglang-*.whl WHEELS/vllm-*.whl > specdec_ref/exporters/engines.json
+    pip download --no-deps --only-binary :all: --dest WHEELS sglang==0.5.23 vllm==0.33.0 xllamacpp==2026.10.11549
+    python tools/read_engine_flags.py WHEELS/*.whl > specdec_ref/exporters/engines.json
 
-Names, types, defaults, choices and metric names, by `ast`. The exporters use nothing that is not in the table, and a
-test holds them to it; a newer engine is a newer table.
+Names, types, defaults, choices and metric names. SGLang's and vLLM's sources are parsed by `ast` and never run.
+llama.cpp's argument table is compiled into its wheel, so the wheel's own parser prints `llama-server --help` in a child
+process, and that text is read. The exporters use nothing that is not in the table, and a test holds them to it; a newer
+engine is a newer table.
 """
 
 import ast
 import hashlib
 import json
 import re
+import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,7 +148,66 @@ def vllm(wheel: zipfile.ZipFile) -> dict[str, Any]:
     return {"read": [VLLM_CONFIG, VLLM_FLAGS, *VLLM_METRICS], "keys": keys, "flags": flags, "metrics": metrics}
 
 
-READERS = {"sglang": sglang, "vllm": vllm}
+LLAMACPP_HELP = """
+import ctypes, xllamacpp.xllamacpp as wheel
+parse = ctypes.CDLL(wheel.__file__)._Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E
+parse.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+params = wheel.CommonParams()  # its C++ struct lies after the 16 bytes of a Python object; 12 is the server's table
+parse(2, (ctypes.c_char_p * 3)(b"llama-server", b"--help", None), id(params) + 16, 12, None)
+"""
+LLAMACPP_KEEP = ("--model", "--alias", "--host", "--port", "--ctx-size", "--parallel", "--threads", "--metrics",
+                 "--temperature", "--temp", "--top-k", "--top-p", "--min-p", "--lookup-cache-static",
+                 "--lookup-cache-dynamic")  # fmt: skip
+
+
+def llamacpp(wheel: zipfile.ZipFile) -> dict[str, Any]:
+    """The server's speculative flags, what else a command of ours needs, and the flags that are gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        wheel.extractall(folder)
+        child = [sys.executable, "-c", LLAMACPP_HELP]
+        text = subprocess.run(child, cwd=folder, capture_output=True, text=True, check=True).stdout
+    flags, removed = {}, {}
+    for section, entry in llamacpp_entries(text):
+        names, about = llamacpp_flag(entry)
+        kept = [name for name in LLAMACPP_KEEP if name in names]
+        if "has been removed" in about["help"]:
+            removed |= dict.fromkeys(names, about["help"])
+        elif "speculative" in section or kept:
+            long = kept[0] if kept else next(name for name in names if name.startswith("--"))
+            aliases = [name for name in names if name != long]
+            told = {key: about[key] for key in ("type", "default", "choices") if key in about}
+            flags[long] = told | ({"aliases": aliases} if aliases else {})
+    return {"read": ["llama-server --help"], "flags": flags, "removed": removed}
+
+
+def llamacpp_entries(text: str) -> Iterator[tuple[str, str]]:
+    """(section, lines of one flag) of the help text: a flag begins at the left margin."""
+    section, entry = "", list[str]()
+    for line in [*text.splitlines(), "-----"]:
+        if line.startswith("-") and entry:
+            yield section, "\n".join(entry)
+            entry = []
+        if line.startswith("-----"):
+            section = line
+        elif line.startswith("-") or entry:
+            entry.append(line)
+
+
+def llamacpp_flag(entry: str) -> tuple[list[str], dict[str, Any]]:
+    """(names, what is known): `--flag, --alias VALUE   description (default: x)`, descriptions from column 40."""
+    first, *rest = entry.splitlines()
+    head, tail = (first[:40], first[40:]) if first[38:40].isspace() and first[40:] else (first, "")
+    about = " ".join(" ".join([tail, *rest]).split())
+    *_, last = matches = list(re.finditer(r"(?:^|, *)(--?[A-Za-z][\w-]*)", head))
+    kind = head[last.end() :].strip()
+    row: dict[str, Any] = {"type": kind or None, "help": about}
+    if default := re.search(r"\(default: ([^)]*)\)", about):
+        row["default"] = default[1]
+    choices = kind.strip("{}").split(",") if "," in kind and "..." not in kind and "<" not in kind else []
+    return [match[1] for match in matches], row | ({"choices": choices} if choices else {})
+
+
+READERS = {"sglang": sglang, "vllm": vllm, "xllamacpp": llamacpp}
 
 
 def main(paths: list[str]) -> int:
@@ -154,7 +217,12 @@ def main(paths: list[str]) -> int:
         name, version, *_ = path.name.split("-")
         with zipfile.ZipFile(path) as wheel:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            table[name] = {"version": version, "wheel": path.name, "sha256": digest, **READERS[name](wheel)}
+            table[name.removeprefix("x")] = {
+                "version": version,
+                "wheel": path.name,
+                "sha256": digest,
+                **READERS[name](wheel),
+            }
     print(json.dumps(table, indent=1))
     return 0
 

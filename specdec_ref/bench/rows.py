@@ -11,6 +11,9 @@ number format, machine.
     lookup             specdec bench --json on a processor without AVX512
     ngram-acceptance   python -m benchmarks.acceptance --drafter ngram --temperature 0 1 --prompts 8
     predicted          python -m benchmarks.predict: such runs, too
+    llamacpp           python -m benchmarks.llamacpp: our head in llama.cpp and here, text by text
+    served             python -m benchmarks.served: llama.cpp with the head against llama.cpp without it
+    load               the same with --load: a load test
     published          what others measured elsewhere, each with its source
 
 PLAIN is the folder `weights/plain-smollm2-135m` of this package.

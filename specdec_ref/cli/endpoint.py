@@ -10,6 +10,7 @@ from specdec_ref.cli.shared import UsageError, console, plural, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from specdec_ref.workloads import Prompt
 
@@ -20,14 +21,17 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
     """The arguments that say which server."""
     group = parser.add_argument_group(
         "a running server",
-        "SGLang or vLLM, measured as it was launched, with the same prompts; acceptance\n"
-        "from its metrics. No model is loaded here. A key, if it wants one, is taken\n"
-        "from OPENAI_API_KEY.",
+        "SGLang, vLLM or llama.cpp, measured as it was launched, with the same prompts;\n"
+        "acceptance from its metrics. No model is loaded here. A key, if it wants one, is\n"
+        "taken from OPENAI_API_KEY.",
     )
     group.add_argument("--endpoint", metavar="URL", help="where it is: http://localhost:30000")
     group.add_argument("--endpoint-plain", metavar="URL", help="one that does not speculate, to compare it with")
     group.add_argument("--endpoint-model", metavar="NAME", help="which of its models (default: its first)")
     group.add_argument("--timeout", type=float, default=120.0, metavar="S", help="silence that is an error (120 s)")
+    group.add_argument("--load", type=int, nargs="+", metavar="N",
+                       help="a load test: so many requests at the same time, level by level, e.g. 1 2 4 8")  # fmt: skip
+    group.add_argument("--each", type=int, default=3, metavar="N", help="its requests per client and level (default 3)")
 
 
 def run_endpoint(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -> int:
@@ -36,11 +40,13 @@ def run_endpoint(args: argparse.Namespace, prompts: "Sequence[Prompt]", command:
     from specdec_ref.bench.report import served
 
     for given, name in ((args.drafter, "drafter"), (args.method, "method"), (args.context, "context"),
-                        (args.cpu_clock, "cpu-clock"), (args.plot, "plot")):  # fmt: skip
+                        (args.cpu_clock, "cpu-clock"), (args.plot and not args.load, "plot")):  # fmt: skip
         if given:
             raise UsageError(f"--{name} is for models that run here; with --endpoint the server decides")
     if args.timeout <= 0:
         raise UsageError("--timeout must be > 0 seconds")
+    if args.load:
+        return _load(args, prompts, command)
     work = Work(prompts, args.tokens, args.repeats, args.temperature, args.batch)
     rows: list[dict[str, Any]] = []
     about: dict[str, Any] = {}
@@ -60,6 +66,50 @@ def run_endpoint(args: argparse.Namespace, prompts: "Sequence[Prompt]", command:
             sys.stdout.write(served(about, rows))
         _remark(rows)
     return 0
+
+
+def _load(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -> int:
+    """The load test: a progress bar, the table, a plot; what was measured before Ctrl-C is printed as well."""
+    from tqdm import tqdm
+
+    from specdec_ref.bench.endpoint import Endpoints
+    from specdec_ref.bench.load import Load, load_table, measure_load
+
+    load = Load([prompt.prompt for prompt in prompts], args.load, args.each, args.tokens, args.temperature[0])
+    ends = Endpoints(args.endpoint, args.endpoint_plain, model=args.endpoint_model, timeout=args.timeout,
+                     key=os.environ.get("OPENAI_API_KEY"))  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    about: dict[str, Any] = {}
+    try:
+        with ends, tqdm(total=load.requests * len(ends.servers), unit="request", desc="load test") as bar:
+            about = {"command": command, **ends.environment()}
+            if args.json:
+                _line({"environment": about})
+            for row in measure_load(ends, load, bar.update):
+                rows.append(_rounded(row))
+                if args.json:
+                    _line(rows[-1])
+    finally:
+        if rows and not args.json:
+            sys.stdout.write(load_table(about, rows))
+    if args.plot:
+        _picture(rows, args.plot)
+    return 0
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    short = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+    return short | {key: [round(v, 3) for v in value] for key, value in row.items() if isinstance(value, list)}
+
+
+def _picture(rows: "Sequence[dict[str, Any]]", file: "Path") -> None:
+    try:
+        from specdec_ref.plots import load_curves
+    except ImportError as error:
+        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(load_curves(rows).png)
+    say(f"picture: {file}")
 
 
 def _line(row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`specdec explain`: a launch command of SGLang or vLLM, flag by flag."""
+"""`specdec explain`: a launch command of SGLang, vLLM or llama.cpp, flag by flag."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
-HELP = "a launch command of SGLang or vLLM, flag by flag"
+HELP = "a launch command of SGLang, vLLM or llama.cpp, flag by flag"
 DESCRIPTION = """\
 Read a launch command and say what each speculative flag means, what the engine
 makes of the combination (refuses it, changes it, is no longer lossless), and

@@ -1,4 +1,4 @@
-"""`specdec export-command`: starts SGLang or vLLM with this set-up; what became of each setting."""
+"""`specdec export-command`: starts SGLang, vLLM or llama.cpp with this set-up; what became of each setting."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
-HELP = "the command that starts SGLang or vLLM with this set-up"
+HELP = "the command that starts SGLang, vLLM or llama.cpp with this set-up"
 DESCRIPTION = """\
 Turn a set-up into the launch command of a serving engine. The command goes to
 stdout; on stderr, field by field, what each of our settings is called there,

@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draft-model", metavar="FILE", help="eagle, hybrid: a head as GGUF (default: the shipped one)"
     )
     parser.add_argument("--depth", type=int, metavar="N", help="tokens drafted per round (3 eagle; 6 ngram, hybrid)")
-    parser.add_argument("--type", default="f16", metavar="NAME", help="embedded model: f16 (default), q8_0 or q4_1")
+    parser.add_argument("--p-min", type=float, default=0.0, metavar="X",
+                        help="eagle, hybrid: end a draft where its probability is below X (default 0)")  # fmt: skip
+    parser.add_argument("--type", default="f16", metavar="NAME", help="embedded model: f16 (default), f32, q8_0, q4_1")
     parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help="default 127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="default 8080; 0: a free one")
     parser.add_argument("--context", type=int, default=2048, metavar="N", help="tokens per request (default 2048)")
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     for name, low, high in (("port", 0, 65535), ("context", 1, 1 << 20), ("parallel", 1, 256), ("threads", 1, 1024)):
         if not low <= getattr(args, name) <= high:
             raise UsageError(f"--{name} must be from {low} to {high}, got {getattr(args, name)}")
+    if not 0.0 <= args.p_min <= 1.0:
+        raise UsageError(f"--p-min must be from 0 to 1, got {args.p_min:g}")
     if complaint := missing_wheel():
         raise EngineError(complaint)
     budget = DraftBudget.suited_to(args.drafter) if args.depth is None else DraftBudget(args.depth)
@@ -68,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
     launch = to_llamacpp(_with_files(config, args.type))
     more = ("--host", args.host, "--port", args.port, "--ctx-size", args.context * args.parallel, "--parallel",
             args.parallel, "--threads", args.threads, "--metrics", "--alias", Path(args.target).stem)  # fmt: skip
-    say(f"starting llama.cpp: {shlex.join(launch.command)}")
-    with LlamaServer.start([*launch.command[1:], *map(str, more)], timeout=args.timeout) as server:
+    words = [*launch.command[1:], *(("--spec-draft-p-min", f"{args.p_min:g}") if args.p_min else ())]
+    say(f"starting llama.cpp: {shlex.join(['llama-server', *words])}")
+    with LlamaServer.start([*words, *map(str, more)], timeout=args.timeout) as server:
         print(server.url, flush=True)
         say(f"try: {_curl(server.url)}")
         say("Ctrl-C stops it")

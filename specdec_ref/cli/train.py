@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--format", default="engine", metavar="NAME", help="export: see above (default engine)")
     parser.add_argument("--type", default="f16", metavar="NAME",
-                        help="gguf: the target's weights, f16 (default), q8_0, or q4_1 (embedded model)")  # fmt: skip
+                        help="gguf: the target's weights, f16 (default), f32, q8_0, q4_1 (embedded model)")  # fmt: skip
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="gguf: a GGUF file of the target that exists already")
     parser.add_argument("--measured", type=Path, metavar="FILE", help="export card: rows of bench.acceptance for it")
     corpus = parser.add_argument_group("corpus")

@@ -1,4 +1,4 @@
-"""From a `SpecConfig` to the command that starts SGLang or vLLM the same way, and from such a command back.
+"""From a `SpecConfig` to the command that starts SGLang, vLLM or llama.cpp the same way, and from such a command back.
 
     export_command(config, "sglang")   -> Launch: the command, what a request has to say, a field-by-field map
     explain("python -m sglang...")     -> Explanation: flag by flag, what the engine makes of it, our SpecConfig

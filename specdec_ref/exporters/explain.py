@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from specdec_ref.config import SpecConfig
 from specdec_ref.exporters.launch import Finding, refused
+from specdec_ref.exporters.llamacpp import from_llamacpp
 from specdec_ref.exporters.meanings import MEANINGS
 from specdec_ref.exporters.sglang import from_sglang
 from specdec_ref.exporters.table import ENGINES, REMOVED
@@ -51,7 +52,7 @@ class Explanation:
 
 
 def explain(command: str) -> Explanation:
-    """Explain a command line of SGLang or vLLM. Raises ValueError if it is neither's, or cannot be split into words."""
+    """Explain a command line of SGLang, vLLM or llama.cpp. Raises ValueError if it is none of theirs, or no command."""
     try:
         words = shlex.split(command.replace("\\\n", " "))
     except ValueError as error:
@@ -74,6 +75,8 @@ def explain(command: str) -> Explanation:
     ]
     if engine == "sglang":
         config, said = from_sglang(values)
+    elif engine == "llamacpp":
+        config, said = from_llamacpp(values)
     else:
         config, said = from_vllm(values, target) if values else (SpecConfig(target or "smollm2-135m", "none"), [])
     if any(flag.status == "unknown" for flag in flags):
@@ -94,20 +97,21 @@ def _target(words: Sequence[str], engine: str) -> str | None:
     return given[-1] if engine == "vllm" and given else None
 
 
-_WHOLE, _REAL = ("int", "Optional[int]", "int | None"), ("float", "Optional[float]", "float | None")
+_WHOLE, _REAL = ("int", "Optional[int]", "int | None", "N"), ("float", "Optional[float]", "float | None", "P")
+_REAL_N = ("--temperature", "--top-p", "--min-p")  # llama.cpp's help calls whole and real numbers N
 
 
 def _ill_typed(flag: Explained, engine: str) -> str | None:
     """Why the engine's parser would not take this value; None if it would."""
-    table = ENGINES[engine]["flags" if engine == "sglang" else "keys"]
+    table = ENGINES[engine]["keys" if engine == "vllm" else "flags"]
     name = flag.now or flag.name
     row, value = table.get(name, {}), flag.value
     kind, number = row.get("type"), isinstance(value, int | float) and not isinstance(value, bool)
-    if kind in _WHOLE and value is not None and not (number and isinstance(value, int)):
+    if kind in _WHOLE and name not in _REAL_N and value is not None and not (number and isinstance(value, int)):
         return f"{name} takes a whole number, not {value!r}: the engine stops at it"
     if kind in _REAL and value is not None and not number:
         return f"{name} takes a number, not {value!r}: the engine stops at it"
-    counted = name.endswith(("num-steps", "eagle-topk", "num-draft-tokens"))
+    counted = name.endswith(("num-steps", "eagle-topk", "num-draft-tokens", "draft-n-max"))
     if counted and isinstance(value, int) and value < 0:
         return f"{name} {value}: it must not be negative"
     return None
@@ -121,16 +125,19 @@ def _engine(words: Sequence[str]) -> str:
         return "sglang"
     if any(word.partition("=")[0] in ENGINES["sglang"]["flags"] and word.startswith("--speculative") for word in words):
         return "sglang"
-    raise ValueError("neither SGLang's nor vLLM's: start with `python -m sglang.launch_server` or `vllm serve`")
+    if any(word.rpartition("/")[2] == "llama-server" or word == "--spec-type" for word in words):
+        return "llamacpp"
+    raise ValueError("neither SGLang's nor vLLM's nor llama.cpp's: start with `python -m sglang.launch_server`, "
+                     "`vllm serve` or `llama-server`")  # fmt: skip
 
 
 def _flags(words: Sequence[str], engine: str) -> list[tuple[str, Any]]:
     """(flag, value); True for a flag without one."""
     found: list[tuple[str, Any]] = []
     for index, word in enumerate(words):
-        if not word.startswith("--") and word != "-sc":
+        if not word.startswith("--") and word != "-sc" and _full(word, engine) == word:
             continue
-        name, equals, value = word.partition("=")
+        name, equals, value = word.partition("=") if engine != "llamacpp" else (word, "", "")
         following = words[index + 1] if index + 1 < len(words) else "--"
         given = value if equals else True if following.startswith("--") else following
         found.append((_full(name, engine), given))
@@ -142,7 +149,8 @@ def _full(name: str, engine: str) -> str:
     if engine == "vllm":
         head, dot, key = name.partition(".")
         return ("--speculative-config" if head == "-sc" else head.replace("_", "-")) + dot + key
-    table: Mapping[str, Any] = ENGINES["sglang"]["flags"]
+    table: Mapping[str, Any] = ENGINES[engine]["flags"]
+    name = name.replace("_", "-") if engine == "llamacpp" else name
     for flag, row in table.items():
         if name == flag or name in row.get("aliases", ()):
             return flag
@@ -161,9 +169,9 @@ def _read(name: str, value: Any, engine: str) -> list[Explained]:
         gone = REMOVED[engine][name]
         return [Explained(name, _number(value), "removed", gone.why, now=gone.now)]
     row = ENGINES[engine]["flags"].get(name)
-    if engine == "sglang" and row is not None and name in MEANINGS["sglang"]:
-        return [Explained(name, _number(value), "known", MEANINGS["sglang"][name], row["default"])]
-    if name.lstrip("-").startswith(("speculative", "spec-", "num-speculative", "ngram-")):
+    if engine != "vllm" and row is not None and name in MEANINGS[engine]:
+        return [Explained(name, _number(value), "known", MEANINGS[engine][name], row.get("default"))]
+    if name.lstrip("-").startswith(("speculative", "spec-", "num-speculative", "ngram-", "draft-")):
         return [Explained(name, value, "unknown", f"no flag of {engine} {ENGINES[engine]['version']}")]
     return [Explained(name, value, "other", "not about speculation")]
 
@@ -215,7 +223,7 @@ def _translated(words: Sequence[str], flags: Sequence[Explained], engine: str) -
             kept.append(word)
         else:
             skip = "=" not in word
-    if engine == "sglang":
+    if engine != "vllm":
         return shlex.join([*kept, *(w for flag, value in moved.items() for w in (flag, str(value)))])
     keys = {flag.name: flag.value for flag in flags if flag.status == "known"} | moved
     method = {} if "method" in keys or keys.get("model") not in ("ngram", "[ngram]") else {"method": "ngram"}

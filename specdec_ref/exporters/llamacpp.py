@@ -1,18 +1,19 @@
-"""llama.cpp: a `SpecConfig` as the command of `llama-server`. Chains only; speculation is fixed when it starts.
+"""llama.cpp: a `SpecConfig` as the command of `llama-server`, and back. Chains only, fixed when the server starts.
 
-Flags of llama-server as the wheel xllamacpp 2026.10.11549 holds it (build 11549). Older names, `--draft-max` and
-others, are still recognised there and answered with an error that names the successor.
+Flags of llama-server as the wheel xllamacpp holds it. Older names, `--draft-max` and others, are still recognised there
+and answered with an error that names the successor.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from specdec_ref.config import SpecConfig
-from specdec_ref.exporters.launch import EMBEDDED, Finding, Launch, Mapped, note, raise_on, refused
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
+from specdec_ref.exporters.launch import EMBEDDED, Finding, Launch, Mapped, changed, lossy, note, raise_on, refused
+from specdec_ref.exporters.table import ENGINES
 
-__all__ = ["MATCH", "VERSION", "to_llamacpp"]
+__all__ = ["MATCH", "from_llamacpp", "to_llamacpp"]
 
-VERSION = "xllamacpp 2026.10.11549"
 MATCH = 3  # tokens an n-gram match needs; llama.cpp's default, 12, drafts nothing in short answers
 SHORTEST = 3  # drafts of one or two tokens: ngram-simple was never seen to make them
 TYPES = {"ngram": "ngram-simple", "draft": "draft-simple", "eagle": "draft-eagle3",
@@ -35,7 +36,9 @@ def to_llamacpp(config: SpecConfig, *, folder: str | None = None, eagle: int = 3
     sampling = config.sampling
     request = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
                "min_p": sampling.min_p}  # fmt: skip
-    return Launch("llamacpp", VERSION, tuple(words), request, tuple(fields), tuple(_notes(config)))
+    return Launch(
+        "llamacpp", ENGINES["llamacpp"]["version"], tuple(words), request, tuple(fields), tuple(_notes(config))
+    )
 
 
 def _drafting(config: SpecConfig) -> list[tuple[str, str, Any, str]]:
@@ -92,3 +95,52 @@ def _notes(config: SpecConfig) -> list[Finding]:
     if config.drafter in ("eagle", "hybrid") and not config.sampling.greedy:
         found.append(note("above T = 0 a draft stays only if it is the target's own sample: exact, but fewer stay"))
     return found
+
+
+def from_llamacpp(values: Mapping[str, Any]) -> tuple[SpecConfig | None, list[Finding]]:
+    """(the set-up, findings) of flags and their values; None if this package has no such drafter."""
+    table = ENGINES["llamacpp"]["flags"]
+    target = str(values.get("--model", EMBEDDED))
+    types = [name for name in str(values.get("--spec-type", "none")).split(",") if name]
+    if unknown := [name for name in types if name not in table["--spec-type"]["choices"]]:
+        return None, [refused(f"no draft type {unknown[0]}; there are {', '.join(table['--spec-type']['choices'])}")]
+    if "none" in types:
+        idle = sorted(flag for flag in values if flag.startswith("--spec-") and flag != "--spec-type")
+        text = f"without --spec-type nothing is drafted: no effect of {', '.join(idle)}"
+        return SpecConfig(target, "none"), [note(text)] * bool(idle)
+    found = _notes_on(types, values)
+    ours = next((name for name, theirs in TYPES.items() if sorted(theirs.split(",")) == sorted(types)), None)
+    if ours is None:
+        return None, [*found, note(f"this package has no counterpart of {','.join(types)}")]
+    draft = values.get("--spec-draft-model")
+    flag = "--spec-draft-n-max" if ours != "ngram" else "--spec-ngram-simple-size-m"
+    depth = int(values.get(flag, table[flag]["default"]))
+    sampled = values.get("--spec-draft-sampling") == "probabilistic" and ours == "draft"
+    config = SpecConfig(target, ours, None if draft is None else str(draft), "rejection" if sampled else "auto",
+                        budget=DraftBudget(depth), sampling=SamplingParams(1.0 if sampled else 0.0))  # fmt: skip
+    return (None if any(finding.kind == "refused" for finding in found) else config), found
+
+
+def _notes_on(types: list[str], values: Mapping[str, Any]) -> list[Finding]:
+    """What the engine makes of these types and values."""
+    model = "--spec-draft-model" in values or "--spec-draft-hf" in values
+    ngram = "ngram-simple" in types
+    length, match = (
+        int(values.get(f"--spec-ngram-simple-{name}", usual)) for name, usual in (("size-m", 48), ("size-n", 12))
+    )
+    checks = (
+        ("draft-simple" in types and not model, refused("draft-simple needs --spec-draft-model")),
+        ("draft-eagle3" in types and not model,
+         changed("draft-eagle3 without --spec-draft-model: the engine starts, prints nothing and decodes plainly")),
+        (ngram and match > 6,
+         note(f"a match of {match} tokens is rare in short answers: --spec-ngram-simple-size-n 3 finds more")),
+        (ngram and length < SHORTEST, note(f"ngram-simple was not seen to draft fewer than {SHORTEST} tokens")),
+        (float(values.get("--spec-draft-p-min", 0)) > 0,
+         note("--spec-draft-p-min stops a draft early; this package's nearest is min_confidence, another rule")),
+        (any(flag.startswith("--spec-synth") for flag in values),
+         lossy("synthetic acceptance is for timing: drafts are kept whether they are right or not")),
+        (len(types) > 1, note("no common tree: of several types, the first that has a draft is used")),
+        ("draft-eagle3" in types and values.get("--spec-draft-sampling") == "probabilistic",
+         changed("--spec-draft-sampling probabilistic has no effect on draft-eagle3")),
+    )  # fmt: skip
+    return [finding for wrong, finding in checks if wrong]

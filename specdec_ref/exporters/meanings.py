@@ -1,4 +1,4 @@
-"""What every speculative flag of SGLang and every key of vLLM's config means, in this package's words.
+"""What every speculative flag of SGLang and llama.cpp and every key of vLLM's config means, in this package's words.
 
 A test wants a meaning for all that `engines.json` holds, so that a newer table cannot outgrow this one.
 """
@@ -99,4 +99,57 @@ VLLM = {
     "fly_entropy_threshold": "fly: how unsure the target must be",
     "fly_entropy_top_k": "fly: over how many tokens that is measured",
 }
-MEANINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({"sglang": SGLANG, "vllm": VLLM})
+D, N = "--spec-draft-", "--spec-ngram-"
+LLAMACPP = {
+    "--model": "the target: a GGUF file",
+    "--alias": "the model's name in the API",
+    "--host": "the address it listens on",
+    "--port": "the port it listens on; 0: a free one. The default differs between builds",
+    "--ctx-size": "tokens of context, shared by all slots",
+    "--parallel": "slots: requests that are decoded at the same time",
+    "--threads": "processor threads",
+    "--metrics": "turns the page /metrics on",
+    "--temperature": "default temperature of a request",
+    "--top-k": "default top-k of a request",
+    "--top-p": "default top-p of a request",
+    "--min-p": "default min-p of a request",
+    "--spec-type": "what drafts: draft-simple (a small model), draft-eagle3 (a head), draft-mtp (the target's own "
+    "heads), draft-dflash, draft-dspark, or ngram-* (copies). Of several, the first that has a draft is used",
+    f"{D}model": "the draft's weights: a GGUF file",
+    f"{D}hf": "the draft's weights from Hugging Face",
+    f"{D}n-max": "our depth: drafts per round, the root not counted",
+    f"{D}n-min": "shorter drafts are thrown away",
+    f"{D}p-min": "the draft ends where its own probability falls below this",
+    f"{D}p-split": "probability at which a drafted tree would branch",
+    f"{D}sampling": "greedy: the draft's argmax; probabilistic: drawn from q and kept for p/q. Not for draft-eagle3",
+    f"{D}backend-sampling": "pick draft tokens where the draft's logits are; --no-... turns it off",
+    f"{D}threads": "processor threads of the draft",
+    f"{D}threads-batch": "its threads for several tokens at once",
+    f"{D}cpu-mask": "processor cores of the draft, as a mask",
+    f"{D}cpu-range": "processor cores of the draft, as a range",
+    f"{D}cpu-strict": "keep the draft's threads on these cores",
+    f"{D}prio": "priority of the draft's threads",
+    f"{D}poll": "whether the draft's threads wait by polling",
+    f"{D}cpu-mask-batch": "the mask for several tokens at once",
+    f"{D}cpu-strict-batch": "keep its threads there for several tokens at once",
+    f"{D}prio-batch": "their priority for several tokens at once",
+    f"{D}poll-batch": "their polling for several tokens at once",
+    f"{D}override-tensor": "where single tensors of the draft are kept",
+    f"{D}cpu-moe": "keep the draft's experts in main memory",
+    f"{D}n-cpu-moe": "keep the experts of the first layers in main memory",
+    f"{D}device": "the devices that run the draft",
+    f"{D}ngl": "layers of the draft on the GPU",
+    "--spec-synth-len": "for timing only: pretends this mean of accepted tokens. The text becomes wrong",
+    "--spec-synth-rates": "for timing only: pretends these acceptance rates by position. The text becomes wrong",
+    f"{N}mod-n-match": "ngram-mod, a table shared by all requests: tokens that must match",
+    f"{N}mod-n-min": "ngram-mod: shortest draft",
+    f"{N}mod-n-max": "ngram-mod: longest draft",
+    **{f"{N}{kind}-{name}": f"ngram-{kind}: {text}"
+       for kind in ("simple", "map-k", "map-k4v")
+       for name, text in (("size-n", "tokens that must match; the default, 12, drafts nothing in short answers"),
+                          ("size-m", "our depth: tokens copied per round"),
+                          ("min-hits", "how often the match must have occurred"))},
+    "--lookup-cache-static": "ngram-cache: a file of n-grams that is only read",
+    "--lookup-cache-dynamic": "ngram-cache: a file of n-grams that generation adds to",
+}  # fmt: skip
+MEANINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({"sglang": SGLANG, "vllm": VLLM, "llamacpp": LLAMACPP})

@@ -23,6 +23,7 @@ class Removed:
 
 
 _ONE_JSON = "flags of its own became keys of --speculative-config (vllm #14434, removed by #15466)"
+_RENAMED = "removed: each kind of draft has flags of its own now, and the parser stops at the old name"
 REMOVED: Mapping[str, Mapping[str, Removed]] = MappingProxyType(
     {
         "sglang": {
@@ -61,6 +62,16 @@ REMOVED: Mapping[str, Mapping[str, Removed]] = MappingProxyType(
                 None, "now num_speculative_tokens_per_batch_size, a list of [low, high, K]"
             ),
             "acceptance_method": Removed("rejection_sample_method", "renamed"),
+        },
+        "llamacpp": {
+            "--draft": Removed("--spec-draft-n-max", _RENAMED),
+            "--draft-n": Removed("--spec-draft-n-max", _RENAMED),
+            "--draft-max": Removed("--spec-draft-n-max", _RENAMED),
+            "--draft-min": Removed("--spec-draft-n-min", _RENAMED),
+            "--draft-n-min": Removed("--spec-draft-n-min", _RENAMED),
+            "--spec-ngram-size-n": Removed("--spec-ngram-simple-size-n", _RENAMED),
+            "--spec-ngram-size-m": Removed("--spec-ngram-simple-size-m", _RENAMED),
+            "--spec-ngram-min-hits": Removed("--spec-ngram-simple-min-hits", _RENAMED),
         },
     }
 )

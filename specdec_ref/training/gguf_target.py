@@ -1,6 +1,7 @@
 """Write a target as GGUF, the file format of llama.cpp: weights in float16 or 8 bits, and the tokenizer.
 
     f16     matrices in float16, norms in float32
+    f32     everything in float32: twice the bytes per step
     q8_0    matrices in blocks of 32 with 8 bits per weight
     q4_1    the embedded model's own file, byte for byte, as its publisher quantised it
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TYPES", "as_stored", "new_writer", "pairs_from_halves", "save", "shipped_gguf", "write_target"]
 
-TYPES = ("f16", "q8_0", "q4_1")
+TYPES = ("f16", "f32", "q8_0", "q4_1")
 CONVERTER = "convert the model with llama.cpp's convert_hf_to_gguf.py and pass that file with --gguf"
 PARTS = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -52,7 +53,7 @@ def write_target(model: Any, tokenizer: Any, out: Path, kind: str = "f16") -> Pa
     entries = _tokenizer_entries(tokenizer, model.config.vocab_size)
     writer = new_writer(out, "llama", model.config)
     writer.add_float32("llama.rope.freq_base", model.config.rope_parameters["rope_theta"])
-    writer.add_uint32("general.file_type", {"f16": 1, "q8_0": 7}[kind])
+    writer.add_uint32("general.file_type", {"f32": 0, "f16": 1, "q8_0": 7}[kind])
     writer.add_uint32("general.quantization_version", 2)
     for name, value in entries.items():
         _add(writer, name, value)
@@ -120,7 +121,7 @@ def pairs_from_halves(weight: Float[Tensor, "rows inner"], heads: int) -> Float[
 
 
 def as_stored(tensor: Tensor, kind: str) -> tuple[Any, Any]:
-    """The array that is written and its GGUF type: vectors in float32, matrices in float16 or quantised.
+    """The array that is written and its GGUF type: vectors in float32, matrices in float16, float32 or quantised.
 
     Raises ValueError for a matrix that float16 cannot hold.
     """
@@ -128,7 +129,7 @@ def as_stored(tensor: Tensor, kind: str) -> tuple[Any, Any]:
     from gguf.quants import quantize
 
     values = tensor.detach().float().cpu().numpy()
-    if values.ndim == 1:
+    if values.ndim == 1 or kind == "f32":
         return values, None
     if kind == "q8_0" and values.shape[1] % 32 == 0:  # a block holds 32 weights of a row
         return quantize(values, GGMLQuantizationType.Q8_0), GGMLQuantizationType.Q8_0
