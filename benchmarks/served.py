@@ -7,9 +7,10 @@ Two servers with the same target, one with the head, answer in turn, so the othe
 is measured and how: `specdec bench --endpoint`, in `bench/endpoint.py` and `bench/load.py`. Needs the extra `llamacpp`.
 """
 
+import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,31 +30,43 @@ from specdec_ref.workloads import HELD_OUT, load_prompts
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command of the module docstring."""
+def measured(ends: Endpoints, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of either kind."""
+    prompts = [prompt for task in args.task for prompt in load_prompts([task], "test", file=HELD_OUT)[: args.prompts]]
+    if not args.load:
+        yield from ends.rows(Work(prompts, args.tokens))
+        return
+    load = Load([prompt.prompt for prompt in prompts], args.load, args.each, args.tokens)
+    with tqdm(total=2 * load.requests, unit="request") as bar:
+        for row in measure_load(ends, load, bar.update):
+            yield {
+                key: [round(v, 3) for v in value] if isinstance(value, list) else value for key, value in row.items()
+            }
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command's arguments."""
     parser = command_parser("served", __doc__, prompts=4, tokens=64)
     parser.add_argument("--type", default="f16", help="GGUF type of the target (default f16)")
     parser.add_argument("--depth", type=int, default=3, help="drafts per round (default 3)")
     parser.add_argument("--p-min", type=float, default=0.0, help="a draft ends below this probability (default 0)")
-    parser.add_argument("--threads", type=int, default=2, help="of each server (default 2)")
+    parser.add_argument("--threads", type=int, default=1, help="of each server (default 1: two spin if a core is busy)")
     parser.add_argument("--load", type=int, nargs="+", help="concurrencies of a load test")
     parser.add_argument("--each", type=int, default=3, help="requests per client and level of a load test (default 3)")
-    args = parser.parse_args(argv)
-    prompts = [prompt for task in args.task for prompt in load_prompts([task], "test", file=HELD_OUT)[: args.prompts]]
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command of the module docstring."""
+    args = arguments(argv)
     source, session = shipped_folder(args.target), Session.open(args.target, dtype="float32", device="cpu")
     if source is None:
         raise SystemExit(f"{args.target} comes with no head")
     slots = max(args.load or [1])
     shared = ["--port", 0, "--ctx-size", 1024 * slots, "--parallel", slots, "--threads", args.threads, "--metrics",
               "--alias", args.target]  # fmt: skip
-    head: list[Any] = [
-        "--spec-type",
-        "draft-eagle3",
-        "--spec-draft-n-max",
-        args.depth,
-        "--spec-draft-p-min",
-        args.p_min,
-    ]
+    head: list[Any] = ["--spec-type", "draft-eagle3", "--spec-draft-n-max", args.depth]
+    head += ["--spec-draft-p-min", args.p_min]
     about = {
         "command": "python -m benchmarks.served " + " ".join(argv if argv is not None else sys.argv[1:]),
         "target": args.target, "dtype": args.type, "server": " ".join(map(str, [*shared, *head])),
@@ -61,7 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         target, draft = export_gguf(source, session.target.model, session.tokenizer, Path(folder), args.type)
-        del session
         words = [str(word) for word in ["--model", target, *shared]]
         with (
             LlamaServer.start(words) as plain,
@@ -69,17 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             Endpoints(drafted.url, plain.url) as ends,
         ):
             print_row({"environment": about | {"date": ends.environment()["date"]}})
-            if args.load:
-                load = Load([prompt.prompt for prompt in prompts], args.load, args.each, args.tokens)
-                with tqdm(total=2 * load.requests, unit="request") as bar:
-                    for row in measure_load(ends, load, bar.update):
-                        spans = {
-                            name: [round(v, 3) for v in value] for name, value in row.items() if isinstance(value, list)
-                        }
-                        print_row(row | spans)
-            else:
-                for row in ends.rows(Work(prompts, args.tokens)):
-                    print_row(row)
+            for row in measured(ends, args):
+                print_row(row)
     return 0
 
 

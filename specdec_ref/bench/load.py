@@ -74,8 +74,10 @@ async def _level(server: Server, load: Load, level: int, tick: Callable[[], None
     after = await counters(server)
     found = acceptance(server, replies, before, after)
     counted = after is not None and GENERATED.get(server.engine) in after  # then no round of drafts means: no drafts
-    row = {"requests": len(replies), "seconds": seconds, "tokens_per_s": sum(r.tokens for r in replies) / seconds,
-           "tau": found.tau if found else 1.0 if counted else None}  # fmt: skip
+    row: dict[str, Any] = {
+        "requests": len(replies), "seconds": seconds, "tokens_per_s": sum(reply.tokens for reply in replies) / seconds,
+        "tau": found.tau if found else 1.0 if counted else None,
+    }  # fmt: skip
     for name, values in (
         ("ttft_ms", [1e3 * reply.first for reply in replies]),
         ("tpot_ms", [1e3 * (r.seconds - r.first) / (r.tokens - 1) for r in replies if r.tokens > 1]),

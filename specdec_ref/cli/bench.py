@@ -28,8 +28,9 @@ decided by the cost model; beside them transformers' generate(), its prompt
 lookup and its assisted decoding. Each method runs at the setting that was
 fastest on other prompts (the dev split). Texts are compared with plain's.
 Ratios are paired; absolute speeds are this machine's at this moment.
-With --endpoint, a running SGLang or vLLM server instead, alone or beside a
-plain one: tokens a second, time to first token, acceptance from its metrics.
+With --endpoint, a running SGLang, vLLM or llama.cpp server instead, alone or
+beside a plain one: tokens a second, time to first token, acceptance from its
+metrics. With --load as well, a load test: throughput against latency.
 """
 EPILOG = """\
 --json writes one object a line: the environment first, then a row for each task
@@ -50,6 +51,7 @@ examples:
   $ specdec bench --endpoint http://localhost:30000 --batch 1 8
   $ specdec bench --endpoint http://localhost:30000 \\
       --endpoint-plain http://localhost:30001 --json
+  $ specdec bench --endpoint http://localhost:30000 --load 1 2 4 8
 """
 
 

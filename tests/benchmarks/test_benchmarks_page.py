@@ -60,10 +60,15 @@ def test_every_run_names_its_command_and_no_path_of_a_machine() -> None:
             about = json.loads(line).get("environment")
             if about is not None:
                 words = shlex.split(about["command"])
-                known = (["specdec", "bench"], ["python", "-m", "benchmarks.predict"])
+                known = (
+                    ["specdec", "bench"],
+                    ["python", "-m", "benchmarks.predict"],
+                    ["python", "-m", "benchmarks.served"],
+                )
                 assert any(words[: len(start)] == start for start in known)
                 assert not any(word.startswith(("/", "~", ".")) for word in words), about["command"]
-                assert {"date", "machine", "dtype", "torch", "transformers"} <= about.keys()
+                engine = {"llamacpp"} if words[2] == "benchmarks.served" else {"torch", "transformers"}
+                assert {"date", "machine", "dtype"} | engine <= about.keys()
 
 
 def test_a_run_becomes_tables(monkeypatch: pytest.MonkeyPatch) -> None:
