@@ -19,12 +19,13 @@ PAIRED = """\
 ## llama.cpp with the head, against llama.cpp without it
 
 Two servers on this machine, paired prompt by prompt; seconds of whole answers, prefill included. "Price" is the mean
-cost of a round in plain steps: tau divided by the speed-up."""
+cost of a round in plain steps: tau divided by the speed-up. Other work shared the machine during these runs: pairing
+protects the ratios, not the absolute speeds."""
 LOADED = """\
 ## llama.cpp under load
 
 Closed loop: so many clients at the same time, each with one request in flight. Times per token are of whole answers,
-percentiles 50 / 90 / 99 over requests."""
+percentiles 50 / 90 / 99 over requests. Other work shared the machine during this run, so the levels scatter."""
 
 
 def round_trip() -> Iterator[str]:

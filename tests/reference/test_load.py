@@ -23,7 +23,7 @@ def rows_of(specdec: Specdec, *more: object) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_levels_times_and_acceptance(specdec: Specdec, engine: str) -> None:
-    """20 ms a round: 15 tokens are prefill's and 8 rounds with drafts, 14 without."""
+    """20 ms a round: 15 tokens are one of the prompt and 6 rounds with drafts, 14 without."""
     with Fake(engine, 3, round_s=0.02) as fast, Fake(engine, 0, round_s=0.02) as plain:
         rows = rows_of(specdec, "--endpoint", fast.url, "--endpoint-plain", plain.url)
         assert (fast.most, plain.most) == (3, 3)
@@ -33,8 +33,8 @@ def test_levels_times_and_acceptance(specdec: Specdec, engine: str) -> None:
         (1, "plain", 2), (1, engine, 2), (3, "plain", 6), (3, engine, 6)
     ]  # fmt: skip
     for row in rows:
-        rounds = 14 if row["method"] == "plain" else 8
-        assert row["tau"] == pytest.approx(14 / rounds)
+        rounds = 14 if row["method"] == "plain" else 6
+        assert row["tau"] == pytest.approx(14 / rounds, abs=1e-4)
         first, each, whole = row["ttft_ms"][0], row["tpot_ms"][0], 1e3 * row["latency_s"][0]
         assert first >= 20, "what the server waits is the least: a busy machine adds to it"
         assert each >= 0.6 * 20 * rounds / 14, "less where the first text was noticed late"
