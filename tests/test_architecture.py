@@ -16,7 +16,7 @@ PACKAGES = ("specdec_ref", "specdec_course", "benchmarks")
 
 # From the bottom up. A module may import its own level and those below; within a level there is no cycle.
 LEVELS = (
-    {"core", "config", "palette", "text", "transfer", "workloads", "machine", "cache"},
+    {"core", "config", "palette", "text", "transfer", "workloads", "machine", "cache", "web"},
     {"sampling", "randomness", "trees", "kernels"},
     {"models", "verifiers", "cost_model"},
     {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},

@@ -122,8 +122,11 @@ def load(
         )
     try:
         model, tokenizer = _read(where, wanted)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"cannot load {str(name_or_path)!r}: {error}\n{_advice(name_or_path, where)}") from error
+    except ImportError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError | SafetensorError) else f"{type(error).__name__}: "
+        raise ModelError(f"cannot load {str(name_or_path)!r}: {kind}{error}\n{_advice(name_or_path, where)}") from error
     model = model.to(place).eval().requires_grad_(False)
     if pack and can_pack(model):
         pack_linears(model)
