@@ -19,7 +19,7 @@ LEVELS = (
     {"core", "config", "palette", "text", "transfer", "workloads", "machine", "cache", "web"},
     {"sampling", "randomness", "trees", "kernels"},
     {"models", "verifiers", "cost_model"},
-    {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
+    {"drafters", "weights", "adaptive", "tiers", "metrics", "request", "baseline", "identity"},
     {"engine", "training"},
     {"session", "calibrate", "hf_generate"},
     {"exact", "bench", "choose", "gpus", "exporters", "plots", "trace", "replay", "exposition", "engines"},
