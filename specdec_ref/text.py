@@ -22,11 +22,16 @@ class TextStream:
         """The text that this token makes certain; often its own, sometimes none or more."""
         self._pending.append(token)
         text, shown = self.decode(self._context + self._pending), self.decode(self._context)
-        if token in self.byte_tokens or text.endswith("\ufffd") or self._may_still_change():
+        if text.endswith("\ufffd") or self._run_of_bytes() or self._may_still_change():
             return ""
         self._context = self._pending if text != shown else self._context + self._pending  # skipped tokens: no text
         self._pending = []
         return self._release(self._held + text[len(shown) :])
+
+    def _run_of_bytes(self) -> bool:
+        """Does what is pending end with a byte token, or with tokens without a text after one?"""
+        written = (token for token in reversed(self._pending) if token in self.byte_tokens or self.decode([token]))
+        return bool(self.byte_tokens) and next(written, None) in self.byte_tokens
 
     def _may_still_change(self) -> bool:
         """Byte fallback decodes a run of byte tokens as a whole: one more byte may undo a complete character."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import BPE
@@ -65,6 +65,7 @@ def streamed(decode: Decode, tokens: Sequence[int], of_bytes: frozenset[int] = f
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_streamed_text_is_the_whole_decoding(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]
@@ -102,6 +103,10 @@ def test_an_invalid_byte_undoes_the_ascii_bytes_before_it() -> None:
     ids = [tokenizer.token_to_id(token) for token in ("b", "<0x41>", "<0xE6>", "b")]
     assert [stream.feed(token) for token in ids] == ["b", "", "", "\ufffd\ufffdb"]
     assert tokenizer.decode(ids) == "b\ufffd\ufffdb"
+    apart = [
+        tokenizer.token_to_id(token) for token in ("<0x41>", "<s>", "<0xE6>", "b")
+    ]  # a token without a text between
+    assert streamed(tokenizer.decode, apart, byte_tokens(tokenizer)) == tokenizer.decode(apart) == "\ufffd\ufffdb"
 
 
 def test_a_token_may_end_one_character_and_begin_the_next() -> None:
