@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdec_ref.config import DraftBudget
+from specdec_ref.exporters.sglang import _own_triple
 from specdec_ref.exposition import exposition, parse, vllm_line
 from specdec_ref.metrics import RunStats, StepRecord
 from specdec_ref.tiers import SGLANG_TIERS, BatchTiers
@@ -146,3 +147,41 @@ def test_chapter_6_reads_a_length_of_1_35() -> None:
         drafted, accepted = (4, 1) if number < 9 else (4, 0) if number < 26 else (0, 0)
         engine.make_spec_decoding_stats(scheduler, total, drafted, accepted, None, "request")
     assert 1 + total.num_accepted_tokens / total.num_drafts == pytest.approx(1.346, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["EAGLE", "EAGLE3", "STANDALONE"])
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-8B"])
+def test_sglangs_own_triple(method: str, model: str) -> None:
+    """What the engine takes without num-steps, by the target's architecture, which a command shows by its name only."""
+    chosen = cut(
+        SGLANG,
+        "sglang/srt/arg_groups/speculative_hook.py",
+        "_auto_choose_speculative_params",
+        resolving_view=lambda x: x,
+    )
+    architecture = "LlamaForCausalLM" if "Llama" in model else "Qwen3ForCausalLM"
+    theirs = chosen._auto_choose_speculative_params(SimpleNamespace(speculative_algorithm=method), architecture)
+    assert _own_triple({"--model-path": model}, method) == theirs
+
+
+@given(rounds=st.lists(st.integers(0, 4), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_length_and_rate_are_sglangs(rounds: list[int]) -> None:
+    """Its log line's formulas, run as they stand in the reporter, over rounds that accepted so many of four drafts."""
+    reporter = source(SGLANG, "sglang/srt/managers/scheduler_components/metrics_reporter.py")
+    bodies = (node.orelse for node in ast.walk(reporter) if isinstance(node, ast.If) and len(node.orelse) > 4)
+    body = next(part[:5] for part in bodies if ast.unparse(part[0]).startswith("spec_accept_length = self."))
+    counted = SimpleNamespace(
+        spec_num_accept_tokens=sum(rounds) + len(rounds),
+        spec_num_correct_drafts=sum(rounds),
+        spec_num_forward_ct=len(rounds),
+    )
+    space = {
+        "self": counted,
+        "get_spec": lambda: SimpleNamespace(speculative_num_draft_tokens=5, speculative_num_steps=4),
+    }
+    exec(compile(ast.Module(body, []), "reporter", "exec"), space)
+    stats = RunStats.from_records(StepRecord(0, 4, min(4, a + 1), a, a + 1, 4) for a in rounds)
+    page = parse(exposition(stats, DraftBudget(4)))
+    assert page["sglang:spec_accept_length"] == pytest.approx(space["spec_accept_length"])
+    assert page["sglang:spec_accept_rate"] == pytest.approx(space["spec_accept_rate"])
