@@ -182,7 +182,7 @@ def test_proxies_and_ports(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_closed_streams(argv: str, closed: str, folder: Path) -> None:
     """As a shell closes them, in a process of its own."""
-    text = f"{sys.executable} -m specdec_ref.cli {argv.format(folder)} {closed}; echo code=${{PIPESTATUS[0]}} >&2"
+    text = f"{sys.executable} -m specdec_ref {argv.format(folder)} {closed}; echo code=${{PIPESTATUS[0]}} >&2"
     ended = subprocess.run(
         ["bash", "-c", text], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False
     )
