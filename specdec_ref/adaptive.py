@@ -21,8 +21,12 @@ from typing import Protocol, runtime_checkable
 from specdec_ref.config import DraftBudget
 from specdec_ref.cost_model import RoundCosts
 from specdec_ref.metrics import StepRecord
+from specdec_ref.tiers import SGLANG_TIERS, BatchTiers, EmaTiers
 
-__all__ = ["CONTROLS", "Constant", "EmaTiers", "LengthControl", "Optimal", "PlusMinus", "Window", "adapt"]
+__all__ = [
+    "CONTROLS", "SGLANG_TIERS", "BatchTiers", "Constant", "EmaTiers", "LengthControl", "Optimal", "PlusMinus", "Window",
+    "adapt",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -111,51 +115,6 @@ class Window:
                 mean = sum(rates) / len(rates)
                 length = min(record.depth, self.lengths[record.request])
                 self.lengths[record.request] = max(self.least, length + (mean > self.high) - (mean < self.low))
-
-
-@dataclass(slots=True)
-class EmaTiers:
-    """SGLang's: the batch's mean of accepted drafts, smoothed, against tiers of lengths; decided every fifth round.
-
-    Down to tier t once the mean is at most t - 1/2 + down (1/2 + down for t = 0), up from t once it is above
-    t - 1/2 + up. At zero nothing is learnt, so the next decision tries the smallest draft again.
-    Source: sglang `adaptive_spec_params.py` (2026); its batches of 8 and more have tiers 0, 1, 3, small ones no zero.
-    """
-
-    tiers: tuple[int, ...] = (0, 1, 3, 5, 7)
-    smoothing: float = 0.2
-    warmup: int = 10
-    every: int = 5
-    up: float = 0.0
-    down: float = -0.25
-    tier: int = 2  # index of the current one
-    mean: float = 2.0
-    rounds: int = 0
-
-    def start(self, rows: Sequence[int]) -> None:
-        """It goes on from request to request: what it learns belongs to the server."""
-
-    def depths(self, rows: Sequence[int], most: int) -> list[int]:
-        """The tier, the same for all rows."""
-        return [min(self.tiers[self.tier], most)] * len(rows)
-
-    def observe(self, records: Sequence[StepRecord]) -> None:
-        """Smooth, and decide if it is time to. Rows without a draft say nothing of the drafter."""
-        accepted = [record.accepted for record in records if record.depth]
-        if accepted:
-            self.mean += self.smoothing * (sum(accepted) / len(accepted) - self.mean)
-        self.rounds += 1
-        if self.rounds > self.warmup and (self.rounds - self.warmup) % self.every == 0:
-            self.tier = self._decide()
-
-    def _decide(self) -> int:
-        tier, last = self.tier, len(self.tiers) - 1
-        if not self.tiers[tier]:
-            return min(tier + 1, last)
-        while tier and self.mean <= max(1, self.tiers[tier - 1]) - 0.5 + self.down:
-            tier -= 1
-        rises = tier == self.tier < last and self.mean > self.tiers[tier] - 0.5 + self.up
-        return tier + rises
 
 
 @dataclass(slots=True)
@@ -253,7 +212,7 @@ CONTROLS: Mapping[str, Callable[[DraftBudget, RoundCosts | None], LengthControl 
     "constant": lambda budget, costs: Constant(budget.depth),
     "plus-minus": lambda budget, costs: PlusMinus(),
     "window": lambda budget, costs: Window(),
-    "ema": lambda budget, costs: EmaTiers(),
+    "ema": lambda budget, costs: BatchTiers(),
     "optimal": _optimal,
     "confidence": lambda budget, costs: None,
 }

@@ -2,11 +2,13 @@
 
     specdec:*   ours                           counters, and tau and alpha as gauges
     sglang:*    accept INCLUDES the bonus      spec_accept_length = tau, spec_accept_rate = accepted / proposed drafts
-    vllm:*      accepted EXCLUDES the bonus    num_drafts counts rounds; length = 1 + accepted / rounds
+    vllm:*      accepted EXCLUDES the bonus    num_drafts counts rounds with a draft; length = 1 + accepted / num_drafts
 
-One run under three vocabularies, so that a dashboard made for an engine reads our numbers as well. In vLLM's length
-every round has its bonus; ours leaves it out where the end of a text cut a round short, so tau may be a little lower.
-SGLang divides by its tree's nodes without the root in every round, so a round with fewer drafts lowers its rate.
+One run under three vocabularies, so that a dashboard made for an engine reads our numbers as well. vLLM's length leaves
+out rounds without a draft (`make_spec_decoding_stats`), so with n-grams it is higher than tau; under the V2 runner's
+asynchronous scheduling, K placeholders are booked every round, and it is 1 + accepted / rounds. It gives each round its
+bonus; tau leaves that out where the end of a text cut a round short. SGLang divides by its tree's nodes without the
+root in every round, so a round with fewer drafts lowers its rate.
 Format: Prometheus text exposition 0.0.4. Names as in sglang 0.5.23 and vllm 0.33.0 (`exporters/engines.json`).
 """
 
@@ -53,8 +55,8 @@ def sglang_line(stats: RunStats, budget: DraftBudget, *, running: int = 1, secon
 
 
 def vllm_line(stats: RunStats, *, seconds: float = 0.0) -> str:
-    """vLLM's SpecDecoding log line. Its length gives every round a bonus: 1 + accepted / rounds."""
-    rounds = max(1, stats.rounds)
+    """vLLM's SpecDecoding log line. Its length gives every round with a draft a bonus: 1 + accepted / these rounds."""
+    rounds = max(1, stats.drafting)
     accepted, drafted = (count / seconds if seconds else 0.0 for count in (stats.accepted, stats.drafted))
     positions = ", ".join(f"{count / rounds:.3f}" for count in stats.accepted_per_position)
     return (
@@ -109,7 +111,7 @@ def _sglang(stats: RunStats, budget: DraftBudget) -> Iterable[Metric]:
 
 def _vllm(stats: RunStats) -> Iterable[Metric]:
     for name, words, value in (
-        ("num_drafts", "Rounds.", stats.rounds),
+        ("num_drafts", "Rounds that had a draft.", stats.drafting),
         ("num_draft_tokens", "Drafts proposed.", stats.drafted),
         ("num_accepted_tokens", "Drafts accepted, bonus left out.", stats.accepted),
     ):

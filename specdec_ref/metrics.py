@@ -45,6 +45,7 @@ class RunStats:
     accepted: int = 0
     accepted_per_position: tuple[int, ...] = ()
     histogram: dict[int, int] = field(default_factory=dict)  # accepted drafts in a round -> rounds
+    drafting: int = 0  # rounds that had a draft
     distortion: float = 0.0  # summed; an upper bound on how far the distribution of the whole text is from the target's
 
     @classmethod
@@ -59,6 +60,7 @@ class RunStats:
             accepted=sum(r.accepted for r in rows),
             accepted_per_position=per_position(rows),
             histogram=dict(sorted(Counter(r.accepted for r in rows).items())),
+            drafting=sum(r.drafted > 0 for r in rows),
             distortion=sum((r.distortion for r in rows), start=0.0),
         )
 

@@ -8,7 +8,7 @@ Texts are written as they appeared, so a trace is replayed without a model or a 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -35,10 +35,12 @@ class Trace:
         return "".join(self.texts[token] for token in tokens)
 
 
-def trace_lines(rounds: Iterable[Round], decode: Decode, **about: Any) -> Iterator[str]:
+def trace_lines(
+    rounds: Iterable[Round], decode: Decode, *, byte_tokens: Collection[int] = (), **about: Any
+) -> Iterator[str]:
     """The trace, a line at a time, as the rounds come."""
     yield json.dumps({"specdec_trace": 1, **about}) + "\n"
-    stream = TextStream(decode)
+    stream = TextStream(decode, byte_tokens=byte_tokens)
     for step in rounds:
         row = {
             "accepted": [[token, stream.feed(token)] for token in step.accepted],

@@ -14,6 +14,7 @@ Every engine of a session shares its target, and a target holds one batch at a t
 An engine whose batch was replaced raises RuntimeError at its next step.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,6 +138,13 @@ class Session:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these ids, without special tokens."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    @property
+    def byte_tokens(self) -> frozenset[int]:
+        """Ids of tokens that stand for one byte (SentencePiece's byte fallback, <0x41>); empty if there are none."""
+        return frozenset(
+            number for token, number in self.tokenizer.get_vocab().items() if re.fullmatch("<0x[0-9A-F]{2}>", token)
+        )
 
     def limits(self, max_new_tokens: int = 128, stop: Sequence[str] = (), *, ignore_eos: bool = False) -> Limits:
         """When an answer ends. Raises ValueError as `Limits` does, and for a stop string with a special token in it."""

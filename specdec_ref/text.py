@@ -1,6 +1,6 @@
 """Token ids to text while they stream: no half characters, and nothing of a stop string."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 __all__ = ["TextStream", "cut_at_stop"]
 
@@ -8,8 +8,11 @@ __all__ = ["TextStream", "cut_at_stop"]
 class TextStream:
     """Token ids in, text out as soon as it is certain: no half characters, nothing that may become a stop string."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
-        self.decode, self.stop = decode, tuple(stop)
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = (), byte_tokens: Collection[int] = ()
+    ) -> None:
+        """`byte_tokens`: of a tokenizer with byte fallback. A run of them is shown when it ends, as a whole."""
+        self.decode, self.stop, self.byte_tokens = decode, tuple(stop), byte_tokens
         self._context: list[int] = []  # shown last: some tokenizers need a left neighbour to place a space
         self._pending: list[int] = []  # tokens whose last character is not complete
         self._held = ""  # text that may be the beginning of a stop string
@@ -19,16 +22,21 @@ class TextStream:
         """The text that this token makes certain; often its own, sometimes none or more."""
         self._pending.append(token)
         text, shown = self.decode(self._context + self._pending), self.decode(self._context)
-        if text.endswith("\ufffd") or (len(self._pending) > 1 and self._may_still_change()):
+        if text.endswith("\ufffd") or self._run_of_bytes() or self._may_still_change():
             return ""
         self._context = self._pending if text != shown else self._context + self._pending  # skipped tokens: no text
         self._pending = []
         return self._release(self._held + text[len(shown) :])
 
+    def _run_of_bytes(self) -> bool:
+        """Does what is pending end with a byte token, or with tokens without a text after one?"""
+        written = (token for token in reversed(self._pending) if token in self.byte_tokens or self.decode([token]))
+        return bool(self.byte_tokens) and next(written, None) in self.byte_tokens
+
     def _may_still_change(self) -> bool:
         """Byte fallback decodes a run of byte tokens as a whole: one more byte may undo a complete character."""
         text, last = self.decode(self._pending), self._pending[-1]
-        if "\ufffd" not in self.decode([last]):
+        if len(self._pending) == 1 or "\ufffd" not in self.decode([last]):
             return False  # an ordinary token ends the run
         return not self.decode([*self._pending, self._pending[0]]).startswith(text)
 

@@ -16,10 +16,10 @@ PACKAGES = ("specdec_ref", "specdec_course", "benchmarks")
 
 # From the bottom up. A module may import its own level and those below; within a level there is no cycle.
 LEVELS = (
-    {"core", "config", "palette", "text", "transfer", "workloads", "machine", "cache"},
+    {"core", "config", "palette", "text", "transfer", "workloads", "machine", "cache", "web"},
     {"sampling", "randomness", "trees", "kernels"},
     {"models", "verifiers", "cost_model"},
-    {"drafters", "weights", "adaptive", "metrics", "request", "baseline", "identity"},
+    {"drafters", "weights", "adaptive", "tiers", "metrics", "request", "baseline", "identity"},
     {"engine", "training"},
     {"session", "calibrate", "hf_generate"},
     {"exact", "bench", "choose", "gpus", "exporters", "plots", "trace", "replay", "exposition", "engines"},

@@ -24,6 +24,7 @@ import httpx
 
 from specdec_ref.bench.harness import median_interval
 from specdec_ref.bench.server import GENERATED, Counters, Reply, Server, acceptance, ask, connect, counters
+from specdec_ref.web import address, client
 from specdec_ref.workloads import Prompt
 
 __all__ = ["Endpoints", "Work"]
@@ -78,6 +79,7 @@ class Endpoints:
                  key: str | None = None) -> None:  # fmt: skip
         self.urls, self.model, self.timeout = [plain, url] if plain else [url], model, timeout
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client: httpx.AsyncClient | None = None
         if plain and plain.rstrip("/") == url.rstrip("/"):
             raise ValueError(f"--endpoint and --endpoint-plain are the same server, {url}")
 
@@ -92,16 +94,17 @@ class Endpoints:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.runner.run(self.client.aclose())
+            if self.client is not None:
+                self.runner.run(self.client.aclose())
         finally:
             self.runner.close()
 
     async def _connect(self) -> None:
-        self.client = httpx.AsyncClient(
-            headers=self.headers, timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)),
-            limits=httpx.Limits(max_connections=None), follow_redirects=True,
+        self.client = connection = client(
+            [address(url) for url in self.urls], headers=self.headers, limits=httpx.Limits(max_connections=None),
+            timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)), follow_redirects=True,
         )  # fmt: skip
-        self.servers = [await connect(self.client, url, self.model) for url in self.urls]
+        self.servers = [await connect(connection, url, self.model) for url in self.urls]
         for server in self.servers:  # the warm-up
             await ask(server, "Hello!", tokens=8)
 

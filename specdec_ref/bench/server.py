@@ -27,7 +27,9 @@ from typing import Any
 
 import httpx
 
-from specdec_ref.exposition import parse
+from specdec_ref.bench import answers
+from specdec_ref.bench.answers import ServerError
+from specdec_ref.web import address
 
 __all__ = ["Acceptance", "Counters", "Reply", "Server", "ServerError", "acceptance", "ask", "connect", "counters"]
 
@@ -39,10 +41,6 @@ DRAFTS, DRAFTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_dra
 ACCEPTED, POSITION = "vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 
 Counters = Mapping[str, float] | None  # sample, its labels added up but for "/position"; None: not to be had
-
-
-class ServerError(RuntimeError):
-    """A server that is not there, is no such server, or failed; the message says which, and what to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +96,11 @@ class Acceptance:
 
 async def connect(client: httpx.AsyncClient, url: str, model: str | None = None) -> Server:
     """The server at this address, `http://host:port`. Raises ValueError for what is no address, ServerError."""
-    url = url.rstrip("/").removesuffix("/v1")
-    if not re.match(r"https?://[^/]", url):
-        raise ValueError(f"{url!r} is no address of a server; write it as http://localhost:30000")
+    url = address(url)
     listed = await _get(client, f"{url}/v1/models")
     try:
-        models = {card["id"]: card.get("owned_by") or "unknown" for card in listed.json()["data"]}
-    except (ValueError, KeyError, TypeError) as error:
+        models = answers.models(listed.json())
+    except (ValueError, RecursionError) as error:
         raise ServerError(
             f"{url} answers, but /v1/models is no list of models: not an OpenAI-compatible API"
         ) from error
@@ -122,11 +118,11 @@ async def _told(client: httpx.AsyncClient, url: str, engine: str) -> tuple[str |
     ):
         try:
             answer = (await _get(client, f"{url}{path}")).json()
-            return answer.get("version") or answer.get("build_info"), {
-                key: answer[key] for key in ("dtype", *SETTINGS) if answer.get(key)
-            }
-        except (ServerError, ValueError, AttributeError):
+            version = answer.get("version") or answer.get("build_info")
+            told = {key: answer[key] for key in ("dtype", *SETTINGS) if isinstance(answer.get(key) or None, str | int)}
+        except (ServerError, ValueError, AttributeError, RecursionError):
             continue
+        return str(version) if version else None, told
     return None, {}
 
 
@@ -149,11 +145,11 @@ async def ask(server: Server, prompt: str, *, tokens: int, temperature: float = 
             if response.status_code != 200:
                 raise ServerError(_refusal(url, response.status_code, await response.aread()))
             async for event in _events(response, url):
-                new = "".join(_texts(event))
+                new = "".join(answers.texts(event))
                 text += new
                 first = perf_counter() - started if new and first is None else first
-                written = (event.get("usage") or {}).get("completion_tokens", written)
-                details = (event.get("sglext") or {}).get("spec_tokens_details") or event.get("timings") or details
+                written = answers.written(event, written)
+                details = answers.account(event) or details
     seconds = perf_counter() - started
     if not written:
         raise ServerError(f"{url} did not say how many tokens it wrote, or wrote none: {text[:60]!r}")
@@ -171,28 +167,15 @@ async def _events(response: httpx.Response, url: str) -> AsyncIterator[dict[str,
                 continue
             if payload.strip() == b"[DONE]":
                 return
-            try:
-                event = json.loads(payload)
-            except ValueError as error:
-                raise ServerError(f"{url} streams something else than JSON: {payload[:80]!r}") from error
-            if event.get("error"):
-                raise ServerError(f"{url} failed half way: {_message(event)}")
-            yield event
+            yield answers.event(payload, url)
     raise ServerError(f"{url} ended an answer half way, without [DONE]: see the server's log")
-
-
-def _texts(event: Mapping[str, Any]) -> Iterator[str]:
-    """What an event adds: the answer, or a reasoning model's way to it."""
-    for choice in event.get("choices", ()):
-        delta = choice.get("delta", {})
-        yield delta.get("reasoning_content") or delta.get("reasoning") or delta.get("content") or ""
 
 
 async def counters(server: Server) -> Counters:
     """Every sample of /metrics; None if there is no such page."""
     try:
         page = await _get(server.client, f"{server.url}/metrics")
-        samples = parse(page.text)
+        samples = answers.samples(page.text)
     except (ServerError, ValueError):
         return None
     found: dict[str, float] = {}
@@ -214,12 +197,15 @@ def acceptance(server: Server, replies: Sequence[Reply], before: Counters, after
         return None
     grown = {name: round(value - before.get(name, 0.0)) for name, value in after.items()}
     if rounds := grown.get(VERIFIED, 0):
-        accepted = grown[GENERATED["sglang"]] - grown[FINISHED] - rounds
-        return Acceptance(rounds, accepted, None, (), "counters")
+        written, finished = grown.get(GENERATED["sglang"]), grown.get(FINISHED)
+        if written is None or finished is None:
+            return None
+        return Acceptance(rounds, written - finished - rounds, None, (), "counters")
     if rounds := grown.get(DRAFTS, 0):
         places = sorted(int(name.rpartition("/")[2]) for name in grown if name.startswith(f"{POSITION}/"))
         positions = tuple(grown[f"{POSITION}/{place}"] for place in places)
-        return Acceptance(rounds, grown[ACCEPTED], grown[DRAFTED], positions, "counters")
+        accepted = grown.get(ACCEPTED)
+        return None if accepted is None else Acceptance(rounds, accepted, grown.get(DRAFTED), positions, "counters")
     return None
 
 
@@ -245,9 +231,10 @@ def _detailed(server: Server, details: Sequence[Mapping[str, Any]]) -> Acceptanc
         sum(row.get(f"spec_{name}", 0) for row in details)
         for name in ("verify_ct", "num_correct_drafts", "num_proposed_drafts")
     )
-    columns = zip_longest(*(row.get("spec_correct_drafts_histogram", ()) for row in details), fillvalue=0)
+    histograms = [row.get("spec_correct_drafts_histogram") for row in details]
+    columns = zip_longest(*(row for row in histograms if isinstance(row, list)), fillvalue=0)
     tails = list(accumulate(reversed([sum(column) for column in columns])))[::-1]
-    steps = server.settings.get("speculative_num_steps") or 0
+    steps = answers.whole(server.settings.get("speculative_num_steps")) or 0
     positions = tuple([*tails[1:], *[0] * steps][: max(steps, len(tails) - 1)]) if steps else ()
     return Acceptance(rounds, accepted, drafted, positions, "replies")
 
@@ -277,13 +264,7 @@ def _refusal(url: str, status: int, body: bytes) -> str:
     """What a status means, with the server's own words."""
     hints = {401: "; it wants a key: set OPENAI_API_KEY", 404: "; is the address an OpenAI-compatible server's?"}
     try:
-        said = _message(json.loads(body))
-    except (ValueError, AttributeError):
+        said = answers.reason(json.loads(body))
+    except (ValueError, AttributeError, RecursionError):
         said = " ".join(body.decode(errors="replace").split())[:120]
     return f"{url}: HTTP {status}{hints.get(status, '')} ({said or 'no reason given'})"
-
-
-def _message(answer: Mapping[str, Any]) -> str:
-    """vLLM puts its error into "error", SGLang beside it."""
-    error = answer.get("error")
-    return str((error.get("message") if isinstance(error, dict) else error) or answer.get("message") or answer)[:300]

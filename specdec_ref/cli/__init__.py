@@ -1,7 +1,7 @@
 """The `specdec` command line: `main`, and a file a command. What a machine reads goes to stdout, all else to stderr.
 
-Exit codes: 0 done, 1 it failed, 2 the input is wrong, 130 interrupted. An error is one line that says what to do;
-`--debug` or SPECDEC_DEBUG=1 shows the traceback.
+Exit codes: 0 done, 1 it failed, 2 the input is wrong, 130 interrupted, 141 the reader of stdout went away. An error is
+one line that says what to do; `--debug` or SPECDEC_DEBUG=1 shows the traceback.
 """
 
 import argparse
@@ -78,7 +78,8 @@ examples:
   $ specdec doctor                                 this machine's verify curve
 
 `specdec help COMMAND` shows the help of a command. Exit codes: 0 done, 1 failed,
-2 wrong input, 130 interrupted. Errors are one line; --debug shows the traceback.
+2 wrong input, 130 interrupted, 141 the reader of the output went away. Errors
+are one line; --debug shows the traceback.
 """
 
 
@@ -112,6 +113,12 @@ def _guarded(argv: Sequence[str]) -> int:
             raise
         print(f"specdec: error: {_message(error, argv)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+    except Exception as error:
+        if debug:
+            raise
+        about = f"unexpected {type(error).__name__}: {one_line(error)}"
+        print(f"specdec: error: {about}; --debug shows where, please report it", file=sys.stderr)
+        return 1
 
 
 def commands() -> dict[str, ModuleType]:

@@ -191,7 +191,7 @@ def _show(contest: Contest, name: str, prompt: Sequence[int], limits: "Limits", 
     chosen = contest.decoders[name]
     gamma = f", gamma {chosen[1].depth}" if chosen else ""
     out.print(f"\n[bold]{name}[/]  [dim]{ABOUT.get(name, '')}{gamma}[/]")
-    painter = Painter(out, contest.session.decode)
+    painter = Painter(out, contest.session.decode, byte_tokens=contest.session.byte_tokens)
     try:
         done = contest.run(name, prompt, limits, painter)
     finally:

@@ -173,7 +173,7 @@ def _stream(work: Work, prompt: Sequence[int], out: "TextIO") -> "list[Round]":
     """Text to stdout as it becomes certain; what it took to stderr."""
     from specdec_ref.text import TextStream
 
-    text = TextStream(work.session.decode, work.limits.stop)
+    text = TextStream(work.session.decode, work.limits.stop, work.session.byte_tokens)
     done: list[Round] = []
     try:
         with closing(work.rounds(prompt)) as stream:

@@ -47,7 +47,8 @@ def write_trace(path: Path | None, work: "Work", prompt: str, done: "Sequence[Ro
             "budget": config.budget.describe(),
             "prompt": prompt,
         }
-        path.write_text("".join(trace_lines(done, work.session.decode, **about)), encoding="utf-8")
+        lines = trace_lines(done, work.session.decode, byte_tokens=work.session.byte_tokens, **about)
+        path.write_text("".join(lines), encoding="utf-8")
         say(f"trace in {path}: specdec replay {path}")
 
 

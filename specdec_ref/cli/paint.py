@@ -1,7 +1,7 @@
 """Tokens on a terminal: accepted, rejected and bonus told apart by colour and, for whoever sees none, by style."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -40,12 +40,15 @@ def legend(*, marked: bool = False) -> Text:
 class Painter:
     """Writes rounds as they come, wrapped at `width` columns between tokens."""
 
-    def __init__(self, console: "Console", decode: Callable[[Sequence[int]], str], *, indent: int = 2) -> None:
+    def __init__(
+        self, console: "Console", decode: Callable[[Sequence[int]], str], *, indent: int = 2,
+        byte_tokens: Collection[int] = (),
+    ) -> None:  # fmt: skip
         from specdec_ref.text import TextStream
 
         self.console, self.decode = console, decode
         self.marked = console.color_system is None  # brackets instead of colours
-        self.text = TextStream(decode)
+        self.text = TextStream(decode, byte_tokens=byte_tokens)
         self.margin = " " * indent
         self.width = max(console.width - 1, indent + 20)
         self.column = 0

@@ -7,10 +7,11 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from specdec_ref.config import SpecConfig
-from specdec_ref.exporters.launch import Finding, refused
+from specdec_ref.exporters.launch import Finding, note, refused
 from specdec_ref.exporters.llamacpp import from_llamacpp
 from specdec_ref.exporters.meanings import MEANINGS
 from specdec_ref.exporters.sglang import from_sglang
@@ -79,8 +80,10 @@ def explain(command: str) -> Explanation:
         config, said = from_llamacpp(values)
     else:
         config, said = from_vllm(values, target) if values else (SpecConfig(target or "smollm2-135m", "none"), [])
-    if any(flag.status == "unknown" for flag in flags):
-        config = None
+    if files := [flag.value for flag in flags if flag.name == "--config"]:
+        said = [*said, note(f"--config {files[-1]}: that file is not read here; flags on the command line override it")]
+    if any(flag.status == "unknown" for flag in flags) or (files and config and config.drafter == "none"):
+        config = None  # what drafts may be in the file
     table = ENGINES[engine]
     return Explanation(
         engine, table["version"], tuple(flags), (*findings, *said), config, _translated(words, flags, engine)
@@ -127,6 +130,8 @@ def _engine(words: Sequence[str]) -> str:
         return "sglang"
     if any(word.rpartition("/")[2] == "llama-server" or word == "--spec-type" for word in words):
         return "llamacpp"
+    if any(Path(word).name.startswith("llama-") or word == "llama.cpp" for word in words[:3]):
+        raise ValueError("of llama.cpp's programs only llama-server is explained: start the command with `llama-server`")
     raise ValueError("neither SGLang's nor vLLM's nor llama.cpp's: start with `python -m sglang.launch_server`, "
                      "`vllm serve` or `llama-server`")  # fmt: skip
 

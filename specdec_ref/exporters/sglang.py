@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from specdec_ref.adaptive import SGLANG_TIERS
 from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, TrieOptions
 from specdec_ref.exporters.launch import (
     Finding,
@@ -19,7 +20,7 @@ from specdec_ref.exporters.launch import (
     raise_on,
     refused,
     request_of,
-)
+)  # fmt: skip
 from specdec_ref.exporters.table import ENGINES
 from specdec_ref.verifiers.threshold import ThresholdVerifier
 
@@ -29,7 +30,7 @@ S = "--speculative-"
 CHAINLIKE = ("EAGLE", "EAGLE3", "STANDALONE")  # NEXTN is another name of EAGLE
 THEIRS = {"draft": "STANDALONE", "ngram": "NGRAM", "trie": "NGRAM"}
 OURS = {"EAGLE": "eagle", "EAGLE3": "eagle", "STANDALONE": "draft", "NGRAM": "trie"}
-TIERS = (0, 1, 3, 5, 7)  # the default's, over all batch sizes
+TIERS = sorted({steps for tiers in SGLANG_TIERS.values() for steps in tiers})
 Row = tuple[str, str, Any, str]  # our field, flag, value, why
 
 
@@ -69,8 +70,10 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
         found.append(changed("adaptive needs eagle-topk 1: the engine warns and drafts a fixed length"))
     if adaptive and topk in (None, 1):
         steps = 3 if steps is None else steps  # the middle one of all default tiers
-        if f"{S}adaptive-config" not in out and steps not in TIERS:
-            found.append(refused(f"num-steps {steps} is none of the adaptive tiers {', '.join(map(str, TIERS))}"))
+        if f"{S}adaptive-config" not in out:
+            found.append(note(f"adaptive: lengths by batch size are {dict(SGLANG_TIERS)}"))
+            if steps not in TIERS:
+                found.append(refused(f"num-steps {steps} is none of the adaptive tiers {', '.join(map(str, TIERS))}"))
         topk, nodes = 1, steps + 1
     elif steps is None:
         if topk is not None or nodes is not None:
@@ -80,12 +83,8 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
         if topk > 1 and (out.get(f"{S}use-rejection-sampling") or out.get(f"{S}use-block-verification")):
             own = f"the engine takes topk {topk} for this target, and testing p against q needs a chain"
             return [*found, refused(f"no triple given: {own}; give {S}num-steps 5 and {S}eagle-topk 1")]
-        found.append(
-            note(
-                f"no triple given: the engine takes steps {steps}, topk {topk}, nodes {nodes} "
-                "(5, 4, 8 for LlamaForCausalLM and Grok-1, else 3, 1, 4)"
-            )
-        )
+        own = f"the engine takes steps {steps}, topk {topk}, nodes {nodes}"
+        found.append(note(f"no triple given: {own} (5, 4, 8 for LlamaForCausalLM and Grok-1, else 3, 1, 4)"))
     elif topk is None:
         return [*found, refused(f"{S}num-steps without {S}eagle-topk: the engine compares None with a number")]
     out |= {f"{S}num-steps": steps, f"{S}eagle-topk": topk}

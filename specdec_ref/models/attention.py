@@ -50,11 +50,11 @@ def _tree_attention(
     module: nn.Module,
     query: Float[Tensor, "batch heads nodes head_dim"],
     key: Float[Tensor, "batch kv_heads slots head_dim"],
-    value: Float[Tensor, "batch kv_heads slots head_dim"],
+    value: Float[Tensor, "batch kv_heads slots value_dim"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "batch nodes heads head_dim"], None]:
+) -> tuple[Float[Tensor, "batch nodes heads value_dim"], None]:
     """transformers' signature. Raises ValueError for a tree in a model that asks for what the kernel does not know."""
     asked = [name for name in _UNKNOWN if kwargs.get(name) is not None]
     if attention_mask is None or attention_mask.dtype != torch.long:
@@ -71,18 +71,21 @@ def _tree_attention(
         raise ValueError(f"tree attention does not know {', '.join(asked)}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     lengths, bits = attention_mask[:, 0, 0, 0], attention_mask[:, 0, :, 1:]
-    return ops("triton").tree_attention(query, key, value, lengths, bits, scale), None
+    narrower = query.shape[-1] - value.shape[-1]  # multi-head latent attention: values of fewer dimensions than keys
+    value = torch.nn.functional.pad(value, (0, narrower)) if narrower else value
+    out = ops("triton").tree_attention(query, key, value, lengths, bits, scale)
+    return out[..., : out.shape[-1] - narrower], None
 
 
 def _grouped(
     query: Float[Tensor, "batch heads nodes head_dim"],
     key: Float[Tensor, "batch kv_heads slots head_dim"],
-    value: Float[Tensor, "batch kv_heads slots head_dim"],
+    value: Float[Tensor, "batch kv_heads slots value_dim"],
     mask: Tensor,
     scale: float | None,
-) -> Float[Tensor, "batch nodes heads head_dim"]:
+) -> Float[Tensor, "batch nodes heads value_dim"]:
     """Every query head of a group as more rows of its one key head; `mask`: batch x 1 x nodes x slots."""
     group = query.shape[1] // key.shape[1]
     rows = query.reshape(query.shape[0], key.shape[1], group * query.shape[2], query.shape[3])
     out = scaled_dot_product_attention(rows, key, value, attn_mask=mask.repeat(1, 1, group, 1), scale=scale)
-    return out.reshape(query.shape).transpose(1, 2).contiguous()
+    return out.reshape(*query.shape[:3], value.shape[3]).transpose(1, 2).contiguous()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from specdec_ref.models.progress import say, stage
 
-__all__ = ["SMOLLM2", "ModelError", "Source", "checked_gguf", "sha256"]
+__all__ = ["SMOLLM2", "ModelError", "Source", "checked_gguf", "is_pointer", "sha256"]
 
 
 class ModelError(RuntimeError):
@@ -81,6 +81,14 @@ def sha256(file: Path) -> str:
     """Hexadecimal digest of a file's content."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_pointer(path: Path) -> bool:
+    """Is this what git-lfs leaves where it did not download a file: three lines of text?"""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(40).startswith(b"version https://git-lfs")
 
 
 def _given_file(file: Path, source: Source) -> Path:

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from specdec_ref.models.device import describe_dtype, pick_device, pick_dtype
-from specdec_ref.models.download import SMOLLM2, ModelError
+from specdec_ref.models.download import SMOLLM2, ModelError, is_pointer
 from specdec_ref.models.fetch import Fetched, cache_dir, ensure, find_damage, model_folder
 from specdec_ref.models.packing import can_pack, pack_linears
 
@@ -116,10 +116,17 @@ def load(
     where = resolve(name_or_path)
     if isinstance(where, Path) and not any((where / file).is_file() for file in _TOKENIZER_FILES):
         raise ModelError(f"{where} holds no tokenizer (none of {', '.join(_TOKENIZER_FILES)}): save one into it")
+    if isinstance(where, Path) and (pointers := [path.name for path in sorted(where.iterdir()) if is_pointer(path)]):
+        raise ModelError(
+            f"{where / pointers[0]} is a git-lfs pointer, not the file: run `git lfs pull` there, or download it"
+        )
     try:
         model, tokenizer = _read(where, wanted)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"cannot load {str(name_or_path)!r}: {error}\n{_advice(name_or_path, where)}") from error
+    except ImportError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError | SafetensorError) else f"{type(error).__name__}: "
+        raise ModelError(f"cannot load {str(name_or_path)!r}: {kind}{error}\n{_advice(name_or_path, where)}") from error
     model = model.to(place).eval().requires_grad_(False)
     if pack and can_pack(model):
         pack_linears(model)

@@ -2,6 +2,7 @@
 
     sibling    an unrelated branch in the tree             split     a prompt read at once or in pieces
     neighbour  a longer row in the batch, with padding     position  another row, or a draft, much further on
+    own        the model's forward without our mask, positions and cache: what plain transformers would decode
 
 The last one finds RoPE variants whose frequencies follow the largest position of a forward (LongRoPE, dynamic NTK).
 Positions are passed as `position_ids`, so no long text is needed. `position_limit` then searches for the number of
@@ -138,6 +139,8 @@ def _context_matters(target: Probed, tokens: Tensor) -> str | None:
          "a text's logits change with the pieces that it is read in"),
         (lambda: _prefill(target, [[*prompt, a, b, c], [sibling, a, sibling, *prompt, b, c]]),
          "a row's logits change beside a longer row, with the padding that this takes"),
+        (lambda: _own(target, [*prompt, a, b, c], alone),
+         "its own forward, given the tokens alone, gives other logits, so it counts positions or masks in another way"),
     )  # fmt: skip
     return next((reason for scored, reason in variants if not bool((alone - scored()).std() <= unit)), None)
 
@@ -145,6 +148,15 @@ def _context_matters(target: Probed, tokens: Tensor) -> str | None:
 def _last_logits(target: Probed, prompt: list[int], tokens: list[int], parents: list[int]) -> Tensor:
     target.start([prompt], capacity=8)
     return target.forward([DraftTree(torch.tensor(tokens), torch.tensor(parents))]).logits[0, -1].double()
+
+
+def _own(target: Probed, tokens: list[int], otherwise: Tensor) -> Tensor:
+    """Of a model of transformers': what `generate` would see. Others have no forward of that kind."""
+    if not hasattr(target.model, "set_attn_implementation"):
+        return otherwise
+    ids = torch.tensor([tokens], device=next(target.model.parameters()).device)
+    logits: Tensor = target.model(input_ids=ids, use_cache=False).logits
+    return logits[0, -1].double()
 
 
 def _prefill(target: Probed, prompts: list[list[int]]) -> Tensor:

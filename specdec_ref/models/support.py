@@ -4,6 +4,7 @@ First the configuration is read, which gives a clear reason. Then small forwards
 A failure is explained by what can be seen in the weights: quantised, NaN, experts without a float64 kernel.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ def reason_unsupported(config: Any) -> str | None:
         return "it is an encoder-decoder model"
     if config.model_type in _ALIBI or getattr(config, "alibi", False):
         return "it uses ALiBi, whose position bias is not built from position_ids"
+    if getattr(config, "attention_type", None) == "block_sparse":
+        return "its attention is block-sparse in longer texts; set attention_type to 'original_full'"
+    if not hasattr(config, "num_hidden_layers") and hasattr(config, "text_config"):
+        return "it is a multimodal model; its language model alone may work"
     window, positions = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
     wide = bool(window and positions and window >= positions)  # a window that no text can leave is full attention
     layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)  # the latter: GPT-Neo
@@ -51,6 +56,7 @@ def check_supported(target: Probed) -> int | None:
         if reason is None:
             reason = dependence(target)
             limit = None if reason else position_limit(target)
+            reason = reason and _unasked(target, reason)
     except _TRIPS as error:
         reason = _cause(target, error)
     if reason:
@@ -62,10 +68,24 @@ def _visible(target: Probed) -> str | None:
     """What the modules themselves show: weights that are no floating-point numbers, attention in both directions."""
     if not target.dtype.is_floating_point or target.dtype.itemsize < 2:
         return f"{_quantised(target)}; load it in bfloat16, float16 or float32"
-    modules = target.model.modules()
-    if any(getattr(module, "is_causal", None) is False and "Cross" not in type(module).__name__ for module in modules):
+    crossing = ("cross", "encoder_attn", "encoder_attention")  # reads another model's output, if there is any
+    both_ways = (n for n, module in target.model.named_modules() if getattr(module, "is_causal", None) is False)
+    if any(not any(word in name.lower() for word in crossing) for name in both_ways):
         return "its attention is not causal, so it reads texts in both directions"
     return None
+
+
+def _unasked(target: Probed, reason: str) -> str:
+    """The reason itself, or what explains it: a forward without a parameter that it would need."""
+    forward = inspect.signature(target.model.forward).parameters
+    for name, clause in (
+        ("past_key_values", "it keeps no cache of keys and values"),
+        ("position_ids", "it takes no positions from its caller"),
+        ("attention_mask", "it takes no attention mask"),
+    ):
+        if name not in forward and hasattr(target.model, "set_attn_implementation"):
+            return f"{clause} (its forward has no argument {name!r})"
+    return reason
 
 
 def _quantised(target: Probed) -> str:
@@ -93,7 +113,9 @@ def _cause(target: Probed, error: Exception) -> str:
     experts = any("expert" in name for name, _ in target.model.named_parameters())
     if experts and target.dtype == torch.float64:
         return "its experts are multiplied by a kernel without float64; load it in float32 (--dtype float32)"
-    return f"a forward with a 4-D mask and a cache of ours failed ({error})"
+    if target.dtype == torch.float64 and "overflow" in str(error):
+        return "its code adds a mask that float64 cannot be put into; load it in float32 (--dtype float32)"
+    return _unasked(target, f"a forward with a 4-D mask and a cache of ours failed ({error})")
 
 
 def _not_finite(weight: torch.Tensor) -> bool:

@@ -21,6 +21,7 @@ import httpx
 from specdec_ref.training.prompts import Dialogue
 from specdec_ref.training.script import SHORTEST_ROOM, Row, Script
 from specdec_ref.training.shards import Conversation
+from specdec_ref.web import address, client
 
 __all__ = ["Api", "Asking", "EndpointError", "Tally", "write_remotely"]
 
@@ -100,14 +101,14 @@ class _Client:
                  tick: Callable[[Conversation, Tally], None]) -> None:  # fmt: skip
         self.asking, self.script, self.waiting, self.add = asking, script, waiting, add
         self.refused, self.seen, self.tick, self.tally = refused, seen, tick, Tally()
-        self.url = asking.url.rstrip("/").removesuffix("/v1")
+        self.url = address(asking.url)
         self.malformed, self.answered = 0, -1.0  # answered: when last; -1.0: never
 
     async def run(self) -> Tally:
         asking = self.asking
         headers = {"Authorization": f"Bearer {asking.key}"} if asking.key else {}
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(headers=headers, timeout=asking.timeout, limits=limits) as self.http:
+        async with client([self.url], headers=headers, timeout=asking.timeout, limits=limits) as self.http:
             await self._connect()
             try:
                 async with asyncio.TaskGroup() as group:
@@ -230,7 +231,7 @@ class _Client:
                     self.answered = time.monotonic()
                     return _parsed(response)
                 problem = f"status {response.status_code}"
-            except httpx.TransportError as error:
+            except httpx.HTTPError as error:
                 problem = f"{type(error).__name__}: {error}"
                 if self.answered < 0:
                     raise EndpointError(
@@ -252,7 +253,7 @@ def _parsed(response: httpx.Response) -> dict[str, Any]:
         raise _UselessError(f"status {response.status_code}: {response.text[:120]}")
     try:
         reply = response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _UselessError("not JSON") from error
     if not isinstance(reply, dict):
         raise _UselessError("not a JSON object")

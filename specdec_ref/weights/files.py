@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from specdec_ref.models.download import is_pointer
+
 __all__ = ["OWN_FILE", "HeadFiles", "is_own_head", "read_head"]
 
 OWN_FILE = "head.safetensors"
@@ -93,7 +95,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
-        if path.read_bytes()[:40].startswith(b"version https://git-lfs"):
+        if is_pointer(path):
             raise ValueError(
                 f"{path} is a git-lfs pointer, not the weights: run `git lfs pull`, or download the file"
             ) from error

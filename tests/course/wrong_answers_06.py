@@ -12,7 +12,7 @@ _ask = task("06_metrics", "heuristic", "my_asked_for(rounds, first)")
 
 RIGHT = {
     "tau": "emitted / n", "alpha": "accepted / max(tested, 1)", "sglang_rate": "accepted / (n * (nodes - 1))",
-    "vllm_length": "1 + accepted / n", "vllm_rate": "accepted / max(drafted, 1)",
+    "vllm_length": "(drafting + accepted) / max(drafting, 1)", "vllm_rate": "accepted / max(drafted, 1)",
     "shares": "[sum(r.accepted >= i for r in records) / n for i in range(1, longest + 1)]",
 }  # fmt: skip
 
@@ -27,7 +27,7 @@ def _numbers(name: str, told: str, **wrong: str) -> Wrong:
         tested = sum(r.tested for r in records)
         accepted = sum(r.accepted for r in records)
         emitted = sum(r.emitted for r in records)
-        longest = max(r.drafted for r in records)
+        longest, drafting = max(r.drafted for r in records), sum(r.drafted > 0 for r in records)
         return {{{made}}}
         """)  # fmt: skip
 
@@ -99,7 +99,7 @@ ANSWERS = (
     _numbers("the root drafts", "of n nodes n - 1 are guesses", sglang_rate="accepted / (n * nodes)"),
     _numbers("SGLang with bonus", "can then be above 1", sglang_rate="emitted / (n * (nodes - 1))"),
     _numbers("one length for all", "knows nothing of where a text ended", vllm_length="emitted / n"),
-    _numbers("length of 2024", "since May 2025 it has it", vllm_length="accepted / n"),
+    _numbers("length of 2024", "since May 2025 it has it", vllm_length="accepted / max(drafting, 1)"),
     _numbers("vLLM over full drafts", "tokens that were really drafted", vllm_rate="accepted / (n * (nodes - 1))"),
     _numbers("vLLM over rounds", "num_drafts counts rounds", vllm_rate="accepted / n"),
     _numbers("exactly so many", "accepted exactly",
@@ -115,13 +115,12 @@ ANSWERS = (
         a, d = add("accepted"), add("drafted") or 1
         longest = max([r.drafted for r in records] or [0])
         return {"tau": add("emitted") / n, "alpha": a / (add("tested") or 1), "sglang_rate": a / n / (nodes - 1),
-                "vllm_length": 1 + a / n, "vllm_rate": a / d,
+                "vllm_length": 1 + a / sum(r.drafted > 0 for r in records), "vllm_rate": a / d,
                 "shares": [sum(r.accepted > i for r in records) / n for i in range(longest)]}
         """),
     _numbers("tested so far", "in which that guess was tested",
              shares="[sum(r.accepted > j for r in records) / max(1, sum(r.tested > j for r in records)) for j in range(longest)]"),
-    _numbers("rounds that drafted", "leaves out the rounds without a draft",
-             vllm_length="1 + accepted / max(1, sum(r.drafted > 0 for r in records))"),
+    _numbers("all rounds", "skips the rounds without a draft", vllm_length="1 + accepted / n"),
     _numbers("as alpha", "over what was tested, as alpha is", sglang_rate="accepted / max(tested, 1)"),
     _numbers("emitted less one", "off every round's emitted tokens", sglang_rate="(emitted - n) / (n * (nodes - 1))"),
     _tau("last product", "longest product is missing", """

@@ -8,6 +8,7 @@ import pytest
 import torch
 from drafting import FunctionDrafter, oracle_trees, random_shapes, tree
 from helpers import VOCAB, perturbed, tiny_model, transformers_greedy
+from many_models import build
 from torch import nn
 
 from specdec_ref.baseline import plain_generate
@@ -57,6 +58,17 @@ def bushes(model: nn.Module, sampling: SamplingParams) -> Drafter:
         return tree([text[-1], *chance.choices(range(VOCAB), k=12)], [-1] + [0] * 9 + [1, 1, 2]).cut(budget.depth)
 
     return FunctionDrafter(propose)
+
+
+def test_values_may_be_narrower_than_keys() -> None:
+    """Multi-head latent attention: keys of 16 dimensions, values of 8."""
+    model = build("youtu")
+    kernels, torch_ops = Target(copy.deepcopy(model), check=False, backend="triton"), Target(model, backend="torch")
+    prompts = [[3, 5, 7, 3], [42]]
+    for target in (kernels, torch_ops):
+        target.start(prompts, capacity=16)
+    one, other = (target.forward([tree([1, 4, 6, 9], [-1, 0, 0, 2])] * 2) for target in (kernels, torch_ops))
+    torch.testing.assert_close(one.logits, other.logits, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("make", [prompt_lookup, chains, bushes])

@@ -70,3 +70,18 @@ def test_adaptive_is_exported_or_refused() -> None:
             export_command(config, engine)
     with pytest.raises(ValueError, match="adaptive tiers"):
         export_command(replace(chain, budget=DraftBudget(4)), "sglang")
+
+
+@pytest.mark.parametrize("command", ["vllm serve m/x --config f.yaml", "vllm serve --config=f.yaml"])
+def test_a_file_of_settings_is_named(command: str) -> None:
+    found = explain(command)
+    assert found.config is None, "what drafts may be in the file"
+    assert any("--config f.yaml: that file is not read here" in finding.text for finding in found.findings)
+    drafting = explain(command + ' --speculative-config \'{"method": "ngram", "num_speculative_tokens": 3}\'').config
+    assert drafting is not None
+    assert drafting.drafter == "ngram"
+
+
+def test_other_programs_of_llama_cpp_are_named() -> None:
+    with pytest.raises(ValueError, match=r"of llama\.cpp's programs only llama-server is explained"):
+        explain("./llama-cli -m x.gguf -p hello")

@@ -69,6 +69,13 @@ def test_embedded_tokenizer_splits_digits_and_keeps_text(folder: Path) -> None:
     assert rendered == "<|im_start|>hi<|im_end|>"
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_git_lfs_pointers_are_named(folder: Path, file: str) -> None:
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(hub.ModelError, match=f"{file} is a git-lfs pointer, not the file: run `git lfs pull`"):
+        hub.load(folder)
+
+
 def test_a_damaged_embedded_model_is_mended_on_the_way(tiny_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     weights = hub.fetch(tiny_name) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -25,7 +25,9 @@ ROUNDS = [
     StepRecord(0, 4, 1, 0, 1, 4),
     StepRecord(0, 0, 0, 0, 1, 0),
 ]
-STATS = RunStats.from_records(ROUNDS)  # 4 rounds, 10 tokens, 12 drafted, 6 accepted, by position 2 2 1 1
+STATS = RunStats.from_records(
+    ROUNDS
+)  # 4 rounds, 3 with a draft, 10 tokens, 12 drafted, 6 accepted, by position 2 2 1 1
 
 
 def test_three_vocabularies_of_one_run() -> None:
@@ -37,7 +39,7 @@ def test_three_vocabularies_of_one_run() -> None:
         'specdec:accepted_at_position_total{position="1"}': 2, 'specdec:accepted_at_position_total{position="4"}': 1,
         "sglang:spec_accept_length": 2.5, "sglang:spec_accept_rate": 6 / 16, "sglang:spec_num_steps": 4,
         "sglang:spec_num_draft_tokens": 5, "sglang:spec_verify_calls_total": 4,
-        "vllm:spec_decode_num_drafts_total": 4, "vllm:spec_decode_num_draft_tokens_total": 12,
+        "vllm:spec_decode_num_drafts_total": 3, "vllm:spec_decode_num_draft_tokens_total": 12,
         "vllm:spec_decode_num_accepted_tokens_total": 6,
         'vllm:spec_decode_num_accepted_tokens_per_pos_total{position="0"}': 2,
     }  # fmt: skip
@@ -74,8 +76,8 @@ def test_log_lines_are_the_engines() -> None:
         "Decode batch, #running-req: 1, accept len: 2.50, accept rate: 0.38, gen throughput (token/s): 5.00"
     )
     line = vllm_line(STATS, seconds=2.0)
-    assert "Mean acceptance length: 2.50, Accepted throughput: 3.00 tokens/s, Drafted throughput: 6.00 tokens/s" in line
-    assert "Per-position acceptance rate: 0.500, 0.500, 0.250, 0.250, Avg Draft acceptance rate: 50.0%" in line
+    assert "Mean acceptance length: 3.00, Accepted throughput: 3.00 tokens/s, Drafted throughput: 6.00 tokens/s" in line
+    assert "Per-position acceptance rate: 0.667, 0.667, 0.333, 0.333, Avg Draft acceptance rate: 50.0%" in line
 
 
 def test_an_empty_run_has_figures_too() -> None:

@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
         "linear_attention",
     ),
-    "rwkv": ("rwkv", {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2}, "sibling"),
+    "rwkv": ("rwkv", {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2}, "no cache of keys"),
     "qwen3-next": ("qwen3_next", SIZES, "kind linear_attention"),
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import BPE
@@ -36,7 +36,7 @@ def bytes_to_unicode() -> dict[int, str]:
 def sentencepiece() -> Tokenizer:
     """Llama-2's decoder: U+2581 for a space, byte tokens for other characters, no space at the start of a text."""
     words = ["▁Hello", "▁world", "▁a", "b", "▁", "é"]
-    vocabulary = {piece: i for i, piece in enumerate(words + [f"<0x{b:02X}>" for b in range(128, 256)])}
+    vocabulary = {piece: i for i, piece in enumerate(words + [f"<0x{b:02X}>" for b in range(256)])}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], byte_fallback=True))
     replace, strip = decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)
     tokenizer.decoder = decoders.Sequence([replace, decoders.ByteFallback(), decoders.Fuse(), strip])
@@ -55,17 +55,22 @@ TOKENIZERS = {
 }
 
 
-def streamed(decode: Decode, tokens: Sequence[int]) -> str:
-    stream = TextStream(decode)
+def byte_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    return frozenset(number for token, number in tokenizer.get_vocab().items() if token.startswith("<0x"))
+
+
+def streamed(decode: Decode, tokens: Sequence[int], of_bytes: frozenset[int] = frozenset()) -> str:
+    stream = TextStream(decode, byte_tokens=of_bytes)
     return "".join(map(stream.feed, tokens)) + stream.flush()
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_streamed_text_is_the_whole_decoding(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]
     tokens = data.draw(st.lists(st.integers(0, tokenizer.get_vocab_size() - 1), max_size=24))
-    assert streamed(tokenizer.decode, tokens) == tokenizer.decode(tokens)
+    assert streamed(tokenizer.decode, tokens, byte_tokens(tokenizer)) == tokenizer.decode(tokens)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -73,13 +78,35 @@ def test_streamed_text_is_the_whole_decoding(name: str, data: st.DataObject) -> 
 def test_valid_text_is_streamed_without_waiting_for_the_end(name: str, text: str) -> None:
     """Byte by byte: each character is out no later than the token after its last byte."""
     if name == "sentencepiece":
-        ids = [TOKENIZERS[name].token_to_id(f"<0x{b:02X}>") for b in text.encode() if b > 127]
+        ids = [TOKENIZERS[name].token_to_id(f"<0x{b:02X}>") for b in text.encode()]
     else:
         alphabet = bytes_to_unicode()
         ids = [TOKENIZERS[name].token_to_id(alphabet[b]) for b in text.encode()]
         stream = TextStream(TOKENIZERS[name].decode)
         assert "".join(map(stream.feed, ids)) == text
-    assert streamed(TOKENIZERS[name].decode, ids) == TOKENIZERS[name].decode(ids)
+    assert streamed(TOKENIZERS[name].decode, ids, byte_tokens(TOKENIZERS[name])) == TOKENIZERS[name].decode(ids)
+
+
+def test_a_session_knows_its_byte_tokens() -> None:
+    from types import SimpleNamespace
+
+    from specdec_ref.session import Session
+
+    tokenizer: Any = SimpleNamespace(get_vocab=lambda: {"<0x0A>": 3, "<0xGG>": 4, "a<0x0A>": 5, "a": 6})
+    assert Session.byte_tokens.fget(SimpleNamespace(tokenizer=tokenizer)) == {3}
+
+
+def test_an_invalid_byte_undoes_the_ascii_bytes_before_it() -> None:
+    """Byte fallback decodes a run as a whole, so nothing of it may be shown before it has ended."""
+    tokenizer = TOKENIZERS["sentencepiece"]
+    stream = TextStream(tokenizer.decode, byte_tokens=byte_tokens(tokenizer))
+    ids = [tokenizer.token_to_id(token) for token in ("b", "<0x41>", "<0xE6>", "b")]
+    assert [stream.feed(token) for token in ids] == ["b", "", "", "\ufffd\ufffdb"]
+    assert tokenizer.decode(ids) == "b\ufffd\ufffdb"
+    apart = [
+        tokenizer.token_to_id(token) for token in ("<0x41>", "<s>", "<0xE6>", "b")
+    ]  # a token without a text between
+    assert streamed(tokenizer.decode, apart, byte_tokens(tokenizer)) == tokenizer.decode(apart) == "\ufffd\ufffdb"
 
 
 def test_a_token_may_end_one_character_and_begin_the_next() -> None:

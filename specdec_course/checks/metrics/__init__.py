@@ -40,12 +40,12 @@ def published(records: Sequence[StepRecord], nodes: int) -> dict[str, float | li
     stats = RunStats.from_records(records)
     page = parse(exposition(stats, DraftBudget(nodes - 1)))
     prefix = "vllm:spec_decode_num_"
-    rounds, accepted = page[f"{prefix}drafts_total"], page[f"{prefix}accepted_tokens_total"]
+    drafts, accepted = page[f"{prefix}drafts_total"], page[f"{prefix}accepted_tokens_total"]
     drafted = page[f"{prefix}draft_tokens_total"]
     return {
         "tau": page["specdec:tau"], "alpha": page["specdec:alpha"], "sglang_rate": page["sglang:spec_accept_rate"],
-        "vllm_length": 1 + accepted / rounds if rounds else 0.0, "vllm_rate": accepted / drafted if drafted else 0.0,
-        "shares": [count / rounds for count in stats.accepted_per_position],
+        "vllm_length": 1 + accepted / drafts if drafts else 0.0, "vllm_rate": accepted / drafted if drafted else 0.0,
+        "shares": [count / stats.rounds for count in stats.accepted_per_position],
     }  # fmt: skip
 
 

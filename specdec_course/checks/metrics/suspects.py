@@ -27,6 +27,12 @@ def _shares(records: Records, at: Callable[[StepRecord, int], bool] = lambda r, 
     return [sum(at(record, i) for record in records) / len(records) for i in range(deepest)]
 
 
+def _length(records: Records) -> float:
+    """vLLM's: rounds without a draft are not among its `num_drafts`."""
+    drafting = sum(record.drafted > 0 for record in records)
+    return _over(_sum(records, "accepted") + drafting, drafting)
+
+
 def _counts(**other: Callable[[Records, int], Any]) -> Callable[[Records, int], Mapping[str, Any]]:
     """A count that is right but for what is given."""
 
@@ -34,7 +40,7 @@ def _counts(**other: Callable[[Records, int], Any]) -> Callable[[Records, int], 
         rounds, accepted, drafted = len(records), _sum(records, "accepted"), _sum(records, "drafted")
         right = {
             "tau": _over(_sum(records, "emitted"), rounds), "alpha": _over(accepted, _sum(records, "tested")),
-            "sglang_rate": _over(accepted, rounds * (nodes - 1)), "vllm_length": _over(accepted + rounds, rounds),
+            "sglang_rate": _over(accepted, rounds * (nodes - 1)), "vllm_length": _length(records),
             "vllm_rate": _over(accepted, drafted), "shares": _shares(records),
         }  # fmt: skip
         return right | {key: make(records, nodes) for key, make in other.items()}
@@ -71,7 +77,7 @@ COUNTS = (  # (records, nodes) -> dict
     Suspect("vLLM's length is taken for our tau. It knows nothing of where a text ended: one token a round for the "
             "target, whatever was emitted.", _counts(vllm_length=lambda r, n: _over(_sum(r, "emitted"), len(r)))),
     Suspect("vLLM's length lost the target's own token: since May 2025 it has it.",
-            _counts(vllm_length=lambda r, n: _over(_sum(r, "accepted"), len(r)))),
+            _counts(vllm_length=lambda r, n: _over(_sum(r, "accepted"), sum(x.drafted > 0 for x in r)))),
     Suspect("vLLM's rate is over full drafts. It divides by the tokens that were really drafted.",
             _counts(vllm_rate=lambda r, n: _over(_sum(r, "accepted"), len(r) * (n - 1)))),
     Suspect("vLLM's rate is over rounds. num_drafts counts rounds, and it is not what the rate divides by.",
@@ -86,8 +92,8 @@ COUNTS = (  # (records, nodes) -> dict
     Suspect("A share is over the rounds in which that guess was tested. Asked for is the share of all rounds.",
             _counts(shares=lambda r, n: [_over(sum(x.accepted > i for x in r), sum(x.tested > i for x in r))
                                          for i in range(max((x.drafted for x in r), default=0))])),
-    Suspect("vLLM's length leaves out the rounds without a draft. They are rounds, and each brings a token.",
-            _counts(vllm_length=lambda r, n: 1 + _over(_sum(r, "accepted"), sum(x.drafted > 0 for x in r)))),
+    Suspect("vLLM's length is over all rounds. Its scheduler skips the rounds without a draft: num_drafts counts the "
+            "others.", _counts(vllm_length=lambda r, n: _over(_sum(r, "accepted") + len(r), len(r)))),
     Suspect("SGLang's rate is over what was tested, as alpha is. It divides by a full tree in every round.",
             _counts(sglang_rate=_rate("accepted", "tested"))),
     Suspect("SGLang's rate takes one off every round's emitted tokens. Where a text ends inside a draft, that one is "
