@@ -10,10 +10,22 @@ from pathlib import Path
 
 from specdec_course.cli.exports import Exports
 from specdec_course.grader import bundle as bundles
-from specdec_course.grader.classrun import ClassRun, Options, alike, grade_class, write_pages
+from specdec_course.grader.classroom import HandIn
+from specdec_course.grader.classrun import (
+    ClassRun,
+    Options,
+    again_one,
+    alike,
+    bounds,
+    grade_class,
+    grade_one,
+    write_pages,
+)
 from specdec_course.grader.course import Course
 from specdec_course.grader.harmless import shown
+from specdec_course.grader.isolated import isolated
 from specdec_course.grader.marks import Mark
+from specdec_course.grader.names import as_student
 from specdec_course.grader.policy import namespaces
 from specdec_ref.cli.shared import UsageError, plural, say
 
@@ -99,32 +111,29 @@ def autograde(course: Course, what: Sequence[str], student: str | None) -> int:
     """Hand-ins one by one."""
     paths = [Path(name) for name in what if name.endswith(".ipynb")]
     names = [name for name in what if not name.endswith(".ipynb")]
-    whose = student or "me"
+    whose = as_student(student or "me")
     todo = []
     for path in paths:
         if path.stem not in course.names():
             raise ValueError(f"{path.name} is none of the exercises: {', '.join(course.names())}")
-        course.prepare(path.stem)
-        course.hand_in(whose, path.stem, path)
-        todo.append((whose, path.stem))
+        todo.append(HandIn(whose, path.stem, path))
     if names or not paths:
-        todo += course.submissions(names or course.names(), student)
-        for name in sorted({name for _, name in todo}):
-            course.prepare(name)
+        todo += [HandIn(who, name, None) for who, name in course.submissions(names or course.names(), student)]
     if not todo:
         raise UsageError("nothing was handed in: give PATHs, or a whole FOLDER to `specdec grade class`")
+    for name in sorted({each.exercise for each in todo}):
+        course.prepare(name)
     _say_how_safe(course)
     failed = 0
-    for who, name in todo:
-        try:
-            course.autograde(who, name)
-        except RuntimeError as error:
-            say(f"error: {error}", style="")
-            failed += 1
-        else:
-            for note in course.about(who, name).get("notes", []):
-                say(shown(f"{who}, {name}: {note}"), style="")
-    _table([mark for mark in course.marks() if (mark.student, mark.exercise) in todo])
+    for each in todo:
+        function = again_one if each.file is None else grade_one
+        done = isolated(function, course, each, True, bounds=bounds(course))
+        failed += bool(done.error)
+        about = course.about(each.student, each.exercise).get("notes", [])
+        for line in [f"error: {done.error}"] if done.error else about:
+            say(shown(f"{each.student}, {each.exercise}: {line}"), style="")
+    pairs = {(each.student, each.exercise) for each in todo}
+    _table([mark for mark in course.marks() if (mark.student, mark.exercise) in pairs])
     return 1 if failed else 0
 
 

@@ -18,7 +18,7 @@ from specdec_course.grader.sources import role, source
 
 __all__ = ["MAX_BYTES", "Received", "receive", "recognised"]
 
-MAX_BYTES = 200_000_000  # outputs are left out, so that a notebook full of plots is read, too
+MAX_BYTES = 100_000_000  # outputs are left out, so that a notebook full of plots is read, too
 LONGEST_CELL, MOST_OWN_CELLS, LARGEST_PICTURES = 1_000_000, 300, 5_000_000  # characters, cells, characters in base64
 PICTURES = {"image/png", "image/jpeg", "image/gif"}
 Cell = dict[str, Any]

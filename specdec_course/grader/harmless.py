@@ -85,7 +85,8 @@ def message(given: dict[str, Any]) -> dict[str, Any]:
         plain = {"ename": _text(content.get("ename")), "evalue": _text(content.get("evalue")), "traceback": lines}
     elif kind in ("display_data", "execute_result", "update_display_data"):
         plain = {"metadata": {}, "data": _data(content.get("data"))}
-    if not isinstance(content.get("execution_count", 0), int | None):
+    count = content.get("execution_count")
+    if count is not None and (type(count) is not int or count < 0):
         plain["execution_count"] = None
     return {**given, "content": {**content, **plain}}
 
