@@ -141,3 +141,68 @@ def test_class_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     shutil.copytree(ROOT / "solutions" / NAME, tmp_path / "solutions" / NAME)
     assert main(["grade", "class", str(tmp_path / "none"), "--course", str(tmp_path)]) == 2
     assert "neither a folder nor a zip archive" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Course:
+    """A course of one exercise of which a release was made; no test here runs a hand-in."""
+    root = tmp_path_factory.mktemp("course")
+    for folder in ("solutions", "exercises"):
+        shutil.copytree(ROOT / folder / NAME, root / folder / NAME)
+    course = Course(root, Allowance())
+    course.prepare(NAME)
+    (root / "in" / "ada").mkdir(parents=True)
+    (root / "in" / "ada" / f"{NAME}.ipynb").write_bytes(RIGHT)
+    return course
+
+
+ROSTERS = {
+    "an Excel workbook": (b"PK\x03\x04xx", [], "Excel workbook"), "nobody of the class": (b"Name,ID\nBob,7\n", [], "--match, one of Name, ID"),
+    "no such column": (b"Name,ID\nada,7\n", ["--match", "Login"], "no columns called 'Login'"), "no file": (None, [], "No such file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ROSTERS)
+def test_a_wrong_roster_ends_the_run_before_anything_is_graded(
+    what: str, prepared: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, more, told = ROSTERS[what]
+    if data is not None:
+        (tmp_path / "r.csv").write_bytes(data)
+    command = [
+        "grade",
+        "class",
+        str(prepared.root / "in"),
+        "--course",
+        str(prepared.root),
+        "--roster",
+        str(tmp_path / "r.csv"),
+    ]
+    assert main([*command, *more]) == 2
+    assert told in capsys.readouterr().err
+    assert not (prepared.root / "gradebook" / "autograded").exists()
+
+
+def test_what_was_graded_is_graded_again_when_its_tests_or_the_checks_have_changed(
+    prepared: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from specdec_course.grader import course as module
+
+    file = prepared.root / "in" / "ada" / f"{NAME}.ipynb"
+    assert prepared.hand_in("zed", NAME, file)
+    prepared.graded("zed", NAME).parent.mkdir(parents=True)
+    shutil.copy(prepared.submitted("zed", NAME), prepared.graded("zed", NAME))
+    assert not prepared.hand_in("zed", NAME, file)
+    (tmp_path / f"{NAME}.py").write_text(PRIVATE)
+    assert Course(prepared.root, Allowance(), tmp_path).hand_in("zed", NAME, file), "private tests"
+    monkeypatch.setattr(module, "checks_hash", lambda: b"another version of the checks")
+    assert prepared.hand_in("zed", NAME, file)
+    shutil.rmtree(prepared.graded("zed", NAME).parents[2])
+
+
+def test_only_a_student_who_handed_in_can_be_graded_alone(prepared: Course, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["grade", "class", str(prepared.root / "in"), "--course", str(prepared.root), "--student", "bob"]
+    assert main(command) == 2
+    assert "nothing there was handed in by bob" in capsys.readouterr().err
+    assert main([*command[:-2], "--due", "soon"]) == 2
+    assert "2026-11-20T23:59" in capsys.readouterr().err
