@@ -7,6 +7,7 @@ file alone. `zipfile` writes nothing outside the folder and makes no links.
 import os
 import shutil
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -80,11 +81,12 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path, most: 
                 written += len(chunk)
                 _require(written <= most, "the archive unpacks to too many bytes")
                 target.write(chunk)
-        when = datetime(*member.date_time).timestamp()
     except BaseException:
         place.unlink(missing_ok=True)
         raise
-    os.utime(place, (when, when))
+    with suppress(ValueError, OverflowError, OSError):  # a date that is none: it keeps that of now
+        when = datetime(*member.date_time).timestamp()
+        os.utime(place, (when, when))
     return written
 
 

@@ -104,7 +104,8 @@ def _grade_all(
 def bounds(course: Course) -> Bounds:
     """Of the process that grades one hand-in; the box in which its code runs has the limits of `Allowance`."""
     limits = course.allowance
-    return Bounds(START_SECONDS + limits.wall_seconds + 2 * limits.cell_seconds, 300)
+    seconds = START_SECONDS + limits.wall_seconds + 2 * limits.cell_seconds
+    return Bounds(seconds, seconds)
 
 
 def grade_one(course: Course, each: HandIn, again: bool) -> bool:

@@ -46,7 +46,7 @@ def receive(data: bytes | None, release: Notebook) -> Received:
         return Received(_copied(release), (f"{why} {help_}",))
     answers, own, notes = _sorted(given, release)
     if unread:
-        notes.append(f"{unread} of your cells are damaged and could not be read. The others were.")
+        notes.append(f"Damaged cells that could not be read: {unread}. All others were read.")
     cells: list[Cell] = [cell for cell in own[""] if cell["cell_type"] != "code"]
     late = [cell for cell in own[""] if cell["cell_type"] == "code"]  # behind our imports, whatever they are
     for cell in _marked(release):

@@ -23,6 +23,7 @@ LONGEST_HTML, DEEPEST = 300_000, 200  # characters; brackets or tags inside each
 FORMULA = re.compile(r"\s*[=+\-@]")
 CONTROL, TURNING = ("Cc", "Cs", "Zl", "Zp"), "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\ud800-\udfff]")  # neither line break, tab nor escape
+BASE64 = re.compile(r"[A-Za-z0-9+/=\s]{0,5000000}")
 NUMBER = re.compile(r"[+-]?[\d.,\s]*%?")
 
 
@@ -72,7 +73,7 @@ def nesting(text: str) -> int:
 
 
 def message(given: dict[str, Any]) -> dict[str, Any]:
-    """A kernel's message with what a cell would show as text and cleaned HTML alone; others stay as they are."""
+    """A kernel's message, with what a cell would show as text, pictures and cleaned HTML; others stay as they are."""
     kind, content = given.get("msg_type"), given.get("content")
     if not isinstance(content, Mapping):
         return given
@@ -94,6 +95,9 @@ def message(given: dict[str, Any]) -> dict[str, Any]:
 def _data(given: Any) -> dict[str, str]:
     data = given if isinstance(given, Mapping) else {}
     kept = {"text/plain": _text(data["text/plain"])} if "text/plain" in data else {}
+    for kind in ("image/png", "image/jpeg"):
+        if isinstance(data.get(kind), str) and BASE64.fullmatch(data[kind]):
+            kept[kind] = data[kind]
     html = clean_html(_text(data["text/html"])) if "text/html" in data else None
     return kept if html is None else {**kept, "text/html": html}
 

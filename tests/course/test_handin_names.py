@@ -199,6 +199,15 @@ def test_attempts_collapse_into_one_student_and_the_latest_counts(tmp_path: Path
     }
 
 
+def test_the_folder_that_nbgrader_collects_into_is_read_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "ada" / NAME / f"{NAME}.ipynb")
+    write(tmp_path / "in" / "ada" / NAME / "timestamp.txt", b"2026-11-20 10:11:12 UTC")
+    write(tmp_path / "in" / "ada" / "02_verification" / "02_verification.ipynb", OTHER)
+    told, found = collected(tmp_path)
+    assert [(each.student, each.exercise) for each in found.hand_ins] == [("ada", "02_verification"), ("ada", NAME)]
+    assert told == {"ada": f"{NAME}, {NAME}.ipynb"}
+
+
 def test_two_people_of_one_name_stay_two(tmp_path: Path) -> None:
     for number in (1, 2):
         write(tmp_path / "in" / f"Jan Smit_{number}_assignsubmission_file_" / "x.ipynb")
