@@ -70,7 +70,8 @@ def collect(
     uploads = [pair for folder in folders_in for pair in _uploads(folder, releases, found)]
     folders = students.folders({upload.who for _, upload in uploads})
     files: dict[str, list[_File]] = defaultdict(list)
-    todo = [Job((at, pair), _survey, (*pair, scratch / f"u{at}", releases)) for at, pair in enumerate(uploads)]
+    each = min(STUDENT_BYTES, CLASS_BYTES // max(1, len(uploads)))  # so that all archives together have a limit
+    todo = [Job((at, pair), _survey, (*pair, scratch / f"u{at}", releases, each)) for at, pair in enumerate(uploads)]
     for (_, (top, upload)), theirs in _surveyed(todo, jobs, releases, found):
         if not theirs and top.is_dir():
             found.aside.append(f"{top.name}: an empty folder")
@@ -130,15 +131,18 @@ def _receipt(path: Path, head: str) -> dict[str, str]:
     return {head: said["user"]} if said and head.endswith(f"_{said['user']}") else {}
 
 
-def _survey(top: Path, upload: Upload, into: Path, releases: Mapping[str, Any]) -> list[list[Any]]:
-    """What one upload holds: [path, exercise, written, what is wrong], of each file."""
+def _survey(top: Path, upload: Upload, into: Path, releases: Mapping[str, Any], left: int) -> list[list[Any]]:
+    """What one upload holds: [path, exercise, written, what is wrong], of each file. `left`: bytes to unpack."""
     paths = (
         [top]
         if top.is_file()
         else [path for path in sorted(top.rglob("*")) if not IGNORED & {*path.relative_to(top).parts}]
     )
-    rows, left = list[list[Any]](), STUDENT_BYTES
-    for at, path in enumerate([path for path in paths if path.is_symlink() or not path.is_dir()][:MOST_FILES]):
+    rows = list[list[Any]]()
+    paths = [path for path in paths if path.is_symlink() or not path.is_dir()]
+    if len(paths) > MOST_FILES:
+        rows.append([str(top), None, 0.0, f"of its {len(paths):,} files {MOST_FILES} were looked at"])
+    for at, path in enumerate(paths[:MOST_FILES]):
         if path.is_symlink() or not path.is_file():
             rows.append([str(path), None, 0.0, "a link or no file, which is not followed"])
         elif path.suffix.lower() != ".zip":
@@ -162,7 +166,7 @@ def _surveyed(
     todo: Sequence[Job], jobs: int, releases: Mapping[str, Any], found: Collected
 ) -> Iterator[tuple[Any, list[_File]]]:
     for job, done in run_all(todo, jobs, SURVEY):
-        top, upload, into, _ = job.args
+        top, upload, into, *_ = job.args
         rows = done.value
         if done.error:
             rows = [[str(top), _by_name(upload.file or top.name, releases), 0.0, f"it could not be read: {done.error}"]]

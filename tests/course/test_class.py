@@ -125,10 +125,15 @@ def test_the_students_archive_has_exercises_and_no_solutions(tmp_path: Path) -> 
 def test_nbgraders_own_pages_have_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """As nbgrader loads it: the configuration file in the folder where it is started."""
     from nbgrader.apps import NbGrader
+    from nbgrader.server_extensions.formgrader.formgrader import FormgradeExtension
 
     monkeypatch.chdir(ROOT)
     app = NbGrader()
     app.load_config_file()
+    extension = FormgradeExtension()
+    extension.root_dir = str(ROOT)
+    extension.initialize([])
+    assert extension.config.HTMLExporter.filters["markdown2html"].__module__ == "specdec_course.grader.formgrader"
     assert app.config.CourseDirectory.source_directory == "solutions"
     assert app.config.CourseDirectory.submitted_directory == str(ROOT / "gradebook" / "submitted")
     steps = [step.__name__ for step in app.config.Autograde.autograde_preprocessors]
