@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-__all__ = ["CLASS_BYTES", "STUDENT_BYTES", "Unpacked", "unpack", "unpack_class"]
+__all__ = ["CLASS_BYTES", "STUDENT_BYTES", "Unpacked", "names_in", "unpack", "unpack_class"]
 
 CLASS_BYTES, STUDENT_BYTES = (
     20_000_000_000,
@@ -40,6 +40,15 @@ def unpack(archive: Path, into: Path, most: int = STUDENT_BYTES) -> Unpacked:
 def unpack_class(archive: Path, into: Path) -> Unpacked:
     """All of a platform's download."""
     return _unpack(archive, into, CLASS_BYTES, CLASS_FILES, notebooks_only=False)
+
+
+def names_in(archive: Path) -> list[str]:
+    """The names of its files, as many as are looked at; none if it cannot be opened."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return [_name(member) for member in opened.infolist()[:STUDENT_FILES]]
+    except Exception:  # noqa: BLE001  (`unpack` says what is the matter)
+        return []
 
 
 def _unpack(archive: Path, into: Path, most: int, files: int, *, notebooks_only: bool) -> Unpacked:

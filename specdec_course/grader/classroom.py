@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from specdec_course.grader.archives import CLASS_BYTES, IGNORED, STUDENT_BYTES, unpack, unpack_class
+from specdec_course.grader.archives import CLASS_BYTES, IGNORED, STUDENT_BYTES, names_in, unpack, unpack_class
 from specdec_course.grader.handin import MAX_BYTES, recognised
 from specdec_course.grader.harmless import shown
 from specdec_course.grader.isolated import Bounds, Job, isolated, run_all
@@ -117,11 +117,28 @@ def _uploads(folder: Path, releases: Mapping[str, Any], found: Collected) -> lis
             continue
         if upload is None:
             found.aside.append(f"{top.name}: its name names no student")
+        elif (
+            upload.who.platform == "plain"
+            and top.suffix.lower() == ".zip"
+            and isolated(_of_many, top, [*releases]).value
+        ):
+            found.aside.append(f"{top.name}: an archive of several students: give it to the command by itself")
         elif upload.who.platform == "blackboard" and not upload.file:
             receipts |= _receipt(top, upload.who.user)
         else:
             named.append((top, upload))
     return list(zip((top for top, _ in named), settled([upload for _, upload in named], receipts), strict=True))
+
+
+def _of_many(archive: Path, releases: list[str]) -> bool:
+    """Whether an archive holds what a platform gives out, rather than one student's files."""
+    people = set()
+    for name in names_in(archive):
+        top, slash, _ = name.partition("/")
+        upload = parse(top, releases, folder=bool(slash))
+        if upload is not None and upload.who.platform != "plain":
+            people.add(upload.who)
+    return len(people) > 1
 
 
 def _receipt(path: Path, head: str) -> dict[str, str]:

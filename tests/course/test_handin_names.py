@@ -221,5 +221,7 @@ def test_a_platform_s_archive_is_opened_as_such_and_several_may_be_given(tmp_pat
     )
     packed(tmp_path / "canvas.zip", {f"hopper_567_890_{NAME}.ipynb": RIGHT, "李雷_568_891_x.ipynb": RIGHT})
     (tmp_path / "in").mkdir()
-    told, _ = collected(tmp_path, tmp_path / "moodle.zip", tmp_path / "canvas.zip", tmp_path / "in")
+    (tmp_path / "in" / "week3.zip").write_bytes((tmp_path / "canvas.zip").read_bytes())
+    told, found = collected(tmp_path, tmp_path / "moodle.zip", tmp_path / "canvas.zip", tmp_path / "in")
+    assert found.aside == ["week3.zip: an archive of several students: give it to the command by itself"]
     assert set(told) == {"Ada-L_1", "Bob_2", "hopper_567", "李雷_568"}
