@@ -1,6 +1,7 @@
 """`specdec grade`: release the exercises, grade what comes back, and say who has how many points."""
 
 import argparse
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ The exercises' way from the instructor to the students and back:
                solutions/ generates
   bundle       the course as a zip archive for students (FILE, default
                build/specdec-course.zip): all but solutions and tests
-  class        a FOLDER of hand-ins, as a learning platform gives it, in one
-               go: collect, grade what is new, write feedback and grades.csv
+  class        FOLDERs or zip archives of hand-ins, as a learning platform
+               gives them, in one go: check the roster, grade what is new,
+               write feedback and grades.csv
   autograde    one hand-in: PATH, hidden tests included. Without PATH, all that
                was handed in before is graded again
   mark         written answers, which only a person can judge: the queue of
@@ -32,11 +34,16 @@ The exercises' way from the instructor to the students and back:
 
 Student code runs in a sandbox where the system has namespaces (Linux), else
 under limits only; docs/INSTRUCTORS.md says what each keeps out.
+
+Exit code: 0 if every hand-in was graded; 1 if one could not be (it counts as
+empty, is listed as NOT GRADED, and is tried again next time); 2 if nothing was
+graded, since the roster or an argument is wrong.
 """
 EPILOG = """\
 examples:
   $ specdec grade release --check
-  $ specdec grade class ~/Downloads/submissions --roster students.csv
+  $ specdec grade class ~/Downloads/submissions.zip --roster students.csv
+  $ specdec grade class week3/ --match "SIS Login ID" --roster students.csv
   $ specdec grade autograde exercises/02_verification/02_verification.ipynb
   $ specdec grade autograde ada/02_verification.ipynb --student ada
   $ specdec grade mark 02_verification
@@ -49,14 +56,21 @@ ACTIONS = ("release", "bundle", "class", "autograde", "mark", "report", "export"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("action", choices=ACTIONS, help="what to do, see above")
-    parser.add_argument("what", nargs="*", metavar="WHAT", help="exercises (default: all), PATHs, FOLDER or FILE")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="exercises (default: all), PATHs, FOLDERs or FILE")
     parser.add_argument("--check", action="store_true", help="release: compare only; exit code 1 if it differs")
-    parser.add_argument("--exercise", metavar="NAME", help="class: grade this exercise only")
+    parser.add_argument("--exercise", metavar="NAME", help="class, export: this exercise only")
     parser.add_argument("--regrade", action="store_true", help="class: grade again what has not changed, too")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="class: hand-ins at a time (default 1)")
     parser.add_argument("--roster", type=Path, metavar="CSV", help="class, export: the platform's list of students")
+    parser.add_argument(
+        "--match", default="", metavar="COLUMN", help="class, export: the roster's column that identifies them"
+    )
+    parser.add_argument("--due", type=_moment, metavar="WHEN", help="class, export: when it was due, 2026-11-20T23:59")
+    parser.add_argument(
+        "--late-percent", type=float, default=0.0, metavar="X", help="class, export: less per day late (default 0)"
+    )
     parser.add_argument("--unread", action="store_true", help="class, export: answers nobody has read count as 0")
-    parser.add_argument("--student", metavar="NAME", help="autograde, mark: whose work (autograde: default me)")
+    parser.add_argument("--student", metavar="NAME", help="class, autograde, mark: whose work (autograde: default me)")
     parser.add_argument("--points", type=float, metavar="X", help="mark: what the written answer is worth")
     parser.add_argument("--comment", metavar="TEXT", help="mark: a sentence for the student's feedback page")
     parser.add_argument("--feedback", action="store_true", help="report: write a page for each hand-in, too")
@@ -72,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):  # fmt: skip
         limits.add_argument(flag, type=int, default=value, metavar="N", help=f"{text} (default {value})")
     limits.add_argument("--no-sandbox", action="store_true", help="limits only, no namespaces")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no moment: write 2026-11-20 or 2026-11-20T23:59") from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"no solutions/NAME/NAME.ipynb in {course.root}: go to the course's folder, or name it: --course"
         )
+    if args.exercise is not None and args.exercise not in course.names():
+        raise UsageError(f"--exercise {args.exercise}: there are {', '.join(course.names())}")
     if args.private is not None and not args.private.is_dir():
         raise UsageError(f"--private {args.private} is no folder")
     actions: dict[str, Callable[[], int]] = {
@@ -100,6 +123,6 @@ def run(args: argparse.Namespace) -> int:
         "autograde": lambda: grading.autograde(course, args.what, args.student),
         "mark": lambda: grading.mark(course, args.what or course.names(), args.student, args.points, args.comment),
         "report": lambda: grading.report(course, feedback=args.feedback, as_json=args.json),
-        "export": lambda: grading.export(course, args.roster, unread=args.unread),
+        "export": lambda: grading.export(course, args),
     }
     return actions[args.action]()

@@ -8,9 +8,24 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
+from specdec_course.cli.exports import Exports
 from specdec_course.grader import bundle as bundles
-from specdec_course.grader.classrun import ClassRun, grade_class, table, write_pages
-from specdec_course.grader.course import Course, Mark
+from specdec_course.grader.classroom import HandIn
+from specdec_course.grader.classrun import (
+    ClassRun,
+    Options,
+    again_one,
+    alike,
+    bounds,
+    grade_class,
+    grade_one,
+    write_pages,
+)
+from specdec_course.grader.course import Course
+from specdec_course.grader.harmless import shown
+from specdec_course.grader.isolated import isolated
+from specdec_course.grader.marks import Mark
+from specdec_course.grader.names import as_student
 from specdec_course.grader.policy import namespaces
 from specdec_ref.cli.shared import UsageError, plural, say
 
@@ -41,35 +56,42 @@ def bundle(course: Course, what: Sequence[str]) -> int:
 
 
 def whole_class(course: Course, args: argparse.Namespace) -> int:
-    """A folder of hand-ins, from collecting to grades.csv."""
-    if len(args.what) != 1 or not Path(args.what[0]).is_dir():
-        raise UsageError("class takes one FOLDER of what was handed in")
+    """Folders and archives of hand-ins, from collecting to grades.csv."""
+    sources = [Path(name) for name in args.what]
+    for source in sources:
+        if not source.is_dir() and not (source.is_file() and source.suffix.lower() == ".zip"):
+            raise UsageError(f"{source} is neither a folder nor a zip archive of what was handed in")
+    if not sources:
+        raise UsageError("class takes a FOLDER or a zip archive of what was handed in, or several")
+    known = Exports(course, args)  # the roster is read before anything is graded
     _say_how_safe(course)
     done = grade_class(
-        course, Path(args.what[0]), exercise=args.exercise, again=args.regrade, jobs=args.jobs,
+        course, sources, Options(args.exercise, args.student, args.regrade, args.jobs), check=known.check,
         tell=lambda line: say(line, style=""),
     )  # fmt: skip
     _summary(course, done)
-    export(course, args.roster, unread=args.unread)
+    known.write(done.everybody)
     return 1 if done.failed else 0
 
 
 def _summary(course: Course, done: ClassRun) -> None:
     touched = {*done.graded, *done.unchanged}
-    marks = [mark for mark in course.marks() if (mark.student, mark.exercise) in touched]
-    for (student, name), group in groupby(marks, key=lambda mark: (mark.student, mark.exercise)):
-        tasks = list(group)
+    marks = {pair: [*group] for pair, group in groupby(course.marks(), key=lambda mark: (mark.student, mark.exercise))}
+    for student, name in sorted(touched):
+        tasks = marks.get((student, name), [])
         each = " ".join("?" if mark.points is None else f"{mark.points:g}" for mark in tasks)
         total, out_of = sum(mark.points or 0.0 for mark in tasks), sum(mark.out_of for mark in tasks)
         print(f"{student:24} {name:18} {total:5g} of {out_of:<4g} {each}")
         about = course.about(student, name)
         for line in [*about.get("notes", []), *(f"look at it: {look}" for look in about.get("looks", []))]:
-            print(f"    {line}")
+            print(f"    {shown(line)}")
+    for line in alike(course, sorted({name for _, name in touched})):
+        print(f"look at both  {line}")
     for line in done.aside:
-        print(f"set aside  {line}")
+        print(f"set aside  {shown(line)}")
     for (student, name), why in done.failed.items():
-        print(f"NOT GRADED  {student}, {name}: {why}")
-    counts = f"{len(done.graded)} graded, {len(done.unchanged)} unchanged, {len(done.failed)} failed"
+        print(f"NOT GRADED  {student}, {name}: {shown(why)}")
+    counts = f"{len(done.graded) - len(done.failed)} graded, {len(done.unchanged)} unchanged, {len(done.failed)} failed"
     print(f"{counts}, {len(done.aside)} set aside; pages in {course.root / 'gradebook' / 'feedback'}")
 
 
@@ -79,15 +101,9 @@ def _say_how_safe(course: Course) -> None:
         say(f"student code runs under limits but in no sandbox here ({why}): docs/INSTRUCTORS.md", style="")
 
 
-def export(course: Course, roster: Path | None, *, unread: bool) -> int:
+def export(course: Course, args: argparse.Namespace) -> int:
     """The table for the learning platform."""
-    known = roster.read_text(encoding="utf-8-sig") if roster is not None else ""
-    text, warnings = table(course.marks(), known, unread=unread)
-    path = course.root / "gradebook" / "grades.csv"
-    path.write_text(text, encoding="utf-8")
-    for line in warnings:
-        say(line, style="")
-    print(path)
+    Exports(course, args).write({})
     return 0
 
 
@@ -95,32 +111,29 @@ def autograde(course: Course, what: Sequence[str], student: str | None) -> int:
     """Hand-ins one by one."""
     paths = [Path(name) for name in what if name.endswith(".ipynb")]
     names = [name for name in what if not name.endswith(".ipynb")]
-    whose = student or "me"
+    whose = as_student(student or "me")
     todo = []
     for path in paths:
         if path.stem not in course.names():
             raise ValueError(f"{path.name} is none of the exercises: {', '.join(course.names())}")
-        course.prepare(path.stem)
-        course.hand_in(whose, path.stem, path)
-        todo.append((whose, path.stem))
+        todo.append(HandIn(whose, path.stem, path))
     if names or not paths:
-        todo += course.submissions(names or course.names(), student)
-        for name in sorted({name for _, name in todo}):
-            course.prepare(name)
+        todo += [HandIn(who, name, None) for who, name in course.submissions(names or course.names(), student)]
     if not todo:
         raise UsageError("nothing was handed in: give PATHs, or a whole FOLDER to `specdec grade class`")
+    for name in sorted({each.exercise for each in todo}):
+        course.prepare(name)
     _say_how_safe(course)
     failed = 0
-    for who, name in todo:
-        try:
-            course.autograde(who, name)
-        except RuntimeError as error:
-            say(f"error: {error}", style="")
-            failed += 1
-        else:
-            for note in course.about(who, name).get("notes", []):
-                say(f"{who}, {name}: {note}", style="")
-    _table([mark for mark in course.marks() if (mark.student, mark.exercise) in todo])
+    for each in todo:
+        function = again_one if each.file is None else grade_one
+        done = isolated(function, course, each, True, bounds=bounds(course))
+        failed += bool(done.error)
+        about = course.about(each.student, each.exercise).get("notes", [])
+        for line in [f"error: {done.error}"] if done.error else about:
+            say(shown(f"{each.student}, {each.exercise}: {line}"), style="")
+    pairs = {(each.student, each.exercise) for each in todo}
+    _table([mark for mark in course.marks() if (mark.student, mark.exercise) in pairs])
     return 1 if failed else 0
 
 
@@ -134,7 +147,7 @@ def mark(course: Course, names: Sequence[str], student: str | None, points: floa
     for name in names:
         for task, text in course.answers(whose, name).items():
             if points is None:
-                print(f"{whose}  {name}, {task}:\n{text}\n")
+                print(f"{whose}  {name}, {task}:\n{shown(text, lines=True)}\n")
             else:
                 course.mark(whose, name, task, points, comment)
     if points is not None:
@@ -158,7 +171,7 @@ def _queue(course: Course, names: Sequence[str]) -> int:
 
 
 def _answer(course: Course, each: Mark) -> str:
-    return course.answers(each.student, each.exercise)[each.task]
+    return shown(course.answers(each.student, each.exercise)[each.task], lines=True)
 
 
 def _ask(course: Course, each: Mark) -> None:
@@ -179,8 +192,9 @@ def report(course: Course, *, feedback: bool, as_json: bool) -> int:
     if not marks:
         say("nothing is graded yet: `specdec grade autograde PATH`", style="")
     if feedback:
-        for path in write_pages(course, sorted({(each.student, each.exercise) for each in marks})):
-            print(path.parent.relative_to(course.root))
+        pages, trouble = write_pages(course, sorted({(each.student, each.exercise) for each in marks}))
+        for line in [*(str(path.parent.relative_to(course.root)) for path in pages), *trouble]:
+            print(line)
     if as_json:
         for each in marks:
             print(json.dumps(asdict(each)))

@@ -1,143 +1,189 @@
-"""A whole class in one go: collect, grade what is new, write pages and table. One hand-in's failure is its own."""
+"""A whole class in one go: collect, check the roster, grade what is new, write pages. One hand-in's failure is its own.
 
-import csv
-import io
+Each hand-in is received, judged and rendered in a process of its own (`isolated`). If that process raises, it is tried
+again alone, since two may have met in the database. If it dies, hangs or fails again, the hand-in becomes one without
+answers, whose note gives the reason, and the next run tries the file again.
+"""
+
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
 
-from specdec_course.grader.classroom import as_student, collect
-from specdec_course.grader.course import Course, Mark
-from specdec_course.grader.feedback import page
+from specdec_course.grader.classroom import HandIn, collect
+from specdec_course.grader.course import Course
+from specdec_course.grader.feedback import page, plain_page
+from specdec_course.grader.harmless import shown
+from specdec_course.grader.isolated import Bounds, Job, Outcome, isolated, run_all
+from specdec_course.grader.names import Identity
+from specdec_course.grader.policy import namespaces
+from specdec_course.grader.similar import similar
 
-__all__ = ["ClassRun", "grade_class", "table", "write_pages"]
+__all__ = ["ClassRun", "Options", "again_one", "alike", "bounds", "grade_class", "grade_one", "write_pages"]
 
 Pair = tuple[str, str]  # student, exercise
+PAGE = Bounds(60, 60, 2_000_000_000)
+START_SECONDS = 300  # for a kernel to start, on a busy machine
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`exercise`, `student`: only these. `again`: also what has not changed. `jobs`: hand-ins at a time."""
+
+    exercise: str | None = None
+    student: str | None = None
+    again: bool = False
+    jobs: int = 1
 
 
 @dataclass(slots=True)
 class ClassRun:
-    """What was done. `failed`: hand-ins that could not be graded, which is our fault or the machine's, with reasons."""
+    """What was done. `failed`: hand-ins that count as empty because grading them failed, with reasons."""
 
     graded: list[Pair] = field(default_factory=list)
     unchanged: list[Pair] = field(default_factory=list)
     failed: dict[Pair, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
+    everybody: dict[str, Identity] = field(default_factory=dict)  # who handed in anything
 
 
 def grade_class(
-    course: Course,
-    folder: Path,
-    *,
-    exercise: str | None = None,
-    again: bool = False,
-    jobs: int = 1,
+    course: Course, sources: Sequence[Path], options: Options, *, check: Callable[[dict[str, Identity]], None],
     tell: Callable[[str], None],
-) -> ClassRun:
-    """Grade a folder of hand-ins. What was graded before, the same bytes by the same tests, is left, unless `again`."""
+) -> ClassRun:  # fmt: skip
+    """Grade folders and archives of hand-ins. What was graded before, the same bytes by the same tests, is left.
+
+    `check` is given everybody before anything is graded; what it raises ends the run.
+    """
     done = ClassRun()
-    names = [exercise] if exercise else course.names()
+    names = [options.exercise] if options.exercise else course.names()
     for name in names:
         course.prepare(name)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="specdec-class-") as scratch:
+        Path(scratch).chmod(0o711)
+        students = course.students()
         releases = {name: course.released(name) for name in names}
-        found = collect(folder, releases, Path(scratch), exercise)
+        found = collect(sources, releases, Path(scratch), students, options.exercise, options.jobs)
         done.aside = found.aside
-        todo: list[Pair] = []
-        for each in found.hand_ins:
-            new = course.hand_in(each.student, each.exercise, each.file, each.note)
-            (todo if new or again else done.unchanged).append((each.student, each.exercise))
-    for number, (pair, error) in enumerate(_graded(course, todo, jobs), 1):
-        tell(f"[{number} of {len(todo)}] {pair[0]}, {pair[1]}{': ' + error if error else ''}")
-        if error:
-            done.failed[pair] = error
-    for pair in [*done.failed]:  # once more, alone: two processes may have met in the gradebook
-        if not (error := _grade(course, pair)):
-            del done.failed[pair]
-        else:
-            done.failed[pair] = error
-    done.graded = [pair for pair in todo if pair not in done.failed]
-    write_pages(course, done.graded)
+        wanted = students.called(options.student) if options.student else None
+        hand_ins = [each for each in found.hand_ins if wanted is None or each.student in wanted]
+        if options.student and not hand_ins:
+            raise ValueError(f"nothing there was handed in by {options.student}")
+        done.everybody = {each.student: students.of(each.student) for each in found.hand_ins}
+        check(done.everybody)
+        _grade_all(course, hand_ins, options, done, tell)
     return done
 
 
-def _graded(course: Course, todo: Sequence[Pair], jobs: int) -> Iterator[tuple[Pair, str]]:
-    """Each with what went wrong, as it comes."""
-    if jobs == 1 or len(todo) < 2:
-        yield from ((pair, _grade(course, pair)) for pair in todo)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_grade, course, pair): pair for pair in todo}
-        for future in as_completed(running):
-            yield running[future], future.result()
+def _grade_all(
+    course: Course, hand_ins: Sequence[HandIn], options: Options, done: ClassRun, tell: Callable[[str], None]
+) -> None:
+    namespaces()  # found out once, here, not by each of the processes
+    jobs = [Job(each, grade_one, (course, each, options.again)) for each in hand_ins]
+    failed = list[tuple[HandIn, Outcome]]()
+    for number, (job, outcome) in enumerate(run_all(jobs, options.jobs, bounds(course)), 1):
+        pair = (job.key.student, job.key.exercise)
+        tell(f"[{number} of {len(jobs)}] {pair[0]}, {pair[1]}{': ' + shown(outcome.error) if outcome.error else ''}")
+        if outcome.error:
+            failed.append((job.key, outcome))
+        else:
+            (done.graded if outcome.value else done.unchanged).append(pair)
+    for each, outcome in failed:
+        again = isolated(grade_one, course, each, True, bounds=bounds(course)) if outcome.raised else outcome
+        if again.error:
+            done.failed[each.student, each.exercise] = shown(_emptied(course, each, again.error))
+        done.graded.append((each.student, each.exercise))
+    done.graded.sort()
+    rendered = [*done.graded, *(pair for pair in done.unchanged if not course.page(*pair).is_file())]
+    done.aside += write_pages(course, rendered, options.jobs)[1]
 
 
-def _grade(course: Course, pair: Pair) -> str:
-    try:
-        course.autograde(*pair)
-    except (RuntimeError, OSError) as error:
-        return str(error)
-    return ""
+def bounds(course: Course) -> Bounds:
+    """Of the process that grades one hand-in; the box in which its code runs has the limits of `Allowance`."""
+    limits = course.allowance
+    seconds = START_SECONDS + limits.wall_seconds + 2 * limits.cell_seconds
+    return Bounds(seconds, seconds)
 
 
-def write_pages(course: Course, pairs: Sequence[Pair]) -> list[Path]:
-    """Feedback of these hand-ins: gradebook/feedback/STUDENT/NAME/NAME.html."""
-    marks = course.marks()
-    written = []
-    for student, name in pairs:
-        own = [mark for mark in marks if (mark.student, mark.exercise) == (student, name)]
-        notebook = nbformat.read(course.graded(student, name), as_version=4)
-        path = course.root / "gradebook" / "feedback" / student / name / f"{name}.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(notebook, student, own, course.about(student, name).get("notes", [])), encoding="utf-8")
-        written.append(path)
-    return written
+def grade_one(course: Course, each: HandIn, again: bool) -> bool:
+    """Receive, judge and render one hand-in; False if just this is graded already."""
+    pair = (each.student, each.exercise)
+    new = course.hand_in(*pair, each.file, each.note, when=each.when, late=each.late)
+    if not new and not again:
+        return False
+    course.page(*pair).unlink(missing_ok=True)  # if this run ends here, the next one makes it
+    course.autograde(*pair)
+    return True
 
 
-def table(marks: Sequence[Mark], roster: str = "", *, unread: bool = False) -> tuple[str, list[str]]:
-    """(a CSV, warnings): a row a student, a column an exercise, and the sum.
+def again_one(course: Course, each: HandIn, _: bool) -> bool:
+    """Judge once more what was received before."""
+    course.autograde(each.student, each.exercise)
+    return True
 
-    `roster`: a CSV with a header, as a learning platform exports it. Its columns and order stay, and a student's row is
-    the one with a cell that is the name of the hand-ins' folder, or a part of it between underscores. A cell stays
-    empty where nothing was handed in, or where an answer is still to be read, unless `unread`.
+
+def _emptied(course: Course, each: HandIn, why: str) -> str:
+    """Grade it as a hand-in without answers. Returns the reason, or reasons."""
+    note = f"What you handed in could not be graded ({shown(why)}). It counts as empty until somebody has looked at it."
+    done = isolated(_grade_empty, course, each, note, bounds=bounds(course))
+    return f"{why}; and neither could an empty one be graded: {done.error}" if done.error else why
+
+
+def _grade_empty(course: Course, each: HandIn, note: str) -> None:
+    pair = (each.student, each.exercise)
+    course.hand_in(*pair, None, note, final=False, when=each.when, late=each.late)
+    course.autograde(*pair)
+
+
+def write_pages(course: Course, pairs: Sequence[Pair], jobs: int = 1) -> tuple[list[Path], list[str]]:
+    """(gradebook/feedback/STUDENT/NAME/NAME.html of these hand-ins, what went wrong).
+
+    A page that cannot be made becomes a plain one with the points.
     """
-    names = sorted({mark.exercise for mark in marks})
-    points = {pair: _sum(marks, pair, unread) for pair in {(mark.student, mark.exercise) for mark in marks}}
-    students = sorted({mark.student for mark in marks})
-    header, *rows = list(csv.reader(io.StringIO(roster))) or [["Student"], *([student] for student in students)]
-    out_of = {name: sum({mark.task: mark.out_of for mark in marks if mark.exercise == name}.values()) for name in names}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*header, *(f"{name} (of {out_of[name]:g})" for name in names), "Total"])
-    warnings, left = [], {*students}
-    for row in rows:
-        own = [student for student in students if _is(student, row)]
-        if len(own) > 1:
-            warnings.append(f"{', '.join(own)}: all fit the row of {row[0]}; none was entered")
-        student = own[0] if len(own) == 1 else ""
-        left -= {*own}
-        cells = [points.get((student, name), "") for name in names]
-        known = [float(cell) for cell in cells if cell]
-        writer.writerow([*row, *cells, f"{sum(known):g}" if known else ""])
-    warnings += [f"{student}: is in no row of the roster" for student in sorted(left)]
-    waiting = sum(mark.points is None for mark in marks)
-    if waiting and not unread:
-        warnings.append(
-            f"{waiting} answers are to be read (`specdec grade mark`): until then their exercises stay empty"
-        )
-    return text.getvalue(), warnings
+    trouble = []
+    for job, outcome in run_all([Job(pair, _render, (course, *pair)) for pair in pairs], jobs, PAGE):
+        why = outcome.error and isolated(_render_plainly, course, *job.key, outcome.error, bounds=PAGE).error
+        if why:
+            trouble.append(shown(f"{', '.join(job.key)}: its page could not be written ({why})"))
+    return [course.page(*pair) for pair in pairs], trouble
 
 
-def _sum(marks: Sequence[Mark], pair: Pair, unread: bool) -> str:
-    own = [mark.points for mark in marks if (mark.student, mark.exercise) == pair]
-    return "" if None in own and not unread else f"{sum(points or 0.0 for points in own):g}"
+def _render(course: Course, student: str, name: str) -> None:
+    notebook = nbformat.read(course.graded(student, name), as_version=4)
+    text = page(notebook, student, course.marks((student, name)), course.about(student, name).get("notes", []))
+    _put(course.page(student, name), text)
 
 
-def _is(student: str, row: Sequence[str]) -> bool:
-    names = {student, *student.split("_")}
-    return any(as_student(cell) in names for cell in row if cell.strip())
+def _render_plainly(course: Course, student: str, name: str, why: str) -> None:
+    said = [*course.about(student, name).get("notes", []), f"The whole page could not be made ({shown(why)})."]
+    _put(course.page(student, name), plain_page(name, student, course.marks((student, name)), said))
+
+
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8", errors="replace")
+    new.replace(path)
+
+
+def alike(course: Course, names: Sequence[str]) -> list[str]:
+    """Hints at answers that students share, a line each."""
+    found = list[str]()
+    for name in names:
+        done = isolated(_alike, course, name)
+        found += done.value or []
+    return found
+
+
+def _alike(course: Course, name: str) -> list[str]:
+    hand_ins = {
+        student: json.loads(course.submitted(student, name).read_text(encoding="utf-8"))
+        for student, _ in course.submissions([name])
+    }
+    ours = [course.released(name), course.source(name)]
+    return [
+        f"{one} and {other}, {name}: {share:.0%} of the answers alike" for one, other, share in similar(hand_ins, ours)
+    ]

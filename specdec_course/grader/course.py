@@ -9,9 +9,7 @@ In-process, with the settings of `setup`: nothing fails silently, alembic is fou
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,30 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGraderAPI
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
 from specdec_course.grader.confine import Allowance
 from specdec_course.grader.handin import MAX_BYTES, receive
+from specdec_course.grader.marks import Mark, checks_hash, enter, keep_manual, marks, own_programs
+from specdec_course.grader.names import as_student
 from specdec_course.grader.overlay import overlaid
 from specdec_course.grader.setup import ABOUT, configure
 from specdec_course.grader.sources import faults, role
+from specdec_course.grader.students import Students
 
 __all__ = ["Course", "Mark"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One graded cell of one hand-in. `points` is None while a person has to read the answer."""
-
-    student: str
-    exercise: str
-    task: str
-    points: float | None
-    out_of: float
-    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +79,38 @@ class Course:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
-    def hand_in(self, student: str, name: str, file: Path | None, note: str = "") -> bool:
+    def hand_in(
+        self, student: str, name: str, file: Path | None, note: str = "", *, final: bool = True, **about: Any
+    ) -> bool:
         """Keep what was handed in, and make it a notebook that can be graded; False if just this is graded already.
 
-        `note` is for the student. Without a file they get the exercise without answers, and the note.
+        `note` is for the student. Without a file they get the exercise without answers, and the note. `about`: what
+        else the graded copy should carry. Not `final`: the next run grades it again, whatever it is.
         """
         data = b""
         if file is not None:
             with file.open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
-        received = receive(None if file is None else data, self.released(name))
-        digest = hashlib.sha256(data + note.encode() + self._fingerprint(name)).hexdigest()
-        if self.about(student, name).get("digest") == digest:
+        digest = hashlib.sha256(data + note.encode(errors="replace") + self._fingerprint(name)).hexdigest()
+        if final and self.about(student, name).get("digest") == digest:
             return False
         if file is not None and len(data) <= MAX_BYTES:
             self._keep(file, self._book / "received" / student / name)
-        about = {"digest": digest, "notes": [*([note] if note else []), *received.notes], "looks": received.looks}
+        received = receive(None if file is None else data, self.released(name))
+        about |= {
+            "digest": digest if final else "",
+            "notes": [*([note] if note else []), *received.notes],
+            "looks": received.looks,
+        }
         notebook = {**received.notebook, "metadata": {**received.notebook["metadata"], ABOUT: about}}
-        folder = self._book / "submitted" / student / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.ipynb").write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+        place = self.submitted(student, name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(notebook, indent=1), encoding="utf-8")
         return True
+
+    def submitted(self, student: str, name: str) -> Path:
+        """Where the notebook is that is graded."""
+        return self._book / "submitted" / student / name / f"{name}.ipynb"
 
     def graded(self, student: str, name: str) -> Path:
         """Where the graded copy is, or would be."""
@@ -137,7 +136,7 @@ class Course:
             _require(api.autograde(name, student), f"{student}, {name}")
         after = self.answers(student, name)
         for task in (task for task in after if after[task] == before.get(task)):
-            self._still_marked(student, name, task)
+            keep_manual(self._database, student, name, task)
 
     def answers(self, student: str, name: str) -> dict[str, str]:
         """What a student wrote where a person has to read it: task -> text, from the graded copy."""
@@ -149,38 +148,26 @@ class Course:
 
     def rubric(self, name: str) -> dict[str, str]:
         """Our answers to what a person reads, each with how to mark it: task -> text, from the source."""
-        cells = self._source(name)["cells"]
+        cells = self.source(name)["cells"]
         return {cell["metadata"]["nbgrader"]["grade_id"]: cell["source"] for cell in cells if role(cell) == "manual"}
 
     def mark(self, student: str, name: str, task: str, points: float, comment: str | None = None) -> None:
         """Enter what a written answer is worth. Raises ValueError if the task has no such points."""
-        with _own_programs(), Gradebook(self._database, "specdec") as book:
-            try:
-                grade = book.find_grade(task, name, name, student)
-            except MissingEntry as error:
-                raise ValueError(f"{student} has nothing to mark in {name}, {task}: {error}") from error
-            if not 0 <= points <= grade.max_score:
-                raise ValueError(f"{task} is worth 0 to {grade.max_score:g} points, not {points:g}")
-            grade.manual_score, grade.needs_manual_grade = points, False
-            if comment is not None:
-                book.find_comment(task, name, name, student).manual_comment = comment
-            book.db.commit()
+        enter(self._database, Mark(student, name, task, points, 0.0), comment)
 
-    def marks(self) -> list[Mark]:
-        """All graded cells of all hand-ins, in the order of the exercises and their tasks."""
+    def marks(self, only: tuple[str, str] | None = None) -> list[Mark]:
+        """All graded cells, in the order of the exercises and their tasks; or `only` those of (student, name)."""
         order = {(name, task): at for name in self.names() for at, task in enumerate(self._tasks(name))}
-        with _own_programs(), Gradebook(self._database, "specdec") as book:
-            found = [
-                Mark(
-                    submission.student.id, name, grade.name, _points(grade), grade.max_score,
-                    next((c.comment or "" for c in notebook.comments if c.name == grade.name), ""),
-                )
-                for name in self.names()
-                for submission in book.assignment_submissions(name)
-                for notebook in submission.notebooks
-                for grade in notebook.grades
-            ]  # fmt: skip
+        found = marks(self._database, self.names(), only)
         return sorted(found, key=lambda mark: (mark.student, mark.exercise, order.get((mark.exercise, mark.task), 0)))
+
+    def students(self) -> Students:
+        """Who is who."""
+        return Students(self._book / "students.json")
+
+    def page(self, student: str, name: str) -> Path:
+        """Where the student's page is, or would be."""
+        return self._book / "feedback" / student / name / f"{name}.html"
 
     @property
     def _book(self) -> Path:
@@ -192,41 +179,34 @@ class Course:
         return f"sqlite:///{self._book / 'gradebook.db'}"
 
     def _fingerprint(self, name: str) -> bytes:
-        """Of all that decides what a hand-in earns and that an instructor edits."""
+        """Of all that decides what a hand-in earns: the exercise, private tests, and the code of the checks."""
         files = [self.root / "solutions" / name / f"{name}.ipynb", self._private(name)]
-        return b"".join(file.read_bytes() for file in files if file is not None)
+        return checks_hash() + b"".join(file.read_bytes() for file in files if file is not None)
 
     def _private(self, name: str) -> Path | None:
         path = None if self.private is None else self.private / f"{name}.py"
         return path if path is not None and path.is_file() else None
 
-    def _still_marked(self, student: str, name: str, task: str) -> None:
-        """nbgrader asks to read every answer again that was graded again; one that is the same keeps its mark."""
-        with _own_programs(), Gradebook(self._database, "specdec") as book:
-            grade = book.find_grade(task, name, name, student)
-            if grade.manual_score is not None:
-                grade.needs_manual_grade = False
-                book.db.commit()
-
     @staticmethod
     def _keep(file: Path, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        shutil.copyfile(file, folder / file.name)
+        shutil.copyfile(file, folder / (as_student(file.stem) + file.suffix[:10]))
 
-    def _source(self, name: str) -> dict[str, Any]:
+    def source(self, name: str) -> dict[str, Any]:
+        """The exercise with our answers."""
         notebook: dict[str, Any] = nbformat.read(self.root / "solutions" / name / f"{name}.ipynb", as_version=4)
         return notebook
 
     def _tasks(self, name: str) -> list[str]:
-        graded = [cell for cell in self._source(name)["cells"] if role(cell) in ("tests", "manual")]
+        graded = [cell for cell in self.source(name)["cells"] if role(cell) in ("tests", "manual")]
         return [cell["metadata"]["nbgrader"]["grade_id"] for cell in graded]
 
     def _generate(self, name: str, into: Path, *, gradebook: bool = False) -> None:
         """One release. With `gradebook` it also tells nbgrader's database which cells are graded, and how."""
         if name not in self.names():
             raise ValueError(f"there is no solutions/{name}/{name}.ipynb; there are: {', '.join(self.names())}")
-        if wrong := faults(self._source(name)):
+        if wrong := faults(self.source(name)):
             raise ValueError(f"solutions/{name}/{name}.ipynb: " + "; ".join(wrong))
         with self._sources(name, private=gradebook) as source, self._api(source, into, gradebook=gradebook) as api:
             _require(api.generate_assignment(name), name)
@@ -241,7 +221,7 @@ class Course:
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copytree(self.root / "solutions" / name, Path(scratch) / name)
             try:
-                merged = overlaid(self._source(name), tests.read_text(encoding="utf-8"))
+                merged = overlaid(self.source(name), tests.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"{tests}: {error}") from error
             nbformat.write(nbformat.from_dict(merged), Path(scratch) / name / f"{name}.ipynb")
@@ -261,20 +241,9 @@ class Course:
         config.CourseDirectory.db_url = self._database if gradebook else "sqlite://"
         config.GenerateAssignment.no_database = not gradebook
         config.SaveCells.enabled = gradebook
-        with _own_programs(), warnings.catch_warnings():
+        with own_programs(), warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # of nbgrader's own queries, about objects it adds later
             yield NbGraderAPI(config=config)
-
-
-@contextmanager
-def _own_programs() -> Iterator[None]:
-    """The programs that nbgrader calls (alembic, for a new gradebook) are those of this environment."""
-    path = os.environ["PATH"]
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = path
 
 
 def _require(done: dict[str, Any], what: str) -> None:
@@ -282,11 +251,6 @@ def _require(done: dict[str, Any], what: str) -> None:
     if not done["success"]:
         errors = [line for line in done.get("log", "").splitlines() if "[ERROR]" in line]
         raise RuntimeError(f"{what}: nbgrader failed: {' '.join(errors) or done.get('error', 'no reason given')}")
-
-
-def _points(grade: Any) -> float | None:
-    unread = grade.needs_manual_grade or (grade.manual_score is None and grade.auto_score is None)
-    return None if unread else float(grade.score)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

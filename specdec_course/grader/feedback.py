@@ -10,41 +10,19 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import bleach
-from bleach.css_sanitizer import CSSSanitizer
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from specdec_course.checks.report import AHEAD
-from specdec_course.grader.course import Mark
+from specdec_course.grader.harmless import clean_html, shown, unicode_only
+from specdec_course.grader.marks import Mark
 from specdec_course.grader.sources import role, source
 from specdec_ref.palette import PALETTE
 
-__all__ = ["page"]
+__all__ = ["page", "plain_page"]
 
-TAGS = {
-    "p",
-    "b",
-    "i",
-    "code",
-    "pre",
-    "table",
-    "thead",
-    "tbody",
-    "tr",
-    "td",
-    "th",
-    "ul",
-    "ol",
-    "li",
-    "br",
-    "div",
-    "span",
-}
-STYLES = ("color", "white-space", "vertical-align", "text-align")
-CLEANER = bleach.Cleaner(TAGS, {"*": ["style"]}, css_sanitizer=CSSSanitizer(allowed_css_properties=STYLES), strip=True)
-LONG = 4_000  # characters of a traceback or of printed text that the page shows
+LONG, LONG_CODE = 4_000, 30_000  # characters of a traceback or of printed text, and of code, that the page shows
 CODE = HtmlFormatter(noclasses=True, style="friendly", nobackground=True)
 
 STYLE = """
@@ -96,20 +74,34 @@ def page(notebook: dict[str, Any], student: str, marks: Sequence[Mark], notes: S
     earned, out_of = sum(mark.points or 0.0 for mark in marks), sum(mark.out_of for mark in marks)
     unread = sum(mark.out_of for mark in marks if mark.points is None)
     more = f"<br><small>{unread:g} more are still to be read</small>" if unread else ""
-    said = f"<div class='note'>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</div>" if notes else ""
+    said = f"<div class='note'>{''.join(f'<p>{escape(shown(note))}</p>' for note in notes)}</div>" if notes else ""
     rows = "".join(
         f"<tr><td><a href='#task-{i}'>{escape(task.title)}</a></td><td>{_meter(task.mark)}</td>"
         f"<td>{_points(task.mark)}</td></tr>"
         for i, task in enumerate(tasks)
     )
-    title = _title(notebook)
+    body = f"{said}<table class='tasks'>{rows}</table>{''.join(map(_section, range(len(tasks)), tasks))}"
+    return _whole(_title(notebook), student, f"{earned:g} <small>of {out_of:g} points</small>{more}", body)
+
+
+def plain_page(title: str, student: str, marks: Sequence[Mark], notes: Sequence[str]) -> str:
+    """Points and notes alone, where the whole page cannot be made: nothing of the notebook is read."""
+    said = f"<div class='note'>{''.join(f'<p>{escape(shown(note))}</p>' for note in notes)}</div>"
+    rows = "".join(
+        f"<tr><td>{escape(mark.task)}</td><td>{_meter(mark)}</td><td>{_points(mark)}</td></tr>" for mark in marks
+    )
+    earned, out_of = sum(mark.points or 0.0 for mark in marks), sum(mark.out_of for mark in marks)
+    total = f"{earned:g} <small>of {out_of:g} points</small>"
+    return _whole(title, student, total, f"{said}<table class='tasks'>{rows}</table>")
+
+
+def _whole(title: str, student: str, total: str, body: str) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(title)}: {escape(student)}</title><style>{STYLE}</style></head><body>"
         f"<header><div><h1>{escape(title)}</h1><p class='who'>{escape(student)}</p></div>"
-        f"<div class='total'>{earned:g} <small>of {out_of:g} points</small>{more}</div></header>"
-        f"{said}<table class='tasks'>{rows}</table>{''.join(map(_section, range(len(tasks)), tasks))}</body></html>\n"
+        f"<div class='total'>{total}</div></header>{body}</body></html>\n"
     )
 
 
@@ -143,12 +135,22 @@ def _heard(outputs: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _section(number: int, task: _Task) -> str:
-    answer = "" if task.answer is None else f"<h3>Your answer</h3><div class='answer'>{escape(task.answer)}</div>"
-    code = f"<h3>Your code</h3>{highlight(task.code, PythonLexer(), CODE)}" if task.code else ""
+    answer = (
+        ""
+        if task.answer is None
+        else f"<h3>Your answer</h3><div class='answer'>{escape(shown(task.answer, lines=True))}</div>"
+    )
+    code = f"<h3>Your code</h3>{_code(shown(task.code, lines=True))}" if task.code else ""
     said = f"<h3>What the tests say</h3><div class='said'>{task.said}</div>" if task.said else ""
     comment = f"<p class='comment'>{escape(task.mark.comment)}</p>" if task.mark.comment else ""
     head = f"<div><h2>{escape(task.title)}</h2>{_points(task.mark)}</div>"
     return f"<section id='task-{number}'>{head}{comment}{answer}{code}{said}</section>"
+
+
+def _code(code: str) -> str:
+    if len(code) > LONG_CODE:
+        return f"<pre>{escape(code[:LONG_CODE])}\n[cut off here]</pre>"
+    return str(highlight(code, PythonLexer(), CODE))
 
 
 def _output(output: dict[str, Any]) -> str:
@@ -163,9 +165,9 @@ def _output(output: dict[str, Any]) -> str:
             f"<pre{' class=error' if output['name'] == 'stderr' else ''}>{escape(_cut(_plain(output['text'])))}</pre>"
         )
     data = output["data"]
-    if "text/html" in data:
-        return str(CLEANER.clean(_joined(data["text/html"])))
-    return f"<pre>{escape(_cut(_joined(data.get('text/plain', ''))))}</pre>"
+    if "text/html" in data and (cleaned := clean_html(_joined(data["text/html"]))) is not None:
+        return cleaned
+    return f"<pre>{escape(_cut(_plain(data.get('text/plain', ''))))}</pre>"
 
 
 def _points(mark: Mark) -> str:
@@ -185,11 +187,13 @@ def _title(notebook: dict[str, Any]) -> str:
 
 
 def _joined(text: Any) -> str:
-    return text if isinstance(text, str) else "".join(text)
+    return unicode_only(
+        text if isinstance(text, str) else "".join(map(str, text)) if isinstance(text, list) else str(text)
+    )
 
 
 def _plain(text: Any) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", _joined(text))
+    return shown(re.sub(r"\x1b\[[0-9;]*m", "", _joined(text)), lines=True)
 
 
 def _cut(text: str) -> str:

@@ -7,16 +7,20 @@ with our tests, whatever was deleted, copied or edited; and a file that is no no
 import ast
 import copy
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from specdec_course.grader.harmless import unicode_only
 from specdec_course.grader.sources import role, source
 
 __all__ = ["MAX_BYTES", "Received", "receive", "recognised"]
 
-MAX_BYTES = 20_000_000  # a notebook with its plots is far below one
+MAX_BYTES = 100_000_000  # outputs are left out, so that a notebook full of plots is read, too
+LONGEST_CELL, MOST_OWN_CELLS, LARGEST_PICTURES = 1_000_000, 300, 5_000_000  # characters, cells, characters in base64
+PICTURES = {"image/png", "image/jpeg", "image/gif"}
 Cell = dict[str, Any]
 Notebook = dict[str, Any]
 
@@ -35,12 +39,14 @@ def receive(data: bytes | None, release: Notebook) -> Received:
     if data is None:
         return Received(_copied(release))
     try:
-        given = cells_of(data)
+        given, unread = _read(data)
     except ValueError as error:
         why = f"Your file could not be read as a notebook ({error}), so there is nothing in it that could be graded."
         help_ = "Open it in JupyterLab; if that works, save it there and hand it in again."
         return Received(_copied(release), (f"{why} {help_}",))
     answers, own, notes = _sorted(given, release)
+    if unread:
+        notes.append(f"Damaged cells that could not be read: {unread}. All others were read.")
     cells: list[Cell] = [cell for cell in own[""] if cell["cell_type"] != "code"]
     late = [cell for cell in own[""] if cell["cell_type"] == "code"]  # behind our imports, whatever they are
     for cell in _marked(release):
@@ -48,8 +54,8 @@ def receive(data: bytes | None, release: Notebook) -> Received:
         kept = copy.deepcopy(cell)
         if role(cell) in ("solution", "manual") and name in answers:
             kept["source"] = source(answers[name])
-            if cell["cell_type"] == "markdown" and isinstance(answers[name].get("attachments"), dict):
-                kept["attachments"] = answers[name]["attachments"]
+            if cell["cell_type"] == "markdown" and (pictures := _pictures(answers[name].get("attachments"))):
+                kept["attachments"] = pictures
         cells += [kept, *late, *own[name]]
         late = []
     return Received({**_copied(release), "cells": _with_ids(cells)}, tuple(notes), tuple(_looks(cells, release)))
@@ -58,7 +64,7 @@ def receive(data: bytes | None, release: Notebook) -> Received:
 def recognised(data: bytes, releases: dict[str, Notebook]) -> str | None:
     """Which exercise a notebook is by its cells, whatever its file is called."""
     try:
-        ids = {_id(cell) for cell in cells_of(data)} - {""}
+        ids = {_id(cell) for cell in _read(data)[0]} - {""}
     except ValueError:
         return None
     shared = {name: len(ids & {_id(cell) for cell in _marked(nb)}) for name, nb in releases.items()}
@@ -66,31 +72,85 @@ def recognised(data: bytes, releases: dict[str, Notebook]) -> str | None:
     return best if best is not None and shared[best] >= 2 else None
 
 
-def cells_of(data: bytes) -> list[Cell]:
-    """Its cells. Raises ValueError, with a reason that a student understands."""
+def _read(data: bytes) -> tuple[list[Cell], int]:
+    """(its cells, how many more cannot be read). Raises ValueError, with a reason that a student understands."""
     if len(data) > MAX_BYTES:
-        raise ValueError(
-            f"it has {len(data) / 1e6:,.0f} MB, and {MAX_BYTES // 10**6} MB are the most; clear its outputs"
-        )
+        raise ValueError(f"it has more than {MAX_BYTES // 10**6} MB; clear its outputs")
     if not data.strip():
         raise ValueError("it is empty")
     try:
-        cells = json.loads(data.decode("utf-8-sig"))["cells"]
+        notebook = json.loads(data)  # UTF-8, UTF-16 or UTF-32: JSON tells them apart
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
         raise ValueError("it is not text") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it breaks off or is damaged in line {error.lineno}") from None
-    except (KeyError, TypeError):
-        raise ValueError("it has no cells") from None
-    if not isinstance(cells, list) or not all(map(_is_cell, cells)):
+    except ValueError:
+        raise ValueError("it holds a number that is too long") from None
+    cells = _cells(notebook) if isinstance(notebook, dict) else None
+    if cells is None:
+        raise ValueError("it has no cells")
+    if not isinstance(cells, list):
+        raise ValueError("what should be its cells is something else")  # noqa: TRY004  (of a file, not of an argument)
+    whole = [_whole(cell) for cell in cells if _is_cell(cell)]
+    if cells and not whole:
         raise ValueError("what should be its cells is something else")
-    return cells
+    return whole, len(cells) - len(whole)
+
+
+def _cells(notebook: dict[str, Any]) -> Any:
+    """Also those of format 3, which has worksheets, `input` for `source`, and cells for headings."""
+    if "worksheets" not in notebook:
+        return notebook.get("cells")
+    sheets = notebook["worksheets"] if isinstance(notebook["worksheets"], list) else []
+    old = [cell for sheet in sheets if isinstance(sheet, dict) for cell in _listed(sheet.get("cells"))]
+    return [_renewed(cell) if isinstance(cell, dict) else cell for cell in old]
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else []
+
+
+def _renewed(cell: dict[str, Any]) -> dict[str, Any]:
+    if cell.get("cell_type") == "code":
+        return {**cell, "source": cell.get("input", cell.get("source", ""))}
+    if cell.get("cell_type") != "heading":
+        return cell
+    told = cell.get("level")
+    level = min(max(told, 1), 6) if isinstance(told, int) else 1
+    text = cell.get("source")
+    title = "".join(text) if isinstance(text, list) and all(isinstance(line, str) for line in text) else text
+    return {**cell, "cell_type": "markdown", "source": f"{'#' * level} {title}"}
+
+
+def _whole(cell: Cell) -> Cell:
+    """With its text as one string that any file can hold, of a length that a person may have written."""
+    return {**cell, "metadata": cell.get("metadata") or {}, "source": unicode_only(source(cell))[:LONGEST_CELL]}
+
+
+def _pictures(given: Any) -> dict[str, dict[str, str]]:
+    """Of a cell's attachments the pictures, where they are what they should be."""
+    found: dict[str, dict[str, str]] = {}
+    size = 0
+    for name, bundle in given.items() if isinstance(given, dict) else ():
+        kept = (
+            {kind: data for kind, data in bundle.items() if kind in PICTURES and isinstance(data, str)}
+            if isinstance(bundle, dict)
+            else {}
+        )
+        size += sum(map(len, kept.values()))
+        if (
+            kept
+            and size <= LARGEST_PICTURES
+            and all(re.fullmatch(r"[A-Za-z0-9+/=\s]*", data) for data in kept.values())
+        ):
+            found[unicode_only(str(name))] = kept
+    return found
 
 
 def _is_cell(cell: Any) -> bool:
-    if not isinstance(cell, dict) or not isinstance(cell.get("metadata", {}), dict):
+    if not isinstance(cell, dict) or not isinstance(cell.get("metadata") or {}, dict):
         return False
     text = cell.get("source")
     lines = isinstance(text, list) and all(isinstance(line, str) for line in text)
@@ -110,7 +170,10 @@ def _sorted(given: Sequence[Cell], release: Notebook) -> tuple[dict[str, Cell], 
             last = name
         else:
             own[last].append(_plain(cell))
-    notes, put_back = [], list[str]()
+    notes, put_back = list[str](), list[str]()
+    if (count := sum(map(len, own.values()))) > MOST_OWN_CELLS:
+        notes.append(f"You added {count} cells of your own; {MOST_OWN_CELLS} are the most, and none of them were run.")
+        own.clear()
     for name, cell in known.items():
         theirs, kind = found[name], role(cell)
         written = [one for one in theirs if source(one).strip() != source(cell).strip()]
@@ -151,7 +214,7 @@ INSIDES = {"__code__", "__globals__", "__closure__", "__dict__", "__subclasses__
 def _parsed(cell: Cell) -> ast.Module | None:
     try:
         return ast.parse(source(cell)) if cell["cell_type"] == "code" else None
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply for the parser
         return None
 
 
@@ -178,12 +241,17 @@ def _reaching(tree: ast.Module, allowed: set[str]) -> Iterator[str]:
             yield "the tests' own module"
         elif isinstance(node, ast.Attribute) and node.attr in INSIDES:
             yield node.attr
-        elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load) and _root(node) in tops:
-            yield f"{ast.unparse(node)} = ..."
+        elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load) and _dotted(node)[0] in tops:
+            yield f"{'.'.join(_dotted(node)[:6])} = ..."
 
 
-def _root(node: ast.Attribute) -> str:
-    return ast.unparse(node).partition(".")[0]
+def _dotted(node: ast.Attribute) -> list[str]:
+    """`a.b.c` as its names; what is no name at its root is "". `ast.unparse` would call itself for each dot."""
+    names, at = list[str](), node
+    while isinstance(at, ast.Attribute):
+        names.append(at.attr)
+        at = at.value  # type: ignore[assignment]
+    return [at.id if isinstance(at, ast.Name) else "", *reversed(names)]
 
 
 def _marked(release: Notebook) -> list[Cell]:

@@ -19,6 +19,7 @@ from nbgrader.preprocessors import Execute
 from traitlets import Instance
 
 from specdec_course.grader.confine import Allowance, Confined, confined
+from specdec_course.grader.harmless import message
 from specdec_course.grader.sources import role, source
 
 __all__ = ["LimitedExecute", "imported"]
@@ -68,6 +69,10 @@ class LimitedExecute(Execute):
         if role(cell) == "tests" and (fault := _fault(cell)):
             cell.outputs.insert(0, _error("NoPoints", fault))  # nbgrader takes the first that it understands
         return cell, resources
+
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> Any:
+        """Of what a kernel shows, text and cleaned HTML: nothing that a notebook cannot hold or a page would run."""
+        return super().process_message(message(msg), cell, cell_index)
 
     def output(self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
         """Keep what a cell says within bounds."""

@@ -166,7 +166,7 @@ FILES = (
     File("cell duplicated", _twice, f"{NAME}.ipynb", "was there 2 times", FULL),
     File("corrupt notebook", lambda nb: _bytes(nb)[:2000], f"{NAME}.ipynb", "breaks off or is damaged", NONE),
     File("no text", lambda nb: b"\x89PNG\r\n\xff", f"{NAME}.ipynb", "it is not text", NONE),
-    File("huge notebook", lambda nb: _bytes(nb) + b" " * 20_000_000, f"{NAME}.ipynb", "MB are the most", NONE),
+    File("huge notebook", lambda nb: _bytes(nb) + b" " * 100_000_000, f"{NAME}.ipynb", "more than 100 MB", NONE),
     File("missing notebook", lambda nb: b"see the other group", f"{NAME}.docx", "has no notebook", NONE),
     File("renamed notebook", _bytes, "homework (final) 2.ipynb", "recognised as 04_ngram", FULL),
 )

@@ -20,6 +20,7 @@ from typing import Any
 from exercise_runner import EXERCISES, ROOT, grade_id, load
 from hostile import ACTS, FILES, FULL, acts, solved, with_code
 from hostile import NAME as QUICK
+from malformed import ARCHIVES, NOTEBOOKS, READABLE
 from wrong_answers import BANK
 
 from specdec_course.grader.sources import role, source
@@ -57,9 +58,9 @@ def packed(notebook: dict[str, Any]) -> bytes:
     return json.dumps(notebook).encode()
 
 
-def students(course: Path, exercises: Sequence[str]) -> Iterator[Student]:
-    """Forty of them, or fewer if there are fewer exercises."""
-    left = SIZE - len(FILES) - len({act.notebook for act in ACTS}) - 1 - len(exercises)
+def students(course: Path, exercises: Sequence[str], size: int = SIZE) -> Iterator[Student]:
+    """Forty of them, or fewer if there are fewer exercises; beyond the whole bank of wrong answers, right ones."""
+    left = size - len(FILES) - len({act.notebook for act in ACTS}) - 1 - len(exercises)
     for exercise in exercises:
         yield Student(
             f"perfect-{exercise[:2]}", exercise, f"{exercise}.ipynb", packed(right(exercise)), full(exercise), {}
@@ -71,6 +72,9 @@ def students(course: Path, exercises: Sequence[str]) -> Iterator[Student]:
         others = {task: points for task, points in full(wrong.exercise).items() if task != wrong.task}
         own = {wrong.task: full(wrong.exercise)[wrong.task]}
         yield Student(f"partial-{number}", wrong.exercise, f"{wrong.exercise}.ipynb", packed(notebook), others, own)
+    for number in range(left - len(bank)):
+        exercise = exercises[number % len(exercises)]
+        yield Student(f"more-{number}", exercise, f"{exercise}.ipynb", packed(right(exercise)), full(exercise), {})
     for file in FILES:
         earned = {task: points for task, points in file.points.items() if points}
         lost = {task: 0.01 for task, points in file.points.items() if not points}
@@ -86,19 +90,28 @@ def students(course: Path, exercises: Sequence[str]) -> Iterator[Student]:
         yield Student(f"hostile-{name}", QUICK, f"{QUICK}.ipynb", packed(with_code(solved(), codes)), kept, lost)
 
 
+def damaged() -> Iterator[Student]:
+    """A student for each malformed notebook and archive. Where every answer can be read it must get all the points."""
+    for at, (name, data) in enumerate(NOTEBOOKS.items()):
+        earned = FULL if name in READABLE else {}
+        yield Student(f"notebook-{at}", QUICK, f"{QUICK}.ipynb", data, earned, {})
+    for at, data in enumerate(ARCHIVES.values()):
+        yield Student(f"archive-{at}", QUICK, "work.zip", data, {}, {})
+
+
 def write(folder: Path, everybody: Sequence[Student]) -> dict[str, Student]:
     """The folder as it comes from a platform; student as they are called then -> student."""
     known = {}
     for number, each in enumerate(everybody):
         name, path = each.name, folder / each.name / each.file
         if number % 5 == 1 and each.file == f"{each.exercise}.ipynb":  # as Canvas has it: no folders
-            name = f"{each.name}_{number}_900{number}"
-            path = folder / f"{name}_{each.file}"
+            name = f"{each.name}_{number}"
+            path = folder / f"{name}_900{number}_{each.file}"
         elif number % 5 == 2:  # as Moodle has it
             name = f"{each.name}_{number}"
             path = folder / f"{name}_assignsubmission_file_" / each.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        if number % 5 == 3:
+        if number % 5 == 3 and not each.file.endswith(".zip"):
             with zipfile.ZipFile(path.with_name("all of it.zip"), "w") as archive:
                 archive.writestr(each.file, each.data)
         else:
@@ -126,6 +139,8 @@ def differences(known: dict[str, Student], marks: Sequence[dict[str, Any]]) -> I
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", default="2", help="hand-ins at a time (default 2)")
+    parser.add_argument("--size", type=int, default=SIZE, help="hand-ins (default 40)")
+    parser.add_argument("--malformed", action="store_true", help="instead, each malformed file of malformed.py")
     parser.add_argument(
         "--keep", type=Path, help="do it in this folder, and leave it there (default: a scratch folder)"
     )
@@ -134,7 +149,8 @@ def main() -> int:
     course = folder / "course"
     for part in ("solutions", "exercises"):
         shutil.copytree(ROOT / part, course / part)
-    known = write(folder / "in", list(students(course, EXERCISES)))
+    everybody = damaged() if args.malformed else students(course, EXERCISES, args.size)
+    known = write(folder / "in", list(everybody))
     specdec = [sys.executable, "-m", "specdec_ref", "grade"]
     began = perf_counter()
     done = subprocess.run([*specdec, "class", str(folder / "in"), "--course", str(course), "--jobs", args.jobs, "--cell-seconds", "20"], check=False)  # fmt: skip

@@ -1,9 +1,6 @@
-"""A class's folder sorted, hand-ins mended, private tests, the table, the pages, the archive for students: without running any."""
+"""Hand-ins made gradable, private tests, the pages, the archive for students: without running any."""
 
-import csv
-import io
 import json
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,82 +8,23 @@ from typing import Any
 
 import pytest
 from exercise_runner import ROOT, grade_id, load
-from hostile import FULL, NAME, solved
+from hostile import NAME, solved
 
 pytest.importorskip("nbgrader", reason="nbgrader is missing: pip install -e '.[instructor]'")
 
 from specdec_course.checks.report import Case, Report
 from specdec_course.grader.bundle import bundle
-from specdec_course.grader.classroom import Collected, collect
-from specdec_course.grader.classrun import table
 from specdec_course.grader.confine import Allowance
-from specdec_course.grader.course import Course, Mark
+from specdec_course.grader.course import Course
 from specdec_course.grader.feedback import page
 from specdec_course.grader.handin import receive
+from specdec_course.grader.marks import Mark
 from specdec_course.grader.overlay import overlaid
 from specdec_course.grader.sources import role, source
 from specdec_ref.cli import main
 
-RELEASES = {name: load("exercises", name) for name in ("02_verification", NAME)}
+RELEASES = {NAME: load("exercises", NAME)}
 RIGHT = json.dumps(solved()).encode()
-
-
-def write(path: Path, data: bytes = RIGHT, when: float = 1e9) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    os.utime(path, (when, when))
-
-
-def collected(tmp_path: Path, default: str | None = None) -> tuple[dict[str, str], Collected]:
-    """Student -> "exercise, file", and all of it."""
-    (tmp_path / "scratch").mkdir()
-    found = collect(tmp_path / "in", RELEASES, tmp_path / "scratch", default)
-    return {h.student: f"{h.exercise}, {h.file.name if h.file else None}" for h in found.hand_ins}, found
-
-
-def test_every_platform_s_names_are_read_and_every_file_is_accounted_for(tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    write(folder / "ada" / f"{NAME}.ipynb")
-    write(folder / "Ida Rhodes_1234_assignsubmission_file_" / "homework.ipynb")
-    write(folder / f"hopper_LATE_567_890_{NAME}-1.ipynb")
-    write(folder / "eve" / f"{NAME}.ipynb", when=1e9)
-    write(folder / "eve" / f"{NAME} (1).ipynb", when=2e9)
-    write(folder / "bob" / "essay.pdf", b"%PDF")
-    write(folder / "mal" / "homework.ipynb", b"{}")
-    (folder / "mal" / f"{NAME}.ipynb").symlink_to(ROOT / "solutions" / NAME / f"{NAME}.ipynb")
-    (folder / "nobody").mkdir()
-    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
-        archive.writestr(f"zoe/{NAME}.ipynb", RIGHT)
-        archive.writestr("__MACOSX/zoe/._x", b"")
-    write(folder / "broken.zip", b"PK\x03\x04 no archive")
-    told, found = collected(tmp_path)
-    assert told == {
-        "ada": f"{NAME}, {NAME}.ipynb", "Ida-Rhodes_1234": f"{NAME}, homework.ipynb",
-        "hopper_567_890": f"{NAME}, hopper_LATE_567_890_{NAME}-1.ipynb", "eve": f"{NAME}, {NAME} (1).ipynb",
-        "bob": f"{NAME}, None", "mal": f"{NAME}, homework.ipynb", "zoe": f"{NAME}, {NAME}.ipynb",
-    }  # fmt: skip
-    notes = {each.student: each.note for each in found.hand_ins}
-    assert "recognised as 04_ngram by its cells" in notes["Ida-Rhodes_1234"]
-    assert "handed in 2 notebooks" in notes["eve"]
-    assert "essay.pdf" in notes["bob"]
-    assert notes["ada"] == notes["hopper_567_890"] == notes["zoe"] == ""
-    aside = "\n".join(found.aside)
-    for words in (
-        f"mal/{NAME}.ipynb: a link",
-        "nobody: an empty folder",
-        "broken.zip: an archive",
-        "is not the latest",
-    ):
-        assert words in aside
-
-
-def test_among_several_exercises_a_file_that_names_none_is_set_aside(tmp_path: Path) -> None:
-    write(tmp_path / "in" / "ada" / f"{NAME}.ipynb")
-    write(tmp_path / "in" / "ida" / "02_verification.ipynb", json.dumps(RELEASES["02_verification"]).encode())
-    write(tmp_path / "in" / "bob" / "essay.pdf")
-    told, found = collected(tmp_path)
-    assert set(told) == {"ada", "ida"}
-    assert found.aside == ["bob: essay.pdf: of no exercise"]
 
 
 def test_a_mended_notebook_has_every_cell_of_the_release_once_in_its_order() -> None:
@@ -133,28 +71,6 @@ def test_private_tests_stand_behind_the_hidden_ones_and_belong_to_a_task(tmp_pat
 
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook' / 'gradebook.db'}", "specdec") as book:
         assert "mine = check.lookup" in book.find_source_cell("lookup-tests", NAME, NAME).source
-
-
-def marks(student: str, *points: float | None) -> list[Mark]:
-    return [Mark(student, NAME, task, got, 4.0) for task, got in zip(FULL, points, strict=False)]
-
-
-def test_the_table_keeps_the_roster_and_leaves_unread_work_empty() -> None:
-    roster = "Student,ID\nHopper Grace,567\nLovelace Ada,ada\nNobody,9\n"
-    all_marks = marks("hopper_567_890", 4.0, 2.5) + marks("ada", 4.0, None) + marks("stranger", 1.0, 1.0)
-    text, warnings = table(all_marks, roster)
-    assert list(csv.reader(io.StringIO(text))) == [
-        ["Student", "ID", f"{NAME} (of 8)", "Total"], ["Hopper Grace", "567", "6.5", "6.5"],
-        ["Lovelace Ada", "ada", "", ""], ["Nobody", "9", "", ""],
-    ]  # fmt: skip
-    assert warnings[0] == "stranger: is in no row of the roster"
-    assert "1 answer" in warnings[1]
-    assert list(csv.reader(io.StringIO(table(all_marks, roster, unread=True)[0])))[2] == [
-        "Lovelace Ada",
-        "ada",
-        "4",
-        "4",
-    ]
 
 
 def test_a_page_runs_nothing_and_asks_for_nothing() -> None:
@@ -209,18 +125,89 @@ def test_the_students_archive_has_exercises_and_no_solutions(tmp_path: Path) -> 
 def test_nbgraders_own_pages_have_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """As nbgrader loads it: the configuration file in the folder where it is started."""
     from nbgrader.apps import NbGrader
+    from nbgrader.server_extensions.formgrader.formgrader import FormgradeExtension
 
     monkeypatch.chdir(ROOT)
     app = NbGrader()
     app.load_config_file()
+    extension = FormgradeExtension()
+    extension.root_dir = str(ROOT)
+    extension.initialize([])
+    assert extension.config.HTMLExporter.filters["markdown2html"].__module__ == "specdec_course.grader.formgrader"
     assert app.config.CourseDirectory.source_directory == "solutions"
     assert app.config.CourseDirectory.submitted_directory == str(ROOT / "gradebook" / "submitted")
     steps = [step.__name__ for step in app.config.Autograde.autograde_preprocessors]
     assert "LimitedExecute" in steps
     assert "Execute" not in steps
+    assert app.config.HTMLExporter.sanitize_html, "Formgrader must not run what students wrote"
 
 
 def test_class_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(ROOT / "solutions" / NAME, tmp_path / "solutions" / NAME)
     assert main(["grade", "class", str(tmp_path / "none"), "--course", str(tmp_path)]) == 2
-    assert "one FOLDER" in capsys.readouterr().err
+    assert "neither a folder nor a zip archive" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Course:
+    """A course of one exercise of which a release was made; no test here runs a hand-in."""
+    root = tmp_path_factory.mktemp("course")
+    for folder in ("solutions", "exercises"):
+        shutil.copytree(ROOT / folder / NAME, root / folder / NAME)
+    course = Course(root, Allowance())
+    course.prepare(NAME)
+    (root / "in" / "ada").mkdir(parents=True)
+    (root / "in" / "ada" / f"{NAME}.ipynb").write_bytes(RIGHT)
+    return course
+
+
+ROSTERS = {
+    "an Excel workbook": (b"PK\x03\x04xx", [], "Excel workbook"), "nobody of the class": (b"Name,ID\nBob,7\n", [], "--match, one of Name, ID"),
+    "no such column": (b"Name,ID\nada,7\n", ["--match", "Login"], "no columns called 'Login'"), "no file": (None, [], "No such file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ROSTERS)
+def test_a_wrong_roster_ends_the_run_before_anything_is_graded(
+    what: str, prepared: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, more, told = ROSTERS[what]
+    if data is not None:
+        (tmp_path / "r.csv").write_bytes(data)
+    command = [
+        "grade",
+        "class",
+        str(prepared.root / "in"),
+        "--course",
+        str(prepared.root),
+        "--roster",
+        str(tmp_path / "r.csv"),
+    ]
+    assert main([*command, *more]) == 2
+    assert told in capsys.readouterr().err
+    assert not (prepared.root / "gradebook" / "autograded").exists()
+
+
+def test_what_was_graded_is_graded_again_when_its_tests_or_the_checks_have_changed(
+    prepared: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from specdec_course.grader import course as module
+
+    file = prepared.root / "in" / "ada" / f"{NAME}.ipynb"
+    assert prepared.hand_in("zed", NAME, file)
+    prepared.graded("zed", NAME).parent.mkdir(parents=True)
+    shutil.copy(prepared.submitted("zed", NAME), prepared.graded("zed", NAME))
+    assert not prepared.hand_in("zed", NAME, file)
+    (tmp_path / f"{NAME}.py").write_text(PRIVATE)
+    assert Course(prepared.root, Allowance(), tmp_path).hand_in("zed", NAME, file), "private tests"
+    monkeypatch.setattr(module, "checks_hash", lambda: b"another version of the checks")
+    assert prepared.hand_in("zed", NAME, file)
+    shutil.rmtree(prepared.graded("zed", NAME).parents[2])
+
+
+def test_only_a_student_who_handed_in_can_be_graded_alone(prepared: Course, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["grade", "class", str(prepared.root / "in"), "--course", str(prepared.root), "--student", "bob"]
+    assert main(command) == 2
+    assert "nothing there was handed in by bob" in capsys.readouterr().err
+    assert main([*command[:-2], "--due", "soon"]) == 2
+    assert "2026-11-20T23:59" in capsys.readouterr().err
