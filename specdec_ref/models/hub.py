@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from specdec_ref.models.device import describe_dtype, pick_device, pick_dtype
 from specdec_ref.models.download import SMOLLM2, ModelError
 from specdec_ref.models.fetch import Fetched, cache_dir, ensure, find_damage, model_folder
+from specdec_ref.models.fits import reason_unfit
 from specdec_ref.models.packing import can_pack, pack_linears
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model in eval mode without gradients, on its device, and its tokenizer.
 
-    `pack`: on a CPU in float32 its linear layers are packed for a handful of rows (`packing.py`).
+    `pack`: on a CPU its linear layers are packed for a handful of rows (`packing.py`), unless a `Target` packs them for
+    a forward of its own (`fast.py`) and needs no other.
 
     Raises ModelError (unknown, damaged or incomplete model, no safetensors, no network), ValueError (dtype, device).
     """
@@ -121,7 +123,7 @@ def load(
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"cannot load {str(name_or_path)!r}: {error}\n{_advice(name_or_path, where)}") from error
     model = model.to(place).eval().requires_grad_(False)
-    if pack and can_pack(model):
+    if pack and can_pack(model) and reason_unfit(model) is not None:
         pack_linears(model)
     return model, tokenizer
 
