@@ -1,6 +1,7 @@
 """Where the milliseconds of a plain step and of a speculative round go, beside the floor that memory sets.
 
-    python -m benchmarks.floor --dtype bfloat16 --repeats 20
+    python -m benchmarks.floor --dtype bfloat16 --repeats 20          idle machine, all threads, by the wall clock
+    python -m benchmarks.floor --cpu-clock                            busy machine: one thread, processor seconds
 
 Three forwards of the same weights take turns in one process: transformers' modules, the same with packed linear layers,
 and the short forward (`models/fast.py`); then plain decoding and rounds of a drafter with the first and the last.
@@ -23,18 +24,27 @@ from specdec_ref.config import DraftBudget
 from specdec_ref.core import DraftTree
 from specdec_ref.machine import machine_line
 from specdec_ref.models.hub import EMBEDDED, load
-from specdec_ref.models.packing import can_pack, pack_linears
+from specdec_ref.models.packing import PackedLinear, can_pack, pack_linears
 from specdec_ref.models.target import Target
 from specdec_ref.session import Session
 
 __all__ = ["main"]
 
 PROMPT = "Write a Python function that adds two numbers, with a docstring, and explain each line of it."
-PARTS = {  # operation -> the row that it counts in; what is not named is a small operation
-    "mkldnn::_linear_pointwise": "matrix products", "aten::linear": "matrix products", "aten::addmm": "matrix products",
-    "aten::mm": "matrix products", "aten::matmul": "matrix products",
-    "aten::scaled_dot_product_attention": "attention",
-}  # fmt: skip
+TOKENS = 32  # an answer
+
+
+def read_bytes(model: Any) -> int:
+    """What one step reads: every weight but the embedding's rows, which is counted where it is the head, too."""
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    skipped = 0 if tied else model.get_input_embeddings().weight.numel()
+    size = sum(weight.numel() for weight in model.parameters()) - skipped
+    return int(size * next(model.parameters()).element_size())
+
+
+def clock() -> float:
+    """Seconds: of the processor where one thread is used, so that other work does not count, else by the wall."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def bandwidth(seconds: float = 1.0) -> float:
@@ -42,17 +52,10 @@ def bandwidth(seconds: float = 1.0) -> float:
     numbers, times = torch.ones(2**26), []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        started = time.perf_counter()
+        started = clock()
         numbers.sum()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return numbers.numel() * 4 / min(times)
-
-
-def read_bytes(model: Any) -> int:
-    """What one step reads: every weight but the embedding's rows, which is counted where it is the head, too."""
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    skipped = 0 if tied else model.get_input_embeddings().weight.numel()
-    return (sum(weight.numel() for weight in model.parameters()) - skipped) * next(model.parameters()).element_size()
 
 
 def in_turn(sides: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, float]:
@@ -60,28 +63,29 @@ def in_turn(sides: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, 
     spent: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats + 1):  # the first round warms up
         for name, side in sides.items():
-            started = time.perf_counter()
+            started = clock()
             side()
-            spent[name].append(1e3 * (time.perf_counter() - started))
+            spent[name].append(1e3 * (clock() - started))
     return {name: statistics.median(times[1:]) for name, times in spent.items()}
 
 
-def shares(step: Callable[[], None], repeats: int = 5) -> dict[str, float]:
-    """Which part of a step's processor time each kind of operation takes, by torch's profiler."""
-    from torch.profiler import ProfilerActivity, profile
+def products(target: Target, nodes: int) -> Callable[[], None]:
+    """The matrix products of one forward and nothing else."""
+    calls: list[tuple[Callable[[torch.Tensor], torch.Tensor], int]]
+    if target.fast is not None:
+        every = [product for layer in target.fast.layers for product in layer.products]
+        calls = [(product, product.linears[0].in_features) for product in (*every, target.fast.lm_head)]
+    else:
+        linears = [m for m in target.model.modules() if isinstance(m, (nn.Linear, PackedLinear))]
+        calls = [(linear, linear.in_features) for linear in linears]
+    inputs = {width: torch.randn(1, nodes, width, dtype=target.dtype) for _, width in calls}
 
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        for _ in range(repeats):
-            step()
-    spent = {"matrix products": 0.0, "attention": 0.0}
-    for event in seen.key_averages():
-        if part := PARTS.get(event.key):
-            nested = event.key in ("aten::addmm", "aten::mm", "aten::matmul")
-            spent[part] += 0.0 if nested else event.cpu_time_total
-    whole = sum(event.self_cpu_time_total for event in seen.key_averages())
-    return {name: time_ / whole for name, time_ in spent.items()} | {
-        "small operations": 1 - sum(spent.values()) / whole
-    }
+    def run() -> None:
+        with torch.inference_mode():
+            for product, width in calls:
+                product(inputs[width])
+
+    return run
 
 
 @contextmanager
@@ -112,19 +116,18 @@ def forwards(modules: nn.Module, packed: nn.Module, nodes: int, repeats: int) ->
             target.commit([[]])
 
         steps[name] = step
-    rows = []
-    for name, ms in in_turn(steps, repeats).items():
-        parts = {part: f"{share * ms:.1f}" for part, share in shares(steps[name]).items()}
-        rows.append(f"| forward of {nodes}, {name} | {ms:.1f} | {' | '.join(parts.values())} |")
-    return rows
+        steps[f"{name}, products"] = products(target, nodes)
+    spent = in_turn(steps, repeats)
+    rows = [(name, spent[name], spent[f"{name}, products"]) for name in targets]
+    return [f"| forward of {nodes}, {name} | {ms:.1f} | {part:.1f} | {ms - part:.1f} |" for name, ms, part in rows]
 
 
 def decoding(session: Session, drafter: str, repeats: int) -> list[str]:
-    """Whole rounds, or plain steps, of one answer with either forward, in turn; the engine's own clocks.
+    """One answer with either forward, in turn: a token of the whole call, prefill included, and the parts of a round.
 
-    Beside plain decoding stands transformers' `generate()`, prefill taken off as the time of one token.
+    Beside plain decoding stands transformers' `generate()`. The parts are by the wall clock: none for one thread.
     """
-    prompt, limits, fast = session.encode(PROMPT), session.limits(32, ignore_eos=True), session.target.fast
+    prompt, limits, fast = session.encode(PROMPT), session.limits(TOKENS, ignore_eos=True), session.target.fast
     engines: dict[str, Any] = {"transformers": None, "short": None}
     for name, forward in (("transformers", None), ("short", fast)):
         with _forward_of(session, forward):
@@ -132,36 +135,37 @@ def decoding(session: Session, drafter: str, repeats: int) -> list[str]:
                 session.engine(drafter, budget=DraftBudget(3), limits=limits) if drafter != "plain" else None
             )
     answers: dict[str, list[Any]] = {name: [] for name in engines}
-    generated = []
+    spent: dict[str, list[float]] = {name: [] for name in (*(["generate()"] if drafter == "plain" else []), *engines)}
     for _ in range(repeats):
-        for name, engine in engines.items():
+        for name in spent:
+            started = clock()
+            if name == "generate()":
+                _generate(session, prompt)
+                spent[name].append(1e3 * (clock() - started) / TOKENS)
+                continue
             with _forward_of(session, fast if name == "short" else None):
+                engine = engines[name]
                 done = engine.generate([prompt])[0] if engine else session.plain([prompt], limits=limits)[0]
+            spent[name].append(1e3 * (clock() - started) / len(done.tokens))
             answers[name].append(done)
-        if drafter == "plain":
-            long, short = (_generate(session, prompt, tokens) for tokens in (32, 1))
-            generated.append(1e3 * (long - short) / 31)
-    lines = [f"| generate() of transformers | {statistics.median(generated):.1f} |  |  |  |  |"] if generated else []
-    for name, ended in answers.items():
-        token = statistics.median(
-            1e3 * answer.seconds / (len(answer.tokens) - (drafter == "plain")) for answer in ended
-        )
-        records = [record for answer in ended for record in answer.records if record.drafted]
-        clocks = [1e3 * statistics.median(getattr(record, clock) for record in records)
-                  for clock in ("step_s", "propose_s", "forward_s", "verify_s") if records]  # fmt: skip
-        words = " | ".join(f"{ms:.1f}" for ms in clocks) if clocks else " |  |  | "
-        lines.append(f"| {drafter}, {name} | {token:.1f} | {words} |")
+    lines = []
+    for name, times in spent.items():
+        records = [record for answer in answers.get(name, []) for record in answer.records if record.drafted]
+        shown = torch.get_num_threads() > 1 and records
+        parts = [1e3 * statistics.median(getattr(record, part) for record in records)
+                 for part in ("step_s", "propose_s", "forward_s", "verify_s") if shown]  # fmt: skip
+        words = " | ".join(f"{ms:.1f}" for ms in parts) if parts else " |  |  | "
+        lines.append(f"| {drafter}, {name} | {statistics.median(times):.1f} | {words} |")
     return lines
 
 
-def _generate(session: Session, prompt: list[int], tokens: int) -> float:
+def _generate(session: Session, prompt: list[int]) -> None:
+    """transformers' own, exactly so many tokens."""
     ids, model = torch.tensor([prompt]), session.target.model
-    started = time.perf_counter()
     model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False,
         pad_token_id=0,
     )  # fmt: skip
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -171,7 +175,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--nodes", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--drafter", nargs="*", default=["plain", "eagle", "hybrid"])
+    parser.add_argument("--cpu-clock", action="store_true")
     args = parser.parse_args()
+    if args.cpu_clock:
+        torch.set_num_threads(1)
     modules, _ = load(EMBEDDED, dtype=args.dtype, device="cpu", pack=False)
     packed = copy.deepcopy(modules)
     if can_pack(packed):
@@ -181,8 +188,8 @@ def main() -> None:
     _say(
         f"{EMBEDDED} in {args.dtype}, {machine_line(torch.device('cpu'))}, torch {torch.__version__}: "
         f"{size / 1e6:.0f} MB of weights at {speed / 1e9:.0f} GB/s take {floor:.1f} ms.\n",
-        "| ms | all | matrix products | attention | small operations |\n|---|---:|---:|---:|---:|",
-        f"| floor | {floor:.1f} | {floor:.1f} | 0 | 0 |",
+        "| ms | all | matrix products alone | the rest |\n|---|---:|---:|---:|",
+        f"| floor | {floor:.1f} | {floor:.1f} | 0 |",
     )
     for nodes in args.nodes:
         _say(*forwards(modules, packed, nodes, args.repeats))

@@ -21,7 +21,6 @@ from safetensors import SafetensorError
 from specdec_ref.models.device import describe_dtype, pick_device, pick_dtype
 from specdec_ref.models.download import SMOLLM2, ModelError
 from specdec_ref.models.fetch import Fetched, cache_dir, ensure, find_damage, model_folder
-from specdec_ref.models.fits import reason_unfit
 from specdec_ref.models.packing import can_pack, pack_linears
 
 if TYPE_CHECKING:
@@ -123,8 +122,11 @@ def load(
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"cannot load {str(name_or_path)!r}: {error}\n{_advice(name_or_path, where)}") from error
     model = model.to(place).eval().requires_grad_(False)
-    if pack and can_pack(model) and reason_unfit(model) is not None:
-        pack_linears(model)
+    if pack and can_pack(model):
+        from specdec_ref.models.fits import reason_unfit  # here: it needs transformers
+
+        if reason_unfit(model) is not None:
+            pack_linears(model)
     return model, tokenizer
 
 
