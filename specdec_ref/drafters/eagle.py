@@ -227,10 +227,7 @@ class EagleDrafter:
         self, g: Float[Tensor, "batch nodes width"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int],
         trees: Sequence[DraftTree] | None = None,
     ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
-        """The head over new nodes, row b's first `counts[b]` of them real.
-
-        They are a chain and stay in the cache, or all nodes but the roots of `trees`, and are forgotten.
-        """
+        """The head over new nodes, row b's first `counts[b]` real: a chain, which stays in the cache, or `trees`."""
         batch, nodes, _ = g.shape
         self.cache.prepare(nodes, g.device)
         depths = torch.arange(nodes).expand(batch, -1).clone()
