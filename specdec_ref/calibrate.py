@@ -192,6 +192,7 @@ def _file(session: "Session") -> Path:
     """One file for everything that changes what a step takes."""
     target = session.target
     told = [machine_line(target.device), session.name, str(target.dtype), target.backend, torch.__version__]
+    told += [target.forward_note] if target.fast else []
     name = hashlib.sha256("|".join(told).encode()).hexdigest()[:16]
     return cache_dir() / "calibration" / f"{name}.json"
 

@@ -27,7 +27,8 @@ def tiny_model(
     dtype: torch.dtype = torch.float64, **changes: object,
 ) -> nn.Module:  # fmt: skip
     """A random model of that architecture. `spread`: deviation of its weights, chosen so that text repeats at times."""
-    settings = {"vocab_size": VOCAB, "max_position_embeddings": positions, **_NO_SPECIAL, **ARCHITECTURES[architecture]}
+    known = ARCHITECTURES.get(architecture, {})
+    settings = {"vocab_size": VOCAB, "max_position_embeddings": positions, **_NO_SPECIAL, **known}
     config = AutoConfig.for_model(architecture, initializer_range=spread, **(settings | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     curve: dict[int, float] = {}
     costs: dict[str, RoundCosts] = {}
     if not args.no_measure and checks[-1].ok:
-        curve, costs, failed = _measure(args)
+        curve, costs, failed = _measure(args, facts)
         checks += failed
     facts["kernels"] = _kernels(args)  # after measuring, which is a device's first decode
     if args.json:
@@ -167,8 +167,13 @@ def _model(name: str) -> Check:
     return Check(f"embedded model {name}: {damage}", False, "specdec fetch")
 
 
-def _measure(args: argparse.Namespace) -> "tuple[dict[int, float], dict[str, RoundCosts], list[Check]]":
-    """The verify curve, drafting costs if asked for; or, where the model cannot be loaded, a check that says why."""
+def _measure(
+    args: argparse.Namespace, facts: dict[str, str]
+) -> "tuple[dict[int, float], dict[str, RoundCosts], list[Check]]":
+    """The verify curve, drafting costs if asked for; or, where the model cannot be loaded, a check that says why.
+
+    Adds to `facts` which forward the target runs.
+    """
     from rich.progress import BarColumn, Progress, TextColumn
 
     from specdec_ref.bench.sides import usable_drafters
@@ -186,6 +191,7 @@ def _measure(args: argparse.Namespace) -> "tuple[dict[int, float], dict[str, Rou
         except (ModelError, ValueError) as error:
             return {}, {}, [Check(f"target {args.target} can be loaded", False, str(error))]
         bar.advance(task)
+        facts["short forward"] = session.target.forward_note
         if not args.calibrate:
             return measure_verify_curve(session.target, passes=passes, tick=lambda: bar.advance(task)), {}, []
         drafters, _ = usable_drafters(session, args.drafter or ())

@@ -144,6 +144,7 @@ def _announce(session: "Session", config: "SpecConfig", *, verbose: bool) -> Non
     dtype = str(session.target.dtype).removeprefix("torch.")
     if verbose:
         say(f"{config.target} in {dtype} on {session.target.device}, drafter {config.drafter}")
+        say(f"short forward {session.target.forward_note}")
         if config.drafter != "none":
             say(config.budget.describe())
         if config.drafter != "none" and config.sampling.greedy and dtype in ("bfloat16", "float16"):

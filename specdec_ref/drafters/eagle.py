@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.drafters.eagle_fast import FastHead
 from specdec_ref.drafters.eagle_head import EagleHead, default_layers
 from specdec_ref.kernels.contract import BAD_ROW
 from specdec_ref.kernels.reference import predictions
+from specdec_ref.models.fast import wants_fast
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.sampling import BAD_LOGITS, warp
 from specdec_ref.transfer import upload
@@ -49,14 +50,17 @@ class _Pairs:
 class EagleDrafter:
     """A `Drafter` around an EAGLE head, or a plain one-layer model of its kind."""
 
-    def __init__(self, head: EagleHead, feature_layers: Sequence[int], grow: Grow | None = None) -> None:
+    def __init__(
+        self, head: EagleHead, feature_layers: Sequence[int], grow: Grow | None = None, *, fast: bool | None = None
+    ) -> None:
         """`feature_layers`: those the head was trained on, see `default_layers`. ValueError: a wrong number.
 
-        `grow`: how trees grow; None: as the budget says, a chain for `topk` 1, else EAGLE-2's dynamic tree.
+        `grow`: None: as the budget says, a chain for `topk` 1, else EAGLE-2's dynamic tree. `fast`: as in `Target`.
         """
         if len(feature_layers) != head.version:  # EAGLE-1 reads one layer, EAGLE-3 three, a plain model none
             raise ValueError(f"this head reads {head.version} layer(s), got {list(feature_layers)}")
-        self.head, self.grow = head.eval(), grow
+        self.head, self.grow, self.wants_fast = head.eval(), grow, wants_fast(fast)
+        self.net: EagleHead | FastHead = head  # what drafts
         self._targets: list[int] | None = None if head.q_vocab is None else head.q_vocab.tolist()
         self.feature_layers = tuple(feature_layers)
         self.cache = SlotCache(1, 0, 0)
@@ -73,6 +77,8 @@ class EagleDrafter:
         """Read the prompts' pairs but for each last one. Raises RuntimeError while an earlier batch is open."""
         if self._rows:
             raise RuntimeError(f"requests {self._rows} are still open: finish them before starting others")
+        if self.wants_fast and not (isinstance(self.net, FastHead) and self.net.current()):
+            self.net = FastHead(self.head) if self.head.lm_head.weight.device.type == "cpu" else self.head
         self.cache = SlotCache(1, len(rows), max(map(len, prompts)) + 64)
         self._rows, self._last = list(rows), [prompt[-1] for prompt in prompts]
         self._unread, pairs = [None] * len(rows), [len(prompt) - 1 for prompt in prompts]
@@ -145,7 +151,7 @@ class EagleDrafter:
         asked = [len(growth.nodes.frontier) for growth in growths]
         ends = [len(growth.nodes.read) for growth in growths]
         rows = [row[end - count : end] for row, count, end in zip(outputs, asked, ends, strict=True)]
-        logits = self.head.logits(torch.cat(rows)).split(asked)
+        logits = self.net.logits(torch.cat(rows)).split(asked)
         for growth, row in zip(growths, logits, strict=True):
             if len(row):
                 growth.extend(row)
@@ -166,7 +172,7 @@ class EagleDrafter:
         """Chains at T = 0, with the tokens left on the device: they are read back once, when the chains are done."""
         drafted: list[Tensor] = []
         while True:
-            best = predictions(self.head.logits(g)[:, None])[:, 0]
+            best = predictions(self.net.logits(g)[:, None])[:, 0]
             names = best if self.head.q_vocab is None else self.head.q_vocab[best.clamp_min(0)]
             drafted.append(names.where(best >= 0, BAD_ROW))
             if len(drafted) == depth:
@@ -185,7 +191,7 @@ class EagleDrafter:
         dists: list[list[Tensor]], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness],
     ) -> list[int]:  # fmt: skip
         """Append a token to each growing chain; returns the rows that go on."""
-        logits = self.head.logits(g if len(growing) == len(g) else g[list(growing)])
+        logits = self.net.logits(g if len(growing) == len(g) else g[list(growing)])
         # A greedy draft is certain; the probability that the head gives it at T = 1 decides whether to go on.
         q = warp(logits, SamplingParams(1.0) if sampling.greedy else sampling)
         chosen = q.argmax(-1).tolist() if sampling.greedy else [
@@ -209,7 +215,7 @@ class EagleDrafter:
             if row is not None:
                 features[i, : counts[i]] = row.features
                 tokens[i, : counts[i]] = torch.tensor(row.tokens)
-        g = self._forward(self.head.fuse(features), tokens, counts)
+        g = self._forward(self.net.fuse(features), tokens, counts)
         last = upload(torch.tensor([max(0, count - 1) for count in counts]), g.device)
         return g[torch.arange(len(pairs), device=g.device), last]
 
@@ -221,24 +227,18 @@ class EagleDrafter:
         self, g: Float[Tensor, "batch nodes width"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int],
         trees: Sequence[DraftTree] | None = None,
     ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
-        """The head over new nodes, row b's first `counts[b]` of them real.
-
-        They are a chain and stay in the cache, or all nodes but the roots of `trees`, and are forgotten.
-        """
+        """The head over new nodes, row b's first `counts[b]` real: a chain, which stays in the cache, or `trees`."""
         batch, nodes, _ = g.shape
         self.cache.prepare(nodes, g.device)
         depths = torch.arange(nodes).expand(batch, -1).clone()
         for row, tree in enumerate(trees or ()):
             depths[row, : counts[row]] = torch.tensor(tree.depths[1:], dtype=torch.long) - 1
         positions = torch.tensor(self.cache.lengths)[:, None] + depths
-        new = self.head.project(g, upload(tokens, g.device), upload(positions, g.device))
-        keys, values = self.cache.update(new.k, new.v, 0)
         mask = self._mask(batch, nodes, counts) if trees is None else self._tree_mask(trees, nodes, counts)
-        attended = F.scaled_dot_product_attention(
-            new.q, keys, values, attn_mask=None if mask is None else upload(mask, g.device), enable_gqa=True
-        )
+        tokens, positions = upload(tokens, g.device), upload(positions, g.device)
+        after = self.net.step(g, tokens, positions, None if mask is None else upload(mask, g.device), self.cache)
         self.cache.commit([range(count if trees is None else 0) for count in counts])
-        return self.head.finish(new.residual, attended)
+        return after
 
     def _tree_mask(
         self, trees: Sequence[DraftTree], nodes: int, counts: Sequence[int]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import LlamaConfig
@@ -27,6 +28,8 @@ from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
     apply_rotary_pos_emb,
 )
+
+from specdec_ref.models.kv_cache import SlotCache
 
 __all__ = ["EagleHead", "Projected", "Variant", "Version", "default_layers", "head_config", "new_head"]
 
@@ -174,6 +177,16 @@ class EagleHead(nn.Module):
         x = residual + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
         after: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
         return self.norm(after) if self.variant.norm_output else after
+
+    def step(
+        self, g: Float[Tensor, "batch nodes width"], tokens: Int[Tensor, "batch nodes"],
+        positions: Int[Tensor, "batch nodes"], mask: Tensor | None, cache: SlotCache,
+    ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
+        """Drafting: `project`, attention over the cache, `finish`. `mask`: boolean; None shows everything."""
+        new = self.project(g, tokens, positions)
+        keys, values = cache.update(new.k, new.v, 0)
+        attended = F.scaled_dot_product_attention(new.q, keys, values, attn_mask=mask, enable_gqa=True)
+        return self.finish(new.residual, attended)
 
     def logits(self, g: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows draft_vocab"]:
         """Scores of the draft vocabulary for the token after the pair that gave `g`."""

@@ -84,7 +84,8 @@ class HybridDrafter:
 
     def __init__(self, eagle: EagleDrafter, copier: TrieDrafter, *, head_depth: int = 4, sure: float = 0.5) -> None:
         """`head_depth`: how deep the head drafts; copies go as deep as the budget. `sure`: above; 2: always ask it."""
-        self.eagle, self.copier = EagleDrafter(eagle.head, eagle.feature_layers, self._grow), copier
+        self.eagle = EagleDrafter(eagle.head, eagle.feature_layers, self._grow, fast=eagle.wants_fast)
+        self.copier = copier
         self.feature_layers = eagle.feature_layers
         self.head_depth, self.sure = head_depth, sure
         self._trust: dict[int, Trust] = {}

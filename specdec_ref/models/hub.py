@@ -105,7 +105,8 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model in eval mode without gradients, on its device, and its tokenizer.
 
-    `pack`: on a CPU in float32 its linear layers are packed for a handful of rows (`packing.py`).
+    `pack`: on a CPU its linear layers are packed for a handful of rows (`packing.py`), unless a `Target` packs them for
+    a forward of its own (`fast.py`) and needs no other.
 
     Raises ModelError (unknown, damaged or incomplete model, no safetensors, no network), ValueError (dtype, device).
     """
@@ -129,7 +130,10 @@ def load(
         raise ModelError(f"cannot load {str(name_or_path)!r}: {kind}{error}\n{_advice(name_or_path, where)}") from error
     model = model.to(place).eval().requires_grad_(False)
     if pack and can_pack(model):
-        pack_linears(model)
+        from specdec_ref.models.fits import reason_unfit  # here: it needs transformers
+
+        if reason_unfit(model) is not None:
+            pack_linears(model)
     return model, tokenizer
 
 

@@ -20,6 +20,8 @@ from specdec_ref.core import DraftTree, TargetOutput
 from specdec_ref.kernels import Backend, ops, resolve_backend
 from specdec_ref.kernels.contract import pack_bits
 from specdec_ref.models.attention import TREE_ATTENTION, packed_mask, use_tree_attention
+from specdec_ref.models.fast import FastForward, wants_fast
+from specdec_ref.models.fits import fast_forward
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.support import check_supported
 from specdec_ref.transfer import upload
@@ -36,9 +38,13 @@ class Target:
     model: Any  # an nn.Module; its attributes are transformers' affair
 
     def __init__(
-        self, model: nn.Module, feature_layers: Sequence[int] = (), *, check: bool = True, backend: str = "auto"
-    ) -> None:
+        self, model: nn.Module, feature_layers: Sequence[int] = (), *, check: bool = True, backend: str = "auto",
+        fast: bool | None = None,
+    ) -> None:  # fmt: skip
         """`feature_layers`: which `hidden_states` a forward returns as features. `backend`: kernels.resolve_backend.
+
+        `fast`: run the forward of `fast.py` where the model is of the kind that it knows; None: unless SPECDEC_FAST
+        is 0. `forward_note` says what became of it.
 
         Raises ValueError if the model needs anything but full attention over a 4-D mask; `check=False` skips the
         small forwards that test it, e.g. for a model that is already known.
@@ -51,11 +57,27 @@ class Target:
             use_tree_attention(model)
         self.packed_mask = self.backend == "triton" and self.config._attn_implementation == TREE_ATTENTION
         self.additive_mask = self.config._attn_implementation == "eager"
+        self.fast: FastForward | None = None
+        self.forward_note = "off: switched off"
+        self.wants_fast = wants_fast(fast)
         self.batch = 0  # number of batches started so far: whoever decodes one compares it, see `check_batch`
         self.position_limit: int | None = None  # beyond it, a row would depend on the longest row of the batch
+        self._speed_up()
         if check:
             self.position_limit = check_supported(self)
         self.cache = SlotCache(self.config.num_hidden_layers, 0, 0)
+
+    def _speed_up(self) -> None:
+        """Take the fast forward if it gives what the model gives."""
+        if not self.wants_fast or self.packed_mask:
+            return
+
+        def logits(forward: FastForward | None) -> Tensor:
+            self.fast = forward
+            tokens = torch.arange(3, 15).view(2, -1) * max(1, self.vocab_size // 17) % self.vocab_size
+            return self.score(tokens, torch.arange(6).expand(2, -1) * 3)
+
+        self.fast, self.forward_note = fast_forward(self.model, logits)
 
     def _resolve(self, backend: str) -> Backend:
         """The kernels attend in float32 or narrower, and only in a model of transformers' that can be switched."""
@@ -110,6 +132,8 @@ class Target:
         (rows padded on the right), or None if every prompt is empty.
         """
         self.batch += 1
+        if self.fast is not None and not self.fast.current():
+            self._speed_up()
         self.cache = SlotCache(self.config.num_hidden_layers, len(prompts), capacity, self.backend)
         longest = max(map(len, prompts), default=0)
         if longest == 0:
@@ -200,6 +224,8 @@ class Target:
         self.cache.prepare(tokens.shape[1], self.device)
         if self.max_positions is not None:  # only a draft can stand beyond them: texts that would are refused
             positions = positions.clamp(max=self.max_positions - 1)
+        if self.fast is not None and not self.fast.bypassed():
+            return self.fast(tokens, positions, mask, self.cache, logits_to_keep, self.feature_layers)
         output = self.model(
             input_ids=upload(tokens, self.device),
             attention_mask=mask,

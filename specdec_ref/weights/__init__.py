@@ -47,7 +47,7 @@ def load_eagle(target: Target, source: str | Path | None = None) -> "EagleDrafte
             "name a folder or file with --draft-model, or train one with `specdec train eagle`"
         )
     loaded = build_head(read_head(source), target.model, target.dtype)
-    return EagleDrafter(loaded.head, loaded.layers)
+    return EagleDrafter(loaded.head, loaded.layers, fast=target.wants_fast)
 
 
 def best_drafter(target: str) -> str:

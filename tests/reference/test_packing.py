@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from specdec_ref.drafters.layer_skip import shallow_copy
-from specdec_ref.models.packing import ROWS, PackedLinear, can_pack, pack_linears
+from specdec_ref.models import packing
+from specdec_ref.models.packing import PackedLinear, Product, can_pack, pack_linears
 from specdec_ref.models.toy import tiny_llama
 
 pytestmark = pytest.mark.skipif(
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("rows", [1, 2, 7, ROWS.stop - 1, ROWS.stop])
+@pytest.mark.parametrize("rows", [1, 2, 7, 48, 200])
 def test_a_packed_linear_computes_what_linear_computes(rows: int, bias: bool) -> None:
     """float32, so equal up to the order of a sum of 96 products."""
     torch.manual_seed(0)
@@ -44,9 +45,29 @@ def test_a_shallow_copy_shares_packed_weights() -> None:
     assert copy.model.layers[1].mlp.up_proj.packed is model.model.layers[2].mlp.up_proj.packed
 
 
-def test_only_float32_can_be_packed() -> None:
-    """Elsewhere torch already does well, or packing was not measured to help."""
+def test_linear_layers_of_one_input_become_one_product() -> None:
+    """With a bias of some of them, and in bfloat16, where the product is exact up to one rounding."""
+    torch.manual_seed(0)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        linears = [
+            nn.Linear(96, width, bias=bias, dtype=dtype) for width, bias in ((64, True), (32, False), (16, True))
+        ]
+        if not can_pack(linears[0]):
+            continue
+        x = torch.randn(1, 5, 96).to(dtype)
+        with torch.inference_mode():
+            want = torch.cat([linear(x) for linear in linears], -1)
+            for pack in (True, False):
+                found = Product(*linears, pack=pack)(x)
+                torch.testing.assert_close(found, want, rtol=tolerance, atol=tolerance)
+
+
+def test_what_cannot_be_packed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float64, for which there is no packed product, and a model that would not fit twice."""
     model = tiny_llama(0, dtype=torch.float64)
     assert not can_pack(model)
-    with pytest.raises(ValueError, match="float32"):
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
         pack_linears(model)
+    assert can_pack(model.float())
+    monkeypatch.setattr(packing, "memory_gb", lambda: 1e-3)
+    assert not can_pack(model)
