@@ -131,7 +131,7 @@ def _engine(words: Sequence[str]) -> str:
     if any(word.rpartition("/")[2] == "llama-server" or word == "--spec-type" for word in words):
         return "llamacpp"
     if any(Path(word).name.startswith("llama-") or word == "llama.cpp" for word in words[:3]):
-        raise ValueError("of llama.cpp's programs only llama-server is explained: start the command with `llama-server`")
+        raise ValueError("of llama.cpp's programs only llama-server is explained: begin with `llama-server`")
     raise ValueError("neither SGLang's nor vLLM's nor llama.cpp's: start with `python -m sglang.launch_server`, "
                      "`vllm serve` or `llama-server`")  # fmt: skip
 
