@@ -38,7 +38,7 @@ def answers(model: Any, prompts: Sequence[Sequence[int]], end: int, tokens: int)
     """The target's greedy answers, all side by side, at most `tokens` long. Its attention is put back afterwards."""
     attention, written = model.config._attn_implementation, [list[int]() for _ in prompts]
     try:
-        decoder = RowDecoder(model, len(prompts), max(map(len, prompts)) + tokens)
+        decoder = RowDecoder(model, len(prompts), max(map(len, prompts)) + tokens, model.dtype)
         for row, prompt in enumerate(prompts):
             decoder.fill(row, 0, prompt[:-1])
         for _ in range(tokens):
