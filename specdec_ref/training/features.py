@@ -161,8 +161,8 @@ def _write_block(model: Any, piece: Sequence[Conversation], stem: Path, layers: 
     pair_starts, row_starts = pairs.cumsum() - pairs, rows.cumsum() - rows
     for batch in _batches(piece):
         for i, (head, last) in zip(batch, _hidden_states(model, [piece[i] for i in batch], layers), strict=True):
-            fused[pair_starts[i] : pair_starts[i] + pairs[i]] = head.numpy()
-            final[row_starts[i] : row_starts[i] + rows[i]] = last.numpy()
+            fused[pair_starts[i] : pair_starts[i] + pairs[i]] = head.cpu().numpy()
+            final[row_starts[i] : row_starts[i] + rows[i]] = last.cpu().numpy()
             bar.update(len(piece[i].prompt) + len(piece[i].response))
     _save(stem.with_name(f"{stem.name}.fused.npy"), fused)
     _save(stem.with_name(f"{stem.name}.final.npy"), final)
@@ -203,7 +203,7 @@ def _hidden_states(model: Any, batch: Sequence[Conversation], layers: Sequence[i
     texts = [(*c.prompt, *c.response) for c in batch]
     width = max(map(len, texts))
     output = model.base_model(
-        input_ids=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts]),
+        input_ids=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=model.device),
         output_hidden_states=True, use_cache=False,
     )  # fmt: skip
     states = output.hidden_states
