@@ -37,6 +37,7 @@ EPILOG = """\
 examples:
   $ specdec train eagle --preset tiny --out run        all of it, in a minute
   $ specdec train corpus --out corpus                  for hours, then Ctrl-C
+  $ specdec train corpus --worker 0/2 --out corpus     and 1/2 in another shell
   $ specdec train corpus --endpoint http://localhost:30000 --out corpus
   $ specdec train eagle --corpus corpus --out head --tokens 5000000
   $ specdec train draft --features head/features --like head --out plain
@@ -67,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpus = parser.add_argument_group("corpus")
     corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
     corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
+    corpus.add_argument("--worker", default="0/1", metavar="W/N",
+                        help="be worker W (from 0) of N processes that share one seed and --out")  # fmt: skip
     add_endpoint(parser)
     training = parser.add_argument_group("training")
     training.add_argument("--corpus", type=Path, nargs="+", metavar="PATH", help="folders or files to learn from")
@@ -80,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--batch-tokens", int, "response tokens an update"), ("--rate", float, "peak learning rate"),
         ("--fall", float, "share of the run over which the rate falls"),
         ("--loss", str, "cross_entropy, total_variation or acceptance"),
+        ("--loss-vocab", int, "draft tokens that the loss of an update looks at; 0: all"),
     ):  # fmt: skip
         training.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
     training.add_argument("--bfloat16", action="store_true",
@@ -143,7 +147,7 @@ def _saving_on_sigterm() -> Iterator[None]:
 
 def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
     """The preset, with what was asked for instead."""
-    given = {name: getattr(args, name) for name in ("tokens", "batch_tokens", "rate", "fall", "loss")}
+    given = {name: getattr(args, name) for name in ("tokens", "batch_tokens", "rate", "fall", "loss", "loss_vocab")}
     changes = {name: value for name, value in given.items() if value is not None}
     version: Any = args.eagle if args.action != "draft" else 0
     if version == 0:
@@ -152,9 +156,21 @@ def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
         changes |= {"feature_weight": 1.0, "distribution_weight": 0.1}  # as its paper has them
     train = replace(preset.train, version=version, seed=args.seed, bfloat16=args.bfloat16, **changes)
     wanted = {name: getattr(args, name) for name in ("conversations", "rows")}
-    corpus = replace(preset.corpus, seed=args.seed, **{name: n for name, n in wanted.items() if n is not None})
+    sizes = {name: n for name, n in wanted.items() if n is not None}
+    worker, workers = _worker(args.worker)
+    corpus = replace(preset.corpus, seed=args.seed, worker=worker, workers=workers, **sizes)
     vocab = preset.draft_vocab if args.draft_vocab is None else args.draft_vocab
     return replace(preset, corpus=corpus, train=train, draft_vocab=vocab)
+
+
+def _worker(text: str) -> tuple[int, int]:
+    """`W/N` as two numbers."""
+    from specdec_ref.cli.shared import UsageError
+
+    worker, slash, workers = text.partition("/")
+    if not (slash and worker.isdecimal() and workers.isdecimal() and int(worker) < int(workers)):
+        raise UsageError(f"--worker is {text!r}; write W/N with 0 <= W < N, for example 0/2 and 1/2 for two processes")
+    return int(worker), int(workers)
 
 
 def _model(args: argparse.Namespace) -> tuple[Any, Any]:

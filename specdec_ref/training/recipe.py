@@ -54,12 +54,17 @@ PRESETS = {
 def write_corpus(
     config: CorpusConfig, model: Any, tokenizer: Any, folder: Path, material: Material | None = None
 ) -> int:
-    """`generate_corpus`, up to `config.conversations` in all; the model's own attention is put back afterwards."""
+    """`generate_corpus`, up to `config.conversations` in all; the model's own attention is put back afterwards.
+
+    Each of several workers writes its share of them, wherever the others are.
+    """
     from specdec_ref.training.shards import load_corpus
 
     if config.conversations is not None:
-        there = sum(1 for _ in load_corpus(sorted(folder.glob(f"seed{config.seed}-*.npz"))))
-        config = replace(config, conversations=max(0, config.conversations - there))
+        stored = load_corpus(sorted(folder.glob(f"seed{config.seed}-*.npz")))
+        there = sum(c.number % config.workers == config.worker for c in stored)
+        share = len(range(config.worker, config.conversations, config.workers))
+        config = replace(config, conversations=max(0, share - there))
     attention = model.config._attn_implementation
     try:
         return generate_corpus(config, model, tokenizer, folder, material)
