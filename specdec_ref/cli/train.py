@@ -74,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     training.add_argument("--corpus", type=Path, nargs="+", metavar="PATH", help="folders or files to learn from")
     training.add_argument("--features", type=Path, nargs="+", metavar="DIR",
-                          help="feature stores; the first is filled from --corpus (default: in --out)")  # fmt: skip
+                          help="feature stores; the first is filled from --corpus (default: in --out); "
+                          "`corpus` fills it, too, if it is named, and saves a second forward")  # fmt: skip
     training.add_argument("--eagle", type=int, choices=(1, 3), default=3, help="the version of the head (default 3)")
     training.add_argument("--start", type=Path, metavar="HEAD", help="go on from these weights instead of new ones")
     training.add_argument("--like", type=Path, metavar="HEAD", help="take the draft vocabulary of this head")
@@ -112,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"unknown preset {args.preset!r}; choose from {', '.join(PRESETS)}")
     recipe = _recipe(PRESETS[args.preset], args)
     out = args.out or cache_dir() / "training" / f"{args.action}-{args.preset}"
+    if args.endpoint and args.features and args.action == "corpus":
+        raise UsageError("--features needs the target here; a server returns text only: extract them afterwards")
     if args.endpoint and args.action != "corpus":
         raise UsageError(f"--endpoint is for `specdec train corpus`; `train {args.action}` runs here")
     if args.endpoint:
@@ -122,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = _model(args)
     if args.action == "corpus":
         with _saving_on_sigterm():
-            written = _corpus(recipe, model, tokenizer, out)
+            written = _corpus(recipe, model, tokenizer, out, args.features[0] if args.features else None)
         say(f"{written} conversations added")
     else:
         _train(args, recipe, model, tokenizer, out)
@@ -181,13 +184,13 @@ def _model(args: argparse.Namespace) -> tuple[Any, Any]:
     return load(args.target, dtype=args.dtype, device="cpu", pack=False)
 
 
-def _corpus(recipe: "Recipe", model: Any, tokenizer: Any, folder: Path) -> int:
+def _corpus(recipe: "Recipe", model: Any, tokenizer: Any, folder: Path, features: Path | None = None) -> int:
     from specdec_ref.cli.shared import say
     from specdec_ref.training.recipe import write_corpus
 
     many = recipe.corpus.conversations
     say(f"corpus in {folder}: {'until Ctrl-C' if many is None else f'{many} conversations'}")
-    return write_corpus(recipe.corpus, model, tokenizer, folder)
+    return write_corpus(recipe.corpus, model, tokenizer, folder, features=features)
 
 
 def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: Any, out: Path) -> None:

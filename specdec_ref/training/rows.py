@@ -83,10 +83,14 @@ class RowDecoder:
     A row's last token is not in the cache yet: `step` writes it and returns the logits of the next one.
     """
 
-    def __init__(self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype | None = None,
+        layers: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         """`model`: a transformers causal LM with full attention, on the CPU. Its attention implementation is changed.
 
-        `cache_dtype`: None is bfloat16 on a CPU that computes in it, else float32: emulated, it is slower.
+        `cache_dtype`: None is bfloat16 on a CPU that computes in it, else float32: emulated, it is slower. `layers`: of
+        these `hidden_states` and of the last one, every token's are kept in float16 for `features`.
 
         Raises ValueError if the model cannot be run this way.
         """
@@ -98,6 +102,8 @@ class RowDecoder:
         config._attn_implementation = "specdec_rows"
         self.slots = slots
         self.cache = _RowCache(config, rows, slots, cache_dtype or pick_dtype("auto", "cpu"))
+        self.layers = (*layers, -1) if layers else ()
+        self.states = torch.zeros(rows, slots, len(self.layers) * config.hidden_size, dtype=torch.float16)
 
     @torch.inference_mode()
     def share_prefix(self, tokens: Sequence[int]) -> None:
@@ -105,6 +111,7 @@ class RowDecoder:
         self.fill(0, 0, tokens)
         for stored in (self.cache.keys, self.cache.values):
             stored[:, :, :, : len(tokens)] = stored[:, :1, :, : len(tokens)]
+        self.states[:, : len(tokens)] = self.states[:1, : len(tokens)]
 
     @torch.inference_mode()
     def fill(self, row: int, start: int, tokens: Sequence[int]) -> None:
@@ -124,6 +131,12 @@ class RowDecoder:
         logits: Tensor = self.model.get_output_embeddings()(hidden[:, -1])
         return logits.float()
 
+    def features(self, row: int, prompt: int, length: int) -> tuple[Tensor, Tensor]:
+        """(fused, final) of the text in this row, as in `training.features`; its last token need not be written."""
+        width: int = self.model.config.hidden_size
+        fused, final = self.states[row, : length - 2, :-width], self.states[row, prompt - 1 : length - 1, -width:]
+        return fused.clone(), final.clone()
+
     def _forward(
         self,
         rows: Sequence[int],
@@ -135,7 +148,10 @@ class RowDecoder:
         spans = [(row, int(last) + 1) for row, last in zip(rows, places[:, -1], strict=True)]
         output = self.model.base_model(
             input_ids=torch.tensor(tokens), attention_mask=mask, position_ids=places, past_key_values=self.cache,
-            use_cache=True, spans=spans,
+            use_cache=True, spans=spans, output_hidden_states=bool(self.layers),
         )  # fmt: skip
+        if self.layers:
+            wanted = torch.cat([output.hidden_states[layer] for layer in self.layers], -1)
+            self.states[self.cache.rows, places] = wanted.half()
         hidden: Float[Tensor, "batch nodes hidden"] = output.last_hidden_state
         return hidden
