@@ -51,7 +51,6 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     from specdec_ref.cli.flags import add_model
-    from specdec_ref.cli.train_endpoint import add_endpoint
 
     parser.add_argument("action", choices=("corpus", "eagle", "draft", "plot", "export"), help="see above")
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="plot, export: the folder of a run")
@@ -65,12 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="gguf: the target's weights, f16 (default), q8_0, or q4_1 (embedded model)")  # fmt: skip
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="gguf: a GGUF file of the target that exists already")
     parser.add_argument("--measured", type=Path, metavar="FILE", help="export card: rows of bench.acceptance for it")
-    corpus = parser.add_argument_group("corpus")
-    corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
-    corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
-    corpus.add_argument("--worker", default="0/1", metavar="W/N",
-                        help="be worker W (from 0) of N processes that share one seed and --out")  # fmt: skip
-    add_endpoint(parser)
+    _add_corpus(parser)
     training = parser.add_argument_group("training")
     training.add_argument("--corpus", type=Path, nargs="+", metavar="PATH", help="folders or files to learn from")
     training.add_argument("--features", type=Path, nargs="+", metavar="DIR",
@@ -89,6 +83,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         training.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
     training.add_argument("--bfloat16", action="store_true",
                           help="products in bfloat16: faster on CPUs that have it, else slower")  # fmt: skip
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    from specdec_ref.cli.train_endpoint import add_endpoint
+
+    corpus = parser.add_argument_group("corpus")
+    corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
+    corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
+    corpus.add_argument("--worker", default="0/1", metavar="W/N",
+                        help="be worker W (from 0) of N processes that share one seed and --out")  # fmt: skip
+    add_endpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:
