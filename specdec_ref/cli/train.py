@@ -37,6 +37,7 @@ EPILOG = """\
 examples:
   $ specdec train eagle --preset tiny --out run        all of it, in a minute
   $ specdec train corpus --out corpus                  for hours, then Ctrl-C
+  $ specdec train corpus --worker 0/2 --out corpus     and 1/2 in another shell
   $ specdec train corpus --endpoint http://localhost:30000 --out corpus
   $ specdec train eagle --corpus corpus --out head --tokens 5000000
   $ specdec train draft --features head/features --like head --out plain
@@ -50,7 +51,6 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     from specdec_ref.cli.flags import add_model
-    from specdec_ref.cli.train_endpoint import add_endpoint
 
     parser.add_argument("action", choices=("corpus", "eagle", "draft", "plot", "export"), help="see above")
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="plot, export: the folder of a run")
@@ -64,14 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="gguf: the target's weights, f16 (default), q8_0, or q4_1 (embedded model)")  # fmt: skip
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="gguf: a GGUF file of the target that exists already")
     parser.add_argument("--measured", type=Path, metavar="FILE", help="export card: rows of bench.acceptance for it")
-    corpus = parser.add_argument_group("corpus")
-    corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
-    corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
-    add_endpoint(parser)
+    _add_corpus(parser)
     training = parser.add_argument_group("training")
     training.add_argument("--corpus", type=Path, nargs="+", metavar="PATH", help="folders or files to learn from")
     training.add_argument("--features", type=Path, nargs="+", metavar="DIR",
-                          help="feature stores; the first is filled from --corpus (default: in --out)")  # fmt: skip
+                          help="feature stores; the first is filled from --corpus (default: in --out); "
+                          "`corpus` fills it, too, if it is named, and saves a second forward")  # fmt: skip
     training.add_argument("--eagle", type=int, choices=(1, 3), default=3, help="the version of the head (default 3)")
     training.add_argument("--start", type=Path, metavar="HEAD", help="go on from these weights instead of new ones")
     training.add_argument("--like", type=Path, metavar="HEAD", help="take the draft vocabulary of this head")
@@ -80,10 +78,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--batch-tokens", int, "response tokens an update"), ("--rate", float, "peak learning rate"),
         ("--fall", float, "share of the run over which the rate falls"),
         ("--loss", str, "cross_entropy, total_variation or acceptance"),
+        ("--loss-vocab", int, "draft tokens that the loss of an update looks at; 0: all"),
     ):  # fmt: skip
         training.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
     training.add_argument("--bfloat16", action="store_true",
                           help="products in bfloat16: faster on CPUs that have it, else slower")  # fmt: skip
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    from specdec_ref.cli.train_endpoint import add_endpoint
+
+    corpus = parser.add_argument_group("corpus")
+    corpus.add_argument("--conversations", type=int, metavar="N", help="stop after so many (full: when interrupted)")
+    corpus.add_argument("--rows", type=int, metavar="N", help="conversations side by side")
+    corpus.add_argument("--worker", default="0/1", metavar="W/N",
+                        help="be worker W (from 0) of N processes that share one seed and --out")  # fmt: skip
+    add_endpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"unknown preset {args.preset!r}; choose from {', '.join(PRESETS)}")
     recipe = _recipe(PRESETS[args.preset], args)
     out = args.out or cache_dir() / "training" / f"{args.action}-{args.preset}"
+    if args.endpoint and args.features and args.action == "corpus":
+        raise UsageError("--features needs the target here; a server returns text only: extract them afterwards")
     if args.endpoint and args.action != "corpus":
         raise UsageError(f"--endpoint is for `specdec train corpus`; `train {args.action}` runs here")
     if args.endpoint:
@@ -118,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = _model(args)
     if args.action == "corpus":
         with _saving_on_sigterm():
-            written = _corpus(recipe, model, tokenizer, out)
+            written = _corpus(recipe, model, tokenizer, out, args.features[0] if args.features else None)
         say(f"{written} conversations added")
     else:
         _train(args, recipe, model, tokenizer, out)
@@ -143,7 +155,7 @@ def _saving_on_sigterm() -> Iterator[None]:
 
 def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
     """The preset, with what was asked for instead."""
-    given = {name: getattr(args, name) for name in ("tokens", "batch_tokens", "rate", "fall", "loss")}
+    given = {name: getattr(args, name) for name in ("tokens", "batch_tokens", "rate", "fall", "loss", "loss_vocab")}
     changes = {name: value for name, value in given.items() if value is not None}
     version: Any = args.eagle if args.action != "draft" else 0
     if version == 0:
@@ -152,9 +164,21 @@ def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
         changes |= {"feature_weight": 1.0, "distribution_weight": 0.1}  # as its paper has them
     train = replace(preset.train, version=version, seed=args.seed, bfloat16=args.bfloat16, **changes)
     wanted = {name: getattr(args, name) for name in ("conversations", "rows")}
-    corpus = replace(preset.corpus, seed=args.seed, **{name: n for name, n in wanted.items() if n is not None})
+    sizes = {name: n for name, n in wanted.items() if n is not None}
+    worker, workers = _worker(args.worker)
+    corpus = replace(preset.corpus, seed=args.seed, worker=worker, workers=workers, **sizes)
     vocab = preset.draft_vocab if args.draft_vocab is None else args.draft_vocab
     return replace(preset, corpus=corpus, train=train, draft_vocab=vocab)
+
+
+def _worker(text: str) -> tuple[int, int]:
+    """`W/N` as two numbers."""
+    from specdec_ref.cli.shared import UsageError
+
+    worker, slash, workers = text.partition("/")
+    if not (slash and worker.isdecimal() and workers.isdecimal() and int(worker) < int(workers)):
+        raise UsageError(f"--worker is {text!r}; write W/N with 0 <= W < N, for example 0/2 and 1/2 for two processes")
+    return int(worker), int(workers)
 
 
 def _model(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -165,13 +189,13 @@ def _model(args: argparse.Namespace) -> tuple[Any, Any]:
     return load(args.target, dtype=args.dtype, device="cpu", pack=False)
 
 
-def _corpus(recipe: "Recipe", model: Any, tokenizer: Any, folder: Path) -> int:
+def _corpus(recipe: "Recipe", model: Any, tokenizer: Any, folder: Path, features: Path | None = None) -> int:
     from specdec_ref.cli.shared import say
     from specdec_ref.training.recipe import write_corpus
 
     many = recipe.corpus.conversations
     say(f"corpus in {folder}: {'until Ctrl-C' if many is None else f'{many} conversations'}")
-    return write_corpus(recipe.corpus, model, tokenizer, folder)
+    return write_corpus(recipe.corpus, model, tokenizer, folder, features=features)
 
 
 def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: Any, out: Path) -> None:

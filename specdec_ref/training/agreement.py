@@ -6,9 +6,12 @@ agree, so with greedy decoding, for drafts that start anywhere in the text:
     chain_j = share of columns whose steps 0 .. j all agree            tau(gamma) = 1 + sum of chain_j over j < gamma
 
 Exact for text that the target decoded greedily; on sampled text later steps follow the text, not the argmax.
+
+`replay` counts rounds instead: a draft of which n tokens agree takes the text n + 1 tokens further. On greedy text this
+gives the tau of the engine with chains, without running it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +22,7 @@ from specdec_ref.drafters.eagle_head import EagleHead
 from specdec_ref.training.features import Example
 from specdec_ref.training.unroll import Batch, pack, unroll
 
-__all__ = ["Agreement", "HeldOut", "measure", "prepare"]
+__all__ = ["Agreement", "HeldOut", "measure", "prepare", "replay"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,37 @@ def measure(head: EagleHead, held_out: Sequence[HeldOut], steps: int) -> Agreeme
     """Agreement at T = 0, to `steps` tokens deep."""
     hits, chains, columns = torch.zeros(steps), torch.zeros(steps), torch.zeros(steps)
     for part in held_out:
-        rows = torch.arange(len(part.choice))
-        alive = torch.ones(len(rows), dtype=torch.bool)
-        for step, (_, g) in enumerate(unroll(head, part.batch, steps)):
-            guess = torch.cat([head.logits(piece).argmax(-1) for piece in g.split(256)])
-            guess = guess if head.q_vocab is None else head.q_vocab[guess]
-            exists = part.batch.guessed(step)
-            agrees = guess == part.choice[(rows + step).clamp_max(len(rows) - 1)]
+        alive = torch.ones(len(part.choice), dtype=torch.bool)
+        for step, (agrees, exists) in enumerate(_agreements(head, part, steps)):
             alive &= agrees
             hits[step] += (agrees & exists).sum()
             chains[step] += (alive & exists).sum()
             columns[step] += exists.sum()
     shares = columns.clamp_min(1)
     return Agreement(tuple((hits / shares).tolist()), tuple((chains / shares).tolist()))
+
+
+@torch.inference_mode()
+def replay(head: EagleHead, held_out: Sequence[HeldOut], gamma: int) -> list[tuple[int, int]]:
+    """(tokens, rounds) of each text if chains of `gamma` greedy drafts had decoded it; their quotient is tau."""
+    counts = list[tuple[int, int]]()
+    for part in held_out:
+        alive, lives = torch.ones(len(part.choice), dtype=torch.bool), torch.zeros(len(part.choice), dtype=torch.long)
+        for agrees, exists in _agreements(head, part, gamma):
+            alive &= agrees & exists
+            lives += alive
+        for _, queries in part.batch.spans:
+            ahead, rounds = queries.start, 0
+            while ahead < queries.stop:
+                ahead, rounds = ahead + int(lives[ahead]) + 1, rounds + 1
+            counts.append((queries.stop - queries.start, rounds))
+    return counts
+
+
+def _agreements(head: EagleHead, part: HeldOut, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(the head agrees with the target, the guess is within the text) for each column, step by step."""
+    rows = torch.arange(len(part.choice))
+    for step, (_, g) in enumerate(unroll(head, part.batch, steps)):
+        guess = torch.cat([head.logits(piece).argmax(-1) for piece in g.split(256)])
+        guess = guess if head.q_vocab is None else head.q_vocab[guess]
+        yield guess == part.choice[(rows + step).clamp_max(len(rows) - 1)], part.batch.guessed(step)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from specdec_ref.config import SamplingParams
 from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.sampling import warp
+from specdec_ref.training.features import States, Store
 from specdec_ref.training.material import Material
 from specdec_ref.training.prompts import Dialogue, dialogues
 from specdec_ref.training.rows import RowDecoder
@@ -29,23 +30,26 @@ __all__ = ["CorpusConfig", "ShardWriter", "find_loop", "generate_corpus", "waiti
 
 
 def generate_corpus(
-    config: CorpusConfig, model: nn.Module, tokenizer: Any, folder: Path | str, material: Material | None = None
-) -> int:
+    config: CorpusConfig, model: nn.Module, tokenizer: Any, folder: Path | str, material: Material | None = None,
+    store: Store | None = None,
+) -> int:  # fmt: skip
     """Generate conversations into shards in `folder` until `config.conversations` exist or it is interrupted.
 
     `model`: a transformers causal LM with full attention, on a CPU in float32 unless that has bfloat16 instructions;
-    `tokenizer`: its tokenizer, with a chat template. Returns the number of conversations written.
-    KeyboardInterrupt is passed on after the finished conversations are saved. Raises OSError if `folder` cannot be
-    written and ValueError if model or template cannot be used.
+    `tokenizer`: its tokenizer, with a chat template. `store`: where to write the features of these
+    conversations, which are at hand here. Returns the number of conversations written. KeyboardInterrupt is passed on
+    after the finished conversations are saved. Raises OSError if `folder` cannot be written and ValueError if model or
+    template cannot be used.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     waiting = waiting_dialogues(config, place, material)
-    writer = ShardWriter(place, config)
+    writer = ShardWriter(place, config, store)
     bar = tqdm(unit="tok", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 60.0, desc="corpus")
     try:
-        for conversation in islice(_Generator(config, model, tokenizer).run(waiting), config.conversations):
-            writer.add(conversation)
+        generator = _Generator(config, model, tokenizer, store.layers if store else ())
+        for conversation, states in islice(generator.run(waiting), config.conversations):
+            writer.add(conversation, states)
             bar.update(len(conversation.response))
             bar.set_postfix(conversations=writer.written, refresh=False)
     finally:
@@ -63,17 +67,20 @@ def waiting_dialogues(config: CorpusConfig, folder: Path, material: Material | N
 
 
 class ShardWriter:
-    """Collects conversations and writes a shard whenever it is full."""
+    """Collects conversations and writes a shard whenever it is full; to `store` their features, if they come along."""
 
-    def __init__(self, folder: Path, config: CorpusConfig) -> None:
-        self.folder, self.size, self.written = folder, config.shard_size, 0
+    def __init__(self, folder: Path, config: CorpusConfig, store: Store | None = None) -> None:
+        self.folder, self.size, self.written, self.store = folder, config.shard_size, 0, store
         self.stem = f"seed{config.seed}-{config.worker}of{config.workers}"
         self.index = len(list(folder.glob(f"{self.stem}-*.npz")))
         self.pending: list[Conversation] = []
+        self.states: list[States] = []
 
-    def add(self, conversation: Conversation) -> None:
+    def add(self, conversation: Conversation, states: States | None = None) -> None:
         """Take one; write a shard if it is full."""
         self.pending.append(conversation)
+        if states is not None:
+            self.states.append(states)
         self.written += 1
         if len(self.pending) >= self.size:
             self.flush()
@@ -81,21 +88,24 @@ class ShardWriter:
     def flush(self) -> None:
         """Write what was taken since the last shard."""
         if self.pending:
-            write_shard(self.folder / f"{self.stem}-{self.index:05d}.npz", self.pending)
-            self.index, self.pending = self.index + 1, []
+            path = self.folder / f"{self.stem}-{self.index:05d}.npz"
+            write_shard(path, self.pending)
+            if self.store is not None:
+                self.store.add(path, self.pending, self.states)
+            self.index, self.pending, self.states = self.index + 1, [], []
 
 
 class _Generator:
     """Continuous batching: the turns of many dialogues through one decoder."""
 
-    def __init__(self, config: CorpusConfig, model: nn.Module, tokenizer: Any) -> None:
+    def __init__(self, config: CorpusConfig, model: nn.Module, tokenizer: Any, layers: Sequence[int] = ()) -> None:
         self.config, self.script = config, Script(config, tokenizer)
-        self.decoder = RowDecoder(model, config.rows, config.slots, config.cache_dtype)
+        self.decoder = RowDecoder(model, config.rows, config.slots, config.cache_dtype, layers)
         self.decoder.share_prefix(self.script.chat.head)
         self.rows: dict[int, Row] = {}
 
-    def run(self, waiting: Iterator[Dialogue]) -> Iterator[Conversation]:
-        """Conversations as they finish, until no dialogue waits."""
+    def run(self, waiting: Iterator[Dialogue]) -> Iterator[tuple[Conversation, States | None]]:
+        """Conversations as they finish, until no dialogue waits; with their features if the decoder keeps any."""
         while True:
             for place in range(self.config.rows):
                 while place not in self.rows and (dialogue := next(waiting, None)) is not None:
@@ -105,7 +115,10 @@ class _Generator:
             for place, row in self._step():
                 del self.rows[place]
                 if not row.by_user:
-                    yield self.script.conversation(row)
+                    found = self.script.conversation(row)
+                    length = len(found.prompt) + len(found.response)
+                    kept = bool(self.decoder.layers)
+                    yield found, self.decoder.features(place, len(found.prompt), length) if kept else None
                 self._enter(place, *self.script.next(row))
 
     def _enter(self, place: int, row: Row | None, cached: int) -> None:

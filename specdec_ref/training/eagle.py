@@ -33,7 +33,7 @@ from specdec_ref.drafters.eagle_head import EagleHead, Version, new_head
 from specdec_ref.training.agreement import HeldOut, measure, prepare
 from specdec_ref.training.checkpoint import Progress, assign, load_state, save
 from specdec_ref.training.features import Block, Example, open_features
-from specdec_ref.training.losses import distribution_loss, feature_loss, target_distribution
+from specdec_ref.training.losses import distribution_loss, feature_loss, sample_vocabulary, target_distribution
 from specdec_ref.training.parallel import Workers
 from specdec_ref.training.unroll import Batch, pack, unroll
 from specdec_ref.weights.heads import q_vocab_of
@@ -57,6 +57,7 @@ class TrainConfig:
     batch_tokens: int = 1024
     curriculum: tuple[tuple[float, int], ...] = ((0.0, 1), (0.2, 2), (0.4, 3), (0.6, 4))
     loss: str = "cross_entropy"
+    loss_vocab: int = 0  # draft tokens that the loss of an update looks at, see `sample_vocabulary`; 0: all
     feature_weight: float = 0.0  # EAGLE-1's feature regression; its paper has 1.0, with 0.1 for the distribution
     distribution_weight: float = 1.0
     rate: float = 1e-3
@@ -217,8 +218,12 @@ class _Run:
     def _loss(self, batch: Batch) -> tuple[Tensor, list[float]]:
         """The loss of an update and, by unrolled step, its mean in nats a token."""
         config, head = self.config, self.head
-        dist = target_distribution(batch.final, head.lm_head.weight)
         coins = torch.Generator().manual_seed((config.seed << 32) + self.progress.steps)
+        dist, weight, bias, spoken = target_distribution(batch.final, self.frozen), self.frozen, None, head.q_vocab
+        if 0 < config.loss_vocab < len(weight):
+            sample = sample_vocabulary(dist, config.loss_vocab, coins)
+            dist, weight, bias = sample.distribution(dist), weight[sample.tokens], sample.bias
+            spoken = sample.tokens if spoken is None else spoken[sample.tokens]
         total, losses, right = torch.zeros(()), list[float](), torch.zeros(0, dtype=torch.bool)
 
         def stay(step: int, rows: Tensor) -> Tensor:
@@ -231,12 +236,12 @@ class _Run:
                 used = (batch.guessed(step)[rows] & self.known[answers]).nonzero()[:, 0]
                 g, goal = g[used].to(batch.final.dtype), rows[used] + step
                 with torch.autocast("cpu", enabled=False):
-                    loss, guess = distribution_loss(head.prepare_logits(g), self.frozen, dist, goal, config.loss)
+                    loss, guess = distribution_loss(head.prepare_logits(g), weight, dist, goal, config.loss, bias)
                     whole = config.distribution_weight * loss
                     if config.feature_weight:
                         whole = whole + config.feature_weight * feature_loss(g, batch.final[goal])
                 right = torch.zeros(len(rows), dtype=torch.bool)
-                right[used] = answers[used] == (guess if head.q_vocab is None else head.q_vocab[guess])
+                right[used] = answers[used] == (guess if spoken is None else spoken[guess])
                 count = max(1.0, self.workers.total(len(used)))
                 total = total + _DECAY**step * whole / count
                 losses.append(self.workers.total(float(loss.detach())) / count)
@@ -250,7 +255,9 @@ class _Run:
         """One line of the log: losses since the last one, agreement with the target on the held-out conversations."""
         if self.workers.rank:
             return
-        found, progress = measure(self.head, self.held_out, self.config.measure_steps), self.progress
+        progress = self.progress
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bfloat16):
+            found = measure(self.head, self.held_out, self.config.measure_steps)
         now = time.monotonic()
         line: dict[str, Any] = {
             "tokens": progress.tokens, "steps": progress.steps, "pass": progress.passes, "blocks": len(progress.blocks),

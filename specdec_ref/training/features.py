@@ -9,13 +9,14 @@ float16:
     final  the hidden state after the final norm, tokens P-1 .. L-2        what it is to predict: a row a response token
 
 SmolLM2-135M: 3.5 kB a token and 1.2 kB a response token. A block of conversations is complete or absent, so extraction
-can be stopped at any time, and picks up what a growing corpus has added.
+can be stopped at any time, and picks up what a growing corpus has added. The corpus generator has these states at hand
+and can write them as it goes (`Store`): then no second forward is needed.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -33,7 +34,9 @@ from specdec_ref.training.shards import Conversation, load_corpus
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Block", "Example", "extract_features", "feature_folder", "open_features"]
+__all__ = ["Block", "Example", "States", "Store", "extract_features", "feature_folder", "open_features"]
+
+States = tuple[Tensor, Tensor]  # one conversation's fused (pairs x features) and final (response x hidden), float16
 
 BLOCK = 128  # conversations a block: about a minute of one core for a 135M target
 ROWS = 2048  # tokens a target forward: enough for a fast matrix product, few enough for the cache
@@ -112,22 +115,41 @@ def extract_features(
     `hidden_states` (0 = embeddings, n = after the final norm). Conversations of more than `longest` tokens are left
     out. Raises ValueError if a hidden state does not fit into float16, or if `folder` holds other layers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, {"layers": list(layers), "hidden": int(model.config.hidden_size), "longest": longest})
-    added = 0
+    store, added = Store(folder, model, layers, longest), 0
     with tqdm(unit="tok", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 60.0, desc="features") as bar:
         for file in files:
-            stem = file.name.split(".")[0]
-            conversations = (
-                c for c in load_corpus([file])
-                if len(c.prompt) > 1 and c.response and len(c.prompt) + len(c.response) <= longest
-            )  # fmt: skip
-            for number, piece in enumerate(iter(lambda: list(islice(conversations, BLOCK)), [])):  # noqa: B023
-                name = _free_name(folder, f"{stem}-{number:04d}", piece)
-                if name is not None:
-                    _write_block(model, piece, folder / name, layers, bar)
-                    added += sum(len(c.response) for c in piece)
+            for name, piece in store.missing(file, load_corpus([file])):
+                _write_block(store.folder / name, piece, _read(model, piece, layers, bar))
+                added += sum(len(c.response) for c in piece)
     return added
+
+
+class Store:
+    """A folder of features of one target's `layers`; conversations longer than `longest` are left out."""
+
+    def __init__(self, folder: Path, model: Any, layers: Sequence[int], longest: int = 1024) -> None:
+        """Raises ValueError if `folder` holds features of other layers."""
+        self.folder, self.layers, self.longest = folder, tuple(layers), longest
+        folder.mkdir(parents=True, exist_ok=True)
+        _claim(folder, {"layers": list(layers), "hidden": int(model.config.hidden_size), "longest": longest})
+
+    def add(self, file: Path, conversations: Sequence[Conversation], states: Sequence[States]) -> None:
+        """Write the blocks of a corpus file whose conversations came with their states."""
+        known = {id(c): pair for c, pair in zip(conversations, states, strict=True)}
+        for name, piece in self.missing(file, conversations):
+            _write_block(self.folder / name, piece, ((i, known[id(c)]) for i, c in enumerate(piece)))
+
+    def missing(self, file: Path, conversations: Iterable[Conversation]) -> Iterator[tuple[str, list[Conversation]]]:
+        """The blocks of a corpus file that are not there yet: their names and conversations."""
+        stem = file.name.split(".")[0]
+        usable = iter([
+            c for c in conversations
+            if len(c.prompt) > 1 and c.response and len(c.prompt) + len(c.response) <= self.longest
+        ])  # fmt: skip
+        for number, piece in enumerate(iter(lambda: list(islice(usable, BLOCK)), [])):
+            name = _free_name(self.folder, f"{stem}-{number:04d}", piece)
+            if name is not None:
+                yield name, piece
 
 
 def _free_name(folder: Path, name: str, piece: Sequence[Conversation]) -> str | None:
@@ -153,17 +175,18 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{folder} holds features of {found}, not {settings}: choose another folder")
 
 
-def _write_block(model: Any, piece: Sequence[Conversation], stem: Path, layers: Sequence[int], bar: Any) -> None:
-    hidden, pairs = int(model.config.hidden_size), np.array([len(c.prompt) + len(c.response) - 2 for c in piece])
+def _write_block(stem: Path, piece: Sequence[Conversation], states: Iterable[tuple[int, States]]) -> None:
+    """`states`: those of each conversation, by its place in `piece`, in any order."""
+    pairs = np.array([len(c.prompt) + len(c.response) - 2 for c in piece])
     rows = np.array([len(c.response) for c in piece])
-    fused = np.empty((int(pairs.sum()), len(layers) * hidden), dtype=np.float16)
-    final = np.empty((int(rows.sum()), hidden), dtype=np.float16)
     pair_starts, row_starts = pairs.cumsum() - pairs, rows.cumsum() - rows
-    for batch in _batches(piece):
-        for i, (head, last) in zip(batch, _hidden_states(model, [piece[i] for i in batch], layers), strict=True):
-            fused[pair_starts[i] : pair_starts[i] + pairs[i]] = head.cpu().numpy()
-            final[row_starts[i] : row_starts[i] + rows[i]] = last.cpu().numpy()
-            bar.update(len(piece[i].prompt) + len(piece[i].response))
+    fused, final = np.empty((0, 0), dtype=np.float16), np.empty((0, 0), dtype=np.float16)
+    for i, (head, last) in states:
+        if not len(fused):
+            fused = np.empty((int(pairs.sum()), head.shape[-1]), dtype=np.float16)
+            final = np.empty((int(rows.sum()), last.shape[-1]), dtype=np.float16)
+        fused[pair_starts[i] : pair_starts[i] + pairs[i]] = head.cpu().numpy()
+        final[row_starts[i] : row_starts[i] + rows[i]] = last.cpu().numpy()
     _save(stem.with_name(f"{stem.name}.fused.npy"), fused)
     _save(stem.with_name(f"{stem.name}.final.npy"), final)
     index: dict[str, Any] = {
@@ -197,8 +220,16 @@ def _batches(piece: Sequence[Conversation]) -> Iterator[list[int]]:
         yield batch
 
 
+def _read(model: Any, piece: Sequence[Conversation], layers: Sequence[int], bar: Any) -> Iterator[tuple[int, States]]:
+    """The states of every conversation, by its place."""
+    for batch in _batches(piece):
+        for i, states in zip(batch, _hidden_states(model, [piece[i] for i in batch], layers), strict=True):
+            yield i, states
+            bar.update(len(piece[i].prompt) + len(piece[i].response))
+
+
 @torch.inference_mode()
-def _hidden_states(model: Any, batch: Sequence[Conversation], layers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+def _hidden_states(model: Any, batch: Sequence[Conversation], layers: Sequence[int]) -> Iterator[States]:
     """(fused, final) of each conversation. Padding on the right needs no mask: nobody before it looks there."""
     texts = [(*c.prompt, *c.response) for c in batch]
     width = max(map(len, texts))

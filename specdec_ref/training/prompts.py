@@ -18,11 +18,12 @@ from specdec_ref.training.material import Material, collect
 
 __all__ = ["TASKS", "Dialogue", "Turn", "dialogues", "fingerprint", "overlap", "overlaps"]
 
-# How often each task is asked, in relative terms. "invented": the target writes the user's message itself.
+# How often each task is asked, in relative terms. Answers to "translation", "summary" and "editing" are short, so these
+# tasks are asked more often than their share of the tokens. "invented": the target writes the user's message itself.
 TASKS: Mapping[str, int] = {
-    "chat": 16, "explanation": 7, "list": 4, "email": 5, "creative": 13, "roleplay": 3, "question": 4, "maths": 4,
-    "code": 14, "code_explain": 4, "editing_code": 7, "editing": 10, "rewriting": 5, "translation": 9, "summary": 10,
-    "structured": 5, "invented": 16,
+    "chat": 14, "explanation": 6, "list": 3, "email": 4, "creative": 13, "roleplay": 3, "question": 4, "maths": 4,
+    "code": 13, "code_explain": 4, "editing_code": 7, "editing": 18, "rewriting": 8, "translation": 24, "summary": 26,
+    "structured": 4, "invented": 13,
 }  # fmt: skip
 FOLLOW_UP = 0.10  # share of dialogues that go on for a second turn
 OWN_TEXT = 0.20  # share of prose answers that come back as the text of a new prompt

@@ -20,7 +20,7 @@ from specdec_ref.drafters.eagle_head import EagleHead, Version
 from specdec_ref.training.checkpoint import load_state
 from specdec_ref.training.corpus import CorpusConfig, generate_corpus
 from specdec_ref.training.eagle import TrainConfig, draft_vocabulary, train
-from specdec_ref.training.features import extract_features, open_features
+from specdec_ref.training.features import Store, extract_features, open_features
 from specdec_ref.training.material import Material
 from specdec_ref.weights.files import read_head
 from specdec_ref.weights.heads import q_vocab_of
@@ -52,17 +52,26 @@ PRESETS = {
 
 
 def write_corpus(
-    config: CorpusConfig, model: Any, tokenizer: Any, folder: Path, material: Material | None = None
-) -> int:
-    """`generate_corpus`, up to `config.conversations` in all; the model's own attention is put back afterwards."""
+    config: CorpusConfig, model: Any, tokenizer: Any, folder: Path, material: Material | None = None,
+    features: Path | None = None,
+) -> int:  # fmt: skip
+    """`generate_corpus`, up to `config.conversations` in all; the model's own attention is put back afterwards.
+
+    Each of several workers writes its share of them, wherever the others are. `features`: a folder for the features
+    of an EAGLE-3 head, which are at hand while the text is written.
+    """
     from specdec_ref.training.shards import load_corpus
 
     if config.conversations is not None:
-        there = sum(1 for _ in load_corpus(sorted(folder.glob(f"seed{config.seed}-*.npz"))))
-        config = replace(config, conversations=max(0, config.conversations - there))
+        stored = load_corpus(sorted(folder.glob(f"seed{config.seed}-*.npz")))
+        there = sum(c.number % config.workers == config.worker for c in stored)
+        share = len(range(config.worker, config.conversations, config.workers))
+        config = replace(config, conversations=max(0, share - there))
+    layers = default_layers(3, model.config.num_hidden_layers)
+    store = None if features is None else Store(features, model, layers)
     attention = model.config._attn_implementation
     try:
-        return generate_corpus(config, model, tokenizer, folder, material)
+        return generate_corpus(config, model, tokenizer, folder, material, store)
     finally:
         model.config._attn_implementation = attention
 

@@ -102,12 +102,13 @@ class RowDecoder:
 
     def __init__(
         self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype | None = None,
-        together: bool | None = None,
+        layers: Sequence[int] = (), together: bool | None = None,
     ) -> None:  # fmt: skip
         """`model`: a transformers causal LM with full attention. Its attention implementation is changed.
 
         `cache_dtype`: None is bfloat16 on a CPU that computes in it, else float32: emulated, it is slower; on a GPU it
-        is the model's own. `together`: attend for all rows in one call; None: on a GPU.
+        is the model's own. `layers`: of these `hidden_states` and of the last one, every token's are kept in float16
+        for `features`. `together`: attend for all rows in one call; None: on a GPU.
 
         Raises ValueError if the model cannot be run this way.
         """
@@ -123,6 +124,9 @@ class RowDecoder:
         config._attn_implementation = "specdec_rows_together" if self.together else "specdec_rows"
         dtype = cache_dtype or (pick_dtype("auto", "cpu") if self.device.type == "cpu" else weight.dtype)
         self.cache = _RowCache(config, rows, slots, dtype, self.device)
+        self.layers = (*layers, -1) if layers else ()
+        width = len(self.layers) * config.hidden_size
+        self.states = torch.zeros(rows, slots, width, dtype=torch.float16, device=self.device)
 
     @torch.inference_mode()
     def share_prefix(self, tokens: Sequence[int]) -> None:
@@ -130,6 +134,7 @@ class RowDecoder:
         self.fill(0, 0, tokens)
         for stored in (self.cache.keys, self.cache.values):
             stored[:, :, :, : len(tokens)] = stored[:, :1, :, : len(tokens)]
+        self.states[:, : len(tokens)] = self.states[:1, : len(tokens)]
 
     @torch.inference_mode()
     def fill(self, row: int, start: int, tokens: Sequence[int]) -> None:
@@ -152,6 +157,12 @@ class RowDecoder:
         logits: Tensor = self.model.get_output_embeddings()(hidden[:, -1])
         return logits.float()
 
+    def features(self, row: int, prompt: int, length: int) -> tuple[Tensor, Tensor]:
+        """(fused, final) of the text in this row, as in `training.features`; its last token need not be written."""
+        width: int = self.model.config.hidden_size
+        fused, final = self.states[row, : length - 2, :-width], self.states[row, prompt - 1 : length - 1, -width:]
+        return fused.clone(), final.clone()
+
     def _forward(
         self,
         rows: Sequence[int],
@@ -166,6 +177,10 @@ class RowDecoder:
             input_ids=torch.tensor(tokens, device=self.device),
             attention_mask=None if mask is None else mask.to(self.device), position_ids=self.cache.places,
             past_key_values=self.cache, use_cache=True, spans=spans, rows=where,
+            output_hidden_states=bool(self.layers),
         )  # fmt: skip
+        if self.layers:
+            wanted = torch.cat([output.hidden_states[layer] for layer in self.layers], -1)
+            self.states[self.cache.rows, self.cache.places] = wanted.half()
         hidden: Float[Tensor, "batch nodes hidden"] = output.last_hidden_state
         return hidden

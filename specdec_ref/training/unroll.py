@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -102,17 +101,28 @@ def _attend(
     q: Float[Tensor, "1 heads rows head_dim"], first: Projected, later: Sequence[tuple[Tensor, Tensor]], batch: Batch,
     rows: Int[Tensor, " rows"],
 ) -> Float[Tensor, "1 heads rows head_dim"]:  # fmt: skip
-    """Attention text by text: to step 0's keys of the text's pairs so far, and to the row's own of later steps."""
-    parts = [q[:, :, :0]]  # all that there is if no row went on
+    """Attention text by text: to step 0's keys of the text's pairs so far, and to the row's own of later steps.
+
+    Written out because a row uses one of its step's own keys: with the library's attention, the mask would have a
+    column for each row, most of them hidden.
+    """
+    kv_heads, scale = first.k.shape[1], q.shape[-1] ** -0.5
+    q = q[0].unflatten(0, (kv_heads, -1)) * scale  # heads that share keys side by side: kv_heads, group, rows, head_dim
+    own = [(q * k[0, :, None]).sum(-1, keepdim=True) for k, _ in later]
+    read, trust = [q[:, :, :0]], [q[:, :, :0, : len(later)]]  # all that there is if no row went on
     starts = torch.tensor([queries.start for _, queries in batch.spans] + [len(batch.query)])
     bounds = torch.searchsorted(rows, starts).tolist()
     for (pairs, _), begin, end in zip(batch.spans, bounds, bounds[1:], strict=False):
         if begin == end:
             continue
-        own = [(k[:, :, begin:end], v[:, :, begin:end]) for k, v in later]
-        k, v = (torch.cat(part, 2) for part in zip((first.k[:, :, pairs], first.v[:, :, pairs]), *own, strict=True))
-        asked = batch.query[rows[begin:end]] - pairs.start
-        causal = torch.arange(pairs.stop - pairs.start) <= asked[:, None]
-        mask = torch.cat([causal, *[torch.eye(end - begin, dtype=torch.bool)] * len(later)], 1)
-        parts.append(F.scaled_dot_product_attention(q[:, :, begin:end], k, v, attn_mask=mask, enable_gqa=True))
-    return torch.cat(parts, 2)
+        length = pairs.stop - pairs.start
+        hidden = torch.arange(length) > (batch.query[rows[begin:end]] - pairs.start)[:, None]
+        scores = q[:, :, begin:end].flatten(1, 2) @ first.k[0, :, pairs].transpose(1, 2)
+        scores = scores.unflatten(1, (-1, end - begin)).masked_fill(hidden, -torch.inf)
+        weights = torch.cat([scores, *(part[:, :, begin:end] for part in own)], -1).softmax(-1)
+        read.append((weights[..., :length].flatten(1, 2) @ first.v[0, :, pairs]).unflatten(1, (-1, end - begin)))
+        trust.append(weights[..., length:])
+    attended, shares = torch.cat(read, 2), torch.cat(trust, 2)
+    for step, (_, v) in enumerate(later):
+        attended = attended + shares[..., step : step + 1] * v[0, :, None]
+    return attended.flatten(0, 1)[None]

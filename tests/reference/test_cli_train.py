@@ -14,6 +14,7 @@ from cli_helpers import Specdec, specdec
 from specdec_ref.baseline import plain_generate
 from specdec_ref.session import Session
 from specdec_ref.training.recipe import read_log
+from specdec_ref.training.shards import load_corpus
 from specdec_ref.weights.files import read_head
 from specdec_ref.weights.heads import build_head
 
@@ -169,11 +170,21 @@ def test_curves(run: Path, specdec: Specdec, tmp_path: Path) -> None:
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("agreement.png", "loss.png"))
 
 
+def test_two_workers_share_one_corpus(target: Path, specdec: Specdec, tmp_path: Path) -> None:
+    for worker in ("0/2", "1/2"):
+        argv = ["train", "corpus", "--target", target, *SMALL[:2], "--conversations", "7", "--rows", "3"]
+        assert specdec(*argv, "--worker", worker, "--out", tmp_path) == 0, specdec.err
+    numbers = [{c.number % 2 for c in load_corpus(sorted(tmp_path.glob(f"*-{w}of2-*")))} for w in range(2)]
+    assert numbers == [{0}, {1}]
+    assert len(list(load_corpus([tmp_path]))) == 7
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [(["eagle"], "--corpus or --features"), (["eagle", "--preset", "huge"], "unknown preset 'huge'"),
      (["plot"], "needs a run's folder"), (["export"], "needs a run's folder"), (["plot", "nowhere"], "holds no log.jsonl"), (["eagle", "x"], "takes no RUN"),
      (["eagle", "--preset", "tiny", "--loss", "l2"], "unknown loss 'l2'"),
+     (["corpus", "--worker", "2/2"], "--worker is '2/2'"), (["corpus", "--worker", "1"], "write W/N"),
      (["eagle", "--corpus", "nowhere"], "nowhere")],
 )  # fmt: skip
 def test_wrong_words_are_told_before_anything_is_trained(

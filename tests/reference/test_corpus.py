@@ -17,6 +17,7 @@ from chat_models import byte_llama, byte_tokenizer
 from specdec_ref.training.chat import ChatPieces
 from specdec_ref.training.corpus import CorpusConfig, _Generator, find_loop, generate_corpus
 from specdec_ref.training.edits import computed_rules, first_sentences, misspell
+from specdec_ref.training.features import Store, extract_features, open_features
 from specdec_ref.training.grammar import Grammar
 from specdec_ref.training.material import Material, is_permissive, read
 from specdec_ref.training.prompts import TASKS, Dialogue, dialogues, fingerprint, overlap, overlaps
@@ -332,6 +333,26 @@ def test_workers_share_the_dialogues_out(small: Any, tmp_path: Path) -> None:
     assert all(number % 2 == 0 for number in numbers[0])
     assert all(number % 2 == 1 for number in numbers[1])
     assert len(list(load_corpus([tmp_path]))) == 24
+
+
+def test_features_come_along_with_the_text(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """The states kept while writing are those of a second forward, so extraction finds nothing left to do."""
+    layers = (0, 1, model.config.num_hidden_layers)
+    store = Store(tmp_path / "along", model, layers)
+    config = replace(CONFIG, conversations=20, shard_size=8)
+    generate_corpus(config, model, tokenizer, tmp_path / "corpus", MATERIAL, store)
+    by_rows, model.config._attn_implementation = model.config._attn_implementation, "sdpa"
+    shards = sorted((tmp_path / "corpus").iterdir())
+    assert extract_features(model, shards, tmp_path / "along", layers) == 0
+    extract_features(model, shards, tmp_path / "second", layers)
+    model.config._attn_implementation = by_rows
+    kept, again = ([e for b in open_features([tmp_path / f]) for e in b.examples()] for f in ("along", "second"))
+    assert len(kept) == len(again) == 20
+    for one, other in zip(kept, again, strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+        assert one.fused.abs().sum() > 0
+        torch.testing.assert_close(one.fused, other.fused, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(one.final, other.final, rtol=2e-3, atol=2e-3)
 
 
 def test_an_interrupt_saves_what_is_finished(

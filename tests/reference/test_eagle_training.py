@@ -16,15 +16,17 @@ from helpers import VOCAB, tiny_model
 from torch import nn
 
 from specdec_ref.baseline import plain_generate
+from specdec_ref.config import DraftBudget
 from specdec_ref.drafters.eagle import EagleDrafter, default_layers
+from specdec_ref.engine import SpecEngine
 from specdec_ref.models.target import Target
 from specdec_ref.request import Limits
 from specdec_ref.training import eagle
-from specdec_ref.training.agreement import measure, prepare
+from specdec_ref.training.agreement import measure, prepare, replay
 from specdec_ref.training.checkpoint import load_head, load_state
 from specdec_ref.training.eagle import TrainConfig, draft_vocabulary, train
-from specdec_ref.training.features import extract_features, open_features
-from specdec_ref.training.losses import LOSSES, distribution_loss, target_distribution
+from specdec_ref.training.features import Example, extract_features, open_features
+from specdec_ref.training.losses import LOSSES, distribution_loss, sample_vocabulary, target_distribution
 from specdec_ref.training.recipe import write_features
 from specdec_ref.training.shards import Conversation, load_corpus, write_shard
 from specdec_ref.training.unroll import pack, unroll
@@ -164,6 +166,71 @@ def test_a_bfloat16_loss_points_the_same_way() -> None:
     assert torch.cosine_similarity(slope.view(1, -1), rough.view(1, -1)).item() > 0.999
 
 
+def peaked(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(LM head, hidden states) of distributions with most of their mass on a few of 2,000 tokens, as text has it."""
+    torch.manual_seed(4)
+    weight = torch.randn(2000, 32, dtype=torch.float64)
+    return weight, torch.randn(rows, 32, dtype=torch.float64)
+
+
+def test_a_sampled_vocabulary_keeps_the_normaliser_on_average() -> None:
+    """Each sample's sum of exp(z + bias) is an unbiased estimate of the sum over all tokens."""
+    weight, hidden = peaked(20)
+    dist, coins = target_distribution(hidden, weight), torch.Generator().manual_seed(0)
+    z = torch.randn(5, 32, dtype=torch.float64) / 8 @ weight.T
+    samples = [sample_vocabulary(dist, 200, coins) for _ in range(2000)]
+    estimates = torch.stack([(z[:, s.tokens] + s.bias).exp().sum(-1) for s in samples])
+    assert all(len(s.tokens.unique()) == 200 for s in samples)
+    error = (estimates.mean(0) - z.exp().sum(-1)).abs()
+    assert (error < 4 * estimates.std(0) / len(samples) ** 0.5).all()
+    assert (estimates.std(0) > 0.01 * z.exp().sum(-1)).all(), "nothing was sampled: the test is empty"
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_sampled_vocabulary_points_the_same_way(loss: str) -> None:
+    """The larger the sample, the closer the gradient; a sample of all tokens, in another order, gives the same one."""
+    weight, hidden = peaked(60)
+    dist, coins = target_distribution(hidden, weight), torch.Generator().manual_seed(0)
+    drafts = (hidden + 0.3 * torch.randn_like(hidden)).requires_grad_(True)
+
+    def slope(size: int) -> torch.Tensor:
+        sample = sample_vocabulary(dist, size, coins)
+        part = sample.distribution(dist)
+        torch.testing.assert_close(part.sum(-1), torch.ones(60, dtype=torch.float64))
+        value, _ = distribution_loss(drafts, weight[sample.tokens], part, torch.arange(60), loss, sample.bias)
+        return torch.autograd.grad(value, drafts)[0]
+
+    (whole,) = torch.autograd.grad(distribution_loss(drafts, weight, dist, torch.arange(60), loss)[0], drafts)
+    near = [torch.cosine_similarity(slope(size).view(1, -1), whole.view(1, -1)).item() for size in (100, 500, 1500)]
+    assert near == sorted(near)
+    assert near[-1] > 0.98, near
+    assert 0 < near[0] < 0.98, "a small sample made no difference: the test is empty"
+    torch.testing.assert_close(slope(2000), whole)
+
+
+def test_replayed_rounds_are_the_engine_s(version: Literal[1, 3]) -> None:
+    """Counting over the text how long each draft lives gives the engine's number of rounds, text by text."""
+    double = tiny_model(spread=0.15, num_hidden_layers=6)
+    head, layers = random_head(double, version, draft_vocab=None), default_layers(version, 6)
+    generator = torch.Generator().manual_seed(3)
+    prompts = [torch.randint(VOCAB, (4 + i,), generator=generator).tolist() for i in range(6)]
+    target = Target(double, layers, check=False)
+    engine = SpecEngine(
+        target, EagleDrafter(head, layers), budget=DraftBudget(depth=3), limits=Limits(max_new_tokens=40)
+    )
+    answers = engine.generate(prompts)
+    examples = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        text = torch.tensor([*prompt, *answer.tokens])
+        states = double.base_model(input_ids=text[None], output_hidden_states=True).hidden_states  # type: ignore[operator]
+        fused = torch.cat([states[layer][0, :-2] for layer in layers], -1)
+        examples.append(Example("chat", 0, text, len(prompt), fused, states[-1][0, len(prompt) - 1 : -1]))
+    held_out = prepare(examples, double.get_output_embeddings().weight)  # type: ignore[operator]
+    counts = replay(head, held_out, 3)
+    assert counts == [(len(a.tokens), len(a.records)) for a in answers]
+    assert sum(tokens - rounds for tokens, rounds in counts) > 0, "no draft was ever accepted: the test is empty"
+
+
 def config(version: Literal[1, 3], **changes: object) -> TrainConfig:
     settings: dict[str, object] = {
         "tokens": 12_000, "batch_tokens": 200, "rate": 3e-3, "warmup": 800, "held_out": 6, "measure_every": 6_000,
@@ -173,9 +240,12 @@ def config(version: Literal[1, 3], **changes: object) -> TrainConfig:
     return TrainConfig(version=version, **(settings | changes))  # type: ignore[arg-type]
 
 
-def test_training_raises_agreement(model: nn.Module, features: Path, version: Literal[1, 3], tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss_vocab", [0, 24])
+def test_training_raises_agreement(
+    model: nn.Module, features: Path, version: Literal[1, 3], loss_vocab: int, tmp_path: Path
+) -> None:
     q_vocab = draft_vocabulary((e.tokens.tolist() for b in open_features([features]) for e in b.examples()), 48, VOCAB)
-    settings = config(version, tokens=36_000, measure_every=36_000)
+    settings = config(version, tokens=36_000, measure_every=36_000, loss_vocab=loss_vocab)
     train(settings, model, [features], tmp_path, q_vocab if version == 3 else None)
     head = load_head(tmp_path / "head.safetensors", model)
     seen = [e for block in open_features([features]) for e in block.examples()]
