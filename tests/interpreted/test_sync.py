@@ -61,6 +61,31 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     return seen
 
 
+@pytest.fixture
+def uploads(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Shapes of what went to the device through `upload`, which does not wait."""
+    seen: list[torch.Size] = []
+    plain = transfer.upload
+
+    def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+        if tensor.device.type == "cpu":
+            seen.append(tensor.shape)
+        return plain(tensor, device)
+
+    users = (
+        "models.kv_cache",
+        "models.target",
+        "verifiers.fused",
+        "engine",
+        "kernels.launch",
+        "trees.masks",
+        "drafters.eagle",
+    )
+    for user in users:
+        monkeypatch.setattr(f"specdec_ref.{user}.upload", upload)
+    return seen
+
+
 @pytest.mark.parametrize(
     ("sampling", "parents"),
     [
@@ -70,19 +95,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     ids=["greedy", "sampled", "cut"],
 )  # fmt: skip
 def test_one_read_a_round(
-    sampling: SamplingParams, parents: list[int], reads: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+    sampling: SamplingParams, parents: list[int], reads: list[torch.Size], uploads: list[torch.Size]
 ) -> None:
     """Two rows of different lengths, features asked for, a path that has to be moved in the cache."""
-    uploads = 0
-    plain = transfer.upload
-
-    def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-        nonlocal uploads
-        uploads += tensor.device.type == "cpu"
-        return plain(tensor, device)
-
-    for user in ("models.kv_cache", "models.target", "verifiers.fused", "engine", "kernels.launch", "trees.masks"):
-        monkeypatch.setattr(f"specdec_ref.{user}.upload", upload)
     drafter = FunctionDrafter(lambda text, *_: tree([text[-1], 7, 8, 9], parents))
     drafter.feature_layers = (1, 2)
     target = Target(tiny_model(dtype=torch.float32).to(META), check=False, backend="triton")
@@ -94,7 +109,8 @@ def test_one_read_a_round(
         )  # fmt: skip
         engine.start([[1, 2, 3], [4]])
         reads.clear()
-        uploads, before = 0, [len(request.tokens) for request in engine.requests]
+        uploads.clear()
+        before = [len(request.tokens) for request in engine.requests]
         with HostCopies() as copies:
             for _ in range(3):
                 engine.step()
@@ -102,7 +118,7 @@ def test_one_read_a_round(
         LAUNCHER.reset(token)
     assert [len(request.tokens) for request in engine.requests] == [count + 6 for count in before]
     assert reads == [torch.Size([2, 9])] * 3
-    assert copies.count == uploads > 0, "a copy to the device went past `upload`, and would wait"
+    assert copies.count == len(uploads) > 0, "a copy to the device went past `upload`, and would wait"
 
 
 def test_the_torch_backend_reads_more() -> None:
@@ -114,7 +130,9 @@ def test_the_torch_backend_reads_more() -> None:
 
 
 @pytest.mark.parametrize("kind", ["draft model", "eagle"])
-def test_greedy_draft_is_read_with_its_verdict(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greedy_draft_is_read_with_its_verdict(
+    kind: str, uploads: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One read per round with a chain of four: its tokens come with the verdict on them."""
     depth, seen, plain = 4, [], torch.Tensor.tolist
 
@@ -138,9 +156,12 @@ def test_greedy_draft_is_read_with_its_verdict(kind: str, monkeypatch: pytest.Mo
         engine = SpecEngine(target, drafter, budget=DraftBudget(depth=depth), limits=Limits(30), backend="triton")
         requests = engine.start([[1, 2, 3], [4, 6]])
         seen.clear()
-        for _ in range(2):
-            engine.step()
+        uploads.clear()
+        with HostCopies() as copies:
+            for _ in range(2):
+                engine.step()
     finally:
         LAUNCHER.reset(token)
+    assert copies.count == len(uploads) > 0, "a copy to the device went past `upload`, and would wait"
     assert seen == [(2, 2 * (depth + 1) + 1)] * 2
     assert [request.tokens[-2:] for request in requests] == [[7, 5]] * 2

@@ -287,7 +287,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
 def test_a_pass_per_call_ends_with_the_same_weights(
     model: nn.Module, features: Path, version: Literal[1, 3], tmp_path: Path
 ) -> None:
-    settings = config(version, tokens=6_000)
+    settings = config(version, tokens=18_000, batch_tokens=1000)
     train(settings, model, [features], tmp_path / "whole")
     passes, tokens = 0, 0
     while tokens < settings.tokens:
