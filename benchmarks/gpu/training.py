@@ -56,7 +56,8 @@ class Plan:
             return replace(full, corpus=corpus, train=replace(full.train, tokens=EPOCHS * self.tokens))
         tiny = PRESETS["tiny"]
         corpus = replace(tiny.corpus, rows=4, shard_size=4, max_response=24, max_long_response=24)
-        train = replace(tiny.train, tokens=120, batch_tokens=64, curriculum=((0.0, 1), (0.5, 2)), held_out=1)
+        train = replace(tiny.train, tokens=120, batch_tokens=64, curriculum=((0.0, 1), (0.5, 2)), held_out=1,
+                        measure_every=50)  # fmt: skip
         return replace(tiny, corpus=corpus, train=train)
 
 
