@@ -105,18 +105,9 @@ def in_child(
     """
     name, started = str(dtype).removeprefix("torch."), time.perf_counter()
     command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "specdec_ref.kernels.selftest",
-        "--device",
-        device,
-        "--dtype",
-        name,
-        "--seeds",
-        str(seeds),
-    ]
+        sys.executable, "-W", "ignore", "-m", "specdec_ref.kernels.selftest", "--device", device, "--dtype", name,
+        "--seeds", str(seeds),
+    ]  # fmt: skip
     limit = TIME_LIMIT if limit is None else limit
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
