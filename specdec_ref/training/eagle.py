@@ -108,8 +108,8 @@ def train(
     """Train to the end of the budget, or until SIGTERM or SIGINT; resumes from `folder` if it holds a checkpoint.
 
     `features`: folders of `extract_features`; they may grow, a new pass sees what has come. `start`: trained tensors
-    of a head to begin with, with its own d2t. `passes`: stop after so many more passes over the features; the next call
-    may bring others. Writes checkpoints and `log.jsonl` to `folder` and returns the head, on the target's device.
+    of a head to begin with, with its own d2t. `passes`: stop after so many more; the next call may bring new features.
+    Writes checkpoints and `log.jsonl` to `folder` and returns the head, on the target's device.
     Raises FileNotFoundError if there are no features, ValueError if `start` is another kind of head.
     """
     with torch.device(next(target.parameters()).device):  # what is made in here without a device is made there
@@ -143,8 +143,7 @@ class _Run:
         start: dict[str, Tensor] | None,
     ) -> None:  # fmt: skip
         self.config, self.features, self.folder, self.workers = config, features, folder, Workers()
-        self.device = next(target.parameters()).device
-        state = load_state(folder)
+        self.device, state = next(target.parameters()).device, load_state(folder)
         known = start if state is None else state["tensors"]
         if known is not None:
             known = {name: tensor.to(self.device) for name, tensor in known.items()}
@@ -167,8 +166,7 @@ class _Run:
         if q_vocab is not None:
             self.known.zero_()[q_vocab] = True
         self.lm_head = target.get_output_embeddings().weight.float()  # type: ignore[operator]
-        self.held_out: list[HeldOut] = []
-        self.losses: list[list[float]] = []
+        self.held_out, self.losses = list[HeldOut](), list[list[float]]()
         self.clock, self.saved, self.counted = time.monotonic(), time.monotonic(), self.progress.tokens
 
     def batches(self) -> Iterator[list[Example]]:
@@ -203,11 +201,8 @@ class _Run:
             group["lr"] = config.learning_rate(progress.tokens)
         self.optimizer.step()
         before = progress.tokens
-        progress.steps, progress.batch, progress.tokens = (
-            progress.steps + 1,
-            progress.batch + 1,
-            before + int(self.workers.total(len(batch.query))),
-        )
+        progress.steps, progress.batch = progress.steps + 1, progress.batch + 1
+        progress.tokens += int(self.workers.total(len(batch.query)))
         self.losses.append(losses)
         if before // config.measure_every != progress.tokens // config.measure_every:
             self.report()
