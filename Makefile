@@ -52,9 +52,12 @@ grade: $(VENV)/.with-test ## grade a class: make grade SUBMISSIONS=folder (docs/
 	@[ -n "$(SUBMISSIONS)" ] || { echo "Say where the hand-ins are: make grade SUBMISSIONS=folder" >&2; exit 1; }
 	$(BIN)/specdec grade class "$(SUBMISSIONS)" $(if $(ROSTER),--roster "$(ROSTER)")
 
-gpu: $(VENV)/.with-test ## needs a CUDA device: kernel tests, timings, a report (EAGLE=, TARGET=); DRY=1 tries the way without
-	$(if $(DRY),,$(BIN)/python -m pytest -m gpu)
-	$(if $(DRY),TRITON_INTERPRET=1) $(BIN)/python -m benchmarks.gpu $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)")
+gpu: $(if $(OFFLINE),,$(VENV)/.with-test) ## a step of docs/GPU.md on a GPU: make gpu STEP=1, to 5 (EAGLE=, TARGET=); DRY=1 tries the way on a CPU
+	$(GPU) $(if $(DRY),--dry-run) $(if $(EAGLE),--eagle "$(EAGLE)") $(if $(TARGET),--target "$(TARGET)") $(if $(MINUTES),--minutes $(MINUTES)) $(STEP)
+
+# OFFLINE=1: no environment is made; $(PYTHON) has torch, triton and transformers, and vendor/ holds the rest (docs/GPU.md)
+GPU = $(if $(OFFLINE),PYTHONPATH="$(CURDIR):$(CURDIR)/vendor" $(PYTHON),$(BIN)/python) -m benchmarks.gpu
+STEP ?= 1
 
 clean: ## remove the environment and everything built; the fetched model stays in your cache
 	@[ ! -e $(VENV) ] || $(OURS)

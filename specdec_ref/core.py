@@ -20,13 +20,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
+from specdec_ref.transfer import at_hand
 
 __all__ = [
-    "DraftTree", "Drafter", "Draw", "Randomness", "SupportsForget", "SupportsState", "SupportsUnread", "TargetOutput",
-    "Verifier", "VerifyResult",
+    "BAD_LOGITS", "DraftTree", "Drafter", "Draw", "Randomness", "SupportsForget", "SupportsState", "SupportsUnread",
+    "TargetOutput", "Verifier", "VerifyResult",
 ]  # fmt: skip
 
 Draw = Literal["point", "iid", "without_replacement"]
+BAD_LOGITS = "the model gave NaN or infinite logits: check its dtype (try float32) and its weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class DraftTree:
     "point" (no chance: a top-k, an n-gram match), "iid" (independent draws from q, repeats kept) or
     "without_replacement" (q renormalised after each draw). `q` row i: the warped distribution that node i's children
     came from.
+
+    `parents` are on the host. `tokens` may be on a GPU that has not computed them yet: `token_list` then waits for them
+    at first use, unless a verifier has read them together with its verdict and passed them to `tell`.
     """
 
     tokens: Int[Tensor, " nodes"]
@@ -44,13 +49,13 @@ class DraftTree:
     drawn: Draw = "point"
     q: Float[Tensor, "nodes draft_vocab"] | None = None
     q_vocab: Int[Tensor, " draft_vocab"] | None = None
-    token_list: tuple[int, ...] = field(init=False, repr=False, compare=False)
     parent_list: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _tokens: tuple[int, ...] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Read both tensors once: verifiers walk the tree in Python. Raises ValueError if it is no tree."""
-        object.__setattr__(self, "token_list", tuple(self.tokens.tolist()))
         object.__setattr__(self, "parent_list", tuple(self.parents.tolist()))
+        object.__setattr__(self, "_tokens", tuple(self.tokens.tolist()) if at_hand(self.tokens) else None)
         if not self.parent_list or self.parent_list[0] != -1:
             raise ValueError("a DraftTree starts with its root: parents[0] must be -1")
         if any(not 0 <= parent < node for node, parent in enumerate(self.parent_list) if node):
@@ -61,7 +66,22 @@ class DraftTree:
             )
 
     def __len__(self) -> int:
-        return len(self.token_list)
+        return len(self.parent_list)
+
+    @property
+    def token_list(self) -> tuple[int, ...]:
+        """The tokens as integers. If nobody has read them from the device yet, this waits for it."""
+        if self._tokens is None:
+            self.tell(self.tokens.tolist())
+        assert self._tokens is not None  # for the type checker
+        return self._tokens
+
+    def tell(self, tokens: Sequence[int]) -> None:
+        """Note what `tokens` holds, if not known. Raises ValueError for a negative token: the drafter gave NaN."""
+        if self._tokens is None:
+            if min(tokens) < 0:
+                raise ValueError(BAD_LOGITS)
+            object.__setattr__(self, "_tokens", tuple(tokens))
 
     @property
     def is_chain(self) -> bool:
@@ -102,8 +122,9 @@ class DraftTree:
         if len(keep) == len(self):
             return self
         new = {node: i for i, node in enumerate(keep)}
-        rows = torch.tensor(keep, device=self.tokens.device)
-        parents = torch.tensor([new.get(self.parent_list[node], -1) for node in keep], device=self.tokens.device)
+        first = keep[-1] == len(keep) - 1  # a slice, unlike a list of indices, needs no copy to the device
+        rows = slice(len(keep)) if first else torch.tensor(keep)
+        parents = torch.tensor([new.get(self.parent_list[node], -1) for node in keep])
         return DraftTree(self.tokens[rows], parents, self.drawn, None if self.q is None else self.q[rows], self.q_vocab)
 
 

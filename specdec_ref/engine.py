@@ -109,12 +109,14 @@ class SpecEngine:
         rngs = [self.randomness(r.seed, len(r.tokens), "draft") for r in requests]
         depths = self._depths(rows)
         trees = self.drafter.propose(rows, self._round_budget(max(depths)), self.sampling, rngs)
-        trees = [_fitted(*row) for row in zip(trees, requests, depths, strict=True)]
+        # cut to what each row may draft, so that a row's drafts do not depend on its neighbours' needs
+        trees = [tree.cut(depth) for tree, depth in zip(trees, depths, strict=True)]
         clock.append(time.perf_counter())
         output = self._forward(trees)
         clock.append(time.perf_counter())
         rngs = [self.randomness(r.seed, len(r.tokens), "verify") for r in requests]
         results = verify_batch(self.verifier, trees, output.logits, self.sampling, rngs, backend=self.backend)
+        _check_roots(trees, requests)
         clock.append(time.perf_counter())
         self._commit(trees, results, output)
         self.last_round = list(zip(trees, results, strict=True))
@@ -208,11 +210,11 @@ class SpecEngine:
         self.requests = [self.requests[i] for i in kept]
 
 
-def _fitted(tree: DraftTree, request: Request, depth: int) -> DraftTree:
-    """The tree cut to what this row may draft, so that a row's drafts do not depend on its neighbours' needs."""
-    if tree.token_list[0] != request.tokens[-1]:
-        raise RuntimeError(f"the drafter's root {tree.token_list[0]} is not request {request.row}'s last token")
-    return tree.cut(depth)
+def _check_roots(trees: Sequence[DraftTree], requests: Sequence[Request]) -> None:
+    """After the verdict, since reading a tree's tokens earlier could wait for the device once more."""
+    for tree, request in zip(trees, requests, strict=True):
+        if tree.token_list[0] != request.tokens[-1]:
+            raise RuntimeError(f"the drafter's root {tree.token_list[0]} is not request {request.row}'s last token")
 
 
 def _features(output: TargetOutput | None, kept: Sequence[Sequence[int]]) -> list[Tensor] | None:

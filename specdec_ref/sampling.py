@@ -11,10 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from specdec_ref.config import SamplingParams
+from specdec_ref.core import BAD_LOGITS
 
 __all__ = ["BAD_LOGITS", "best_tokens", "residual", "warp"]
-
-BAD_LOGITS = "the model gave NaN or infinite logits: check its dtype (try float32) and its weights"
 
 
 def warp(logits: Float[Tensor, "*rows vocab"], sampling: SamplingParams) -> Float[Tensor, "*rows vocab"]:

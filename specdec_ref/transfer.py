@@ -1,9 +1,14 @@
-"""Copies from host memory to the device that do not wait for it."""
+"""Between host and device: copies that do not wait, and which tensors can be read without waiting."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["upload"]
+__all__ = ["at_hand", "upload"]
+
+
+def at_hand(tensor: Tensor) -> bool:
+    """Whether its values can be read without waiting for a device."""
+    return tensor.device.type == "cpu"
 
 
 def upload(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
-from specdec_ref.kernels.contract import BAD_ROW
 from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.target import Target, last_logits
-from specdec_ref.sampling import BAD_LOGITS
 from specdec_ref.trees.dynamic import dynamic
 from specdec_ref.trees.growth import Grow, Growth, confidence
+from specdec_ref.trees.masks import chains_of
 
 __all__ = ["DraftModelDrafter"]
 
@@ -71,7 +70,8 @@ class DraftModelDrafter:
             texts = [self._text[row][:-1] for row in rows]
             self.lm.start(texts, capacity=max(map(len, texts)) + 65)
             self._agreed = list(self.lm.lengths)
-        self.lm.cache.truncate(self._agreed)  # a no-op, unless an earlier draft was abandoned half-way
+        if self.lm.lengths != self._agreed:  # an earlier draft was abandoned, perhaps since it gave NaN
+            self.lm.cache.abandon(self._agreed)
         if self.grow is None and budget.topk == 1:
             return self._chains(rows, budget, sampling, rngs)
         grow = self.grow or dynamic
@@ -129,22 +129,14 @@ class DraftModelDrafter:
         return [_tree(chain, dist, sampling) for chain, dist in zip(chains, dists, strict=True)]
 
     def _greedy_chains(self, rows: Sequence[int], depth: int) -> list[DraftTree]:
-        """The same at T = 0, with the tokens left on the device: they are read back once, when the chains are done.
-
-        Keys and values that gave NaN are dropped again before the error.
-        """
-        before = list(self.lm.lengths)
+        """The same at T = 0, with the tokens left on the device: they are read with the verdict on them."""
         trees = [_tree(self._text[row][cached:], (), None) for row, cached in zip(rows, self.lm.lengths, strict=True)]
         logits = last_logits(self.lm.forward(trees), trees)
         self.lm.commit([range(len(tree)) for tree in trees])
         drafted = [predictions(logits[:, None])[:, 0]]
         while len(drafted) < depth:
             drafted.append(predictions(self.lm.extend(drafted[-1].clamp_min(0))[:, None])[:, 0])
-        chains = torch.stack(drafted, 1).tolist()
-        if any(BAD_ROW in chain for chain in chains):
-            self.lm.cache.abandon(before)
-            raise ValueError(BAD_LOGITS)
-        return [_tree([self._text[row][-1], *chain], (), None) for row, chain in zip(rows, chains, strict=True)]
+        return chains_of([self._text[row][-1] for row in rows], drafted, [depth] * len(rows))
 
     def _read(self, tokens: Sequence[Sequence[int]], sampling: SamplingParams) -> Float[Tensor, "batch vocab"]:
         """Append these tokens to the cache, a list a row, unless they give NaN; q after each list's last one.

@@ -28,11 +28,11 @@ from specdec_ref.kernels.contract import BAD_ROW
 from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.fast import wants_fast
 from specdec_ref.models.kv_cache import SlotCache
-from specdec_ref.sampling import BAD_LOGITS, warp
+from specdec_ref.sampling import warp
 from specdec_ref.transfer import upload
 from specdec_ref.trees.dynamic import dynamic
 from specdec_ref.trees.growth import Grow, Growth
-from specdec_ref.trees.masks import ancestor_mask, slot_mask
+from specdec_ref.trees.masks import ancestor_mask, chains_of, slot_mask
 
 __all__ = ["EagleDrafter", "default_layers"]
 
@@ -105,7 +105,8 @@ class EagleDrafter:
         """A chain or a tree a row. A draft below `min_confidence` stays, and nothing comes after it."""
         if list(rows) != self._rows:
             raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
-        self.cache.truncate(self._verified)  # a no-op, unless an earlier draft was abandoned half-way
+        if self.cache.lengths != self._verified:  # an earlier draft was abandoned, perhaps since it gave NaN
+            self.cache.abandon(self._verified)
         if self.grow is not None or budget.topk > 1:
             return self._trees(budget, sampling, rngs)
         chains: list[list[int]] = [[token] for token in self._last]
@@ -169,7 +170,7 @@ class EagleDrafter:
         return torch.cat([outputs[:, :1], after], 1)
 
     def _greedy_chains(self, g: Float[Tensor, "batch hidden"], growing: set[int], depth: int) -> list[DraftTree]:
-        """Chains at T = 0, with the tokens left on the device: they are read back once, when the chains are done."""
+        """Chains at T = 0, with the tokens left on the device: they are read with the verdict on them."""
         drafted: list[Tensor] = []
         while True:
             best = predictions(self.net.logits(g)[:, None])[:, 0]
@@ -178,13 +179,7 @@ class EagleDrafter:
             if len(drafted) == depth:
                 break
             g = self._forward(g[:, None], drafted[-1].clamp_min(0)[:, None], [1] * len(g))[:, 0]
-        chains = torch.stack(drafted, 1).tolist()
-        if any(BAD_ROW in chains[i] for i in growing):
-            raise ValueError(BAD_LOGITS)
-        drafts = [chain if i in growing else [] for i, chain in enumerate(chains)]
-        return [
-            _tree([last, *chain], [], SamplingParams(), None) for last, chain in zip(self._last, drafts, strict=True)
-        ]
+        return chains_of(self._last, drafted, [depth if i in growing else 0 for i in range(len(g))])
 
     def _grow(
         self, g: Float[Tensor, "batch hidden"], growing: Sequence[int], chains: list[list[int]],

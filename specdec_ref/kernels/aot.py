@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import type_canonicalisation_dict
 
-from specdec_ref.kernels.launch import LAUNCHER
+from specdec_ref.kernels.launch import LAUNCHER, TARGET
 
 __all__ = ["NO_BFLOAT16", "SHARED_KIB", "TARGETS", "Compiled", "Launch", "compile_for", "recording"]
 
@@ -71,19 +71,23 @@ class Compiled:
 
 
 @contextmanager
-def recording() -> Iterator[dict[str, Launch]]:
-    """Collect launches, by key, instead of running them: outputs stay as they were allocated."""
+def recording(target: str = "") -> Iterator[dict[str, Launch]]:
+    """Collect launches, by key, instead of running them: outputs stay as they were allocated.
+
+    `target`: launch as on this one, if it matters.
+    """
     seen: dict[str, Launch] = {}
 
     def note(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any]) -> None:
         launch = _describe(kernel, args, constants)
         seen.setdefault(launch.key, launch)
 
-    token = LAUNCHER.set(note)
+    tokens = LAUNCHER.set(note), TARGET.set(target)
     try:
         yield seen
     finally:
-        LAUNCHER.reset(token)
+        LAUNCHER.reset(tokens[0])
+        TARGET.reset(tokens[1])
 
 
 def _describe(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any]) -> Launch:

@@ -20,7 +20,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.kernels.launch import INTERPRETED, launch, padded
+from specdec_ref.kernels.launch import INTERPRETED, few_registers, launch, padded
 
 __all__ = ["tree_attention"]
 
@@ -138,7 +138,9 @@ def tree_attention(
     )  # the interpreter has no bfloat16 products
     kind = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[query.dtype] if half else tl.float32
     dim = padded(head_dim, 16)
-    slots = min(64, max(16, TILE_BYTES // (dim * (2 if half else 4))))
+    few = few_registers(query.device)  # there a block takes half as much in half precision, and more threads in float32
+    tile = TILE_BYTES // 2 if half and few else TILE_BYTES
+    slots = min(64, max(16, tile // (dim * (2 if half else 4))))
     rows = min(slots, padded(nodes * group, 16))
     splits = triton.cdiv(keys.shape[2] - nodes, CHUNK)  # of the longest row; the host knows no other length
     split, partial, marks = splits > 1, None, None
@@ -150,7 +152,7 @@ def tree_attention(
         _tree_attention, (blocks * max(splits, 1), batch, kv_heads), query, *query.stride()[:3], keys,
         *keys.stride()[:3], values, *values.stride()[:3], lengths, bits.contiguous(), out, partial, marks, scale, nodes,
         bits.shape[-1], heads, group, head_dim, max(splits, 1), ROWS=rows, SLOTS=slots, DIM=dim, CHUNK=CHUNK,
-        SPLIT=split, TYPE=kind, num_stages=2,
+        SPLIT=split, TYPE=kind, num_stages=2, num_warps=8 if few and not half else 4,
     )  # fmt: skip
     if split:
         launch(_combine, (nodes * heads, batch), partial, marks, lengths, out, nodes * heads, head_dim, splits,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from specdec_ref.transfer import upload
 
-__all__ = ["INTERPRETED", "LAUNCHER", "VOCAB_BLOCK", "addresses", "launch", "padded"]
+__all__ = ["INTERPRETED", "LAUNCHER", "TARGET", "VOCAB_BLOCK", "addresses", "few_registers", "launch", "padded"]
 
 VOCAB_BLOCK = 4096
 INTERPRETED: bool = triton.knobs.runtime.interpret  # decided when kernels are decorated, that is now
@@ -27,12 +27,24 @@ def _run(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: d
 
 
 LAUNCHER: ContextVar[Launcher] = ContextVar("launcher", default=_run)
+TARGET: ContextVar[str] = ContextVar(
+    "target", default=""
+)  # whose launches are recorded, e.g. sm_75; "": ask the device
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
     """Run `kernel` once for every point of `grid`; an empty grid is no launch."""
     if all(grid):
         LAUNCHER.get()(kernel, grid, args, constants)
+
+
+def few_registers(device: torch.device) -> bool:
+    """Whether a product needs a smaller tile on the GPU of these launches: NVIDIA before sm_80, and AMD's RDNA."""
+    if TARGET.get() or device.type != "cuda":
+        return TARGET.get() in ("sm_75", "gfx1100")
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).startswith(("gfx10", "gfx11", "gfx12"))
+    return torch.cuda.get_device_capability(device) < (8, 0)
 
 
 def padded(count: int, least: int = 1) -> int:

@@ -8,6 +8,7 @@
 it.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -92,19 +93,21 @@ def compiled_table(targets: Sequence[str] = (), dtypes: Sequence[str] = tuple(DT
 
     rows = []
     for name, dtype in ((name, DTYPES[name]) for name in dtypes):
-        with recording() as launches:
-            for op in OPS:
-                make_case(op, REAL, dtype).run(ops("triton"))
-            make_case("attention", DEEP, dtype).run(ops("triton"))  # heads of 128, a split prefix: other block sizes
-        for launch in launches.values():
-            for target in targets or TARGETS:
-                if name == "bfloat16" and target in NO_BFLOAT16:
-                    continue
+        cases = [*(make_case(op, REAL, dtype) for op in OPS), make_case("attention", DEEP, dtype)]  # and heads of 128
+        for target in targets or TARGETS:
+            if name == "bfloat16" and target in NO_BFLOAT16:
+                continue
+            with recording(target) as launches:
+                for case in cases:
+                    case.run(ops("triton"))
+            for launch in launches.values():
+                started = time.perf_counter()
                 built = compile_for(launch, target)
                 rows.append(
                     {"kernel": launch.kernel.__name__.strip("_"), "dtype": name, "target": target,
                      "registers": built.registers, "spills": built.spills, "shared_bytes": built.shared_bytes,
-                     "fits": built.shared_bytes <= 1024 * SHARED_KIB[target], "code_bytes": built.code_bytes}
+                     "fits": built.shared_bytes <= 1024 * SHARED_KIB[target], "code_bytes": built.code_bytes,
+                     "seconds": time.perf_counter() - started}
                 )  # fmt: skip
     return rows
 

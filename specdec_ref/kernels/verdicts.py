@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -95,27 +95,27 @@ def device_key(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     return {**key, "dtype": str(dtype).removeprefix("torch."), "runtime": runtime, **versions, "source": _source()}
 
 
-def in_child(device: str, dtype: torch.dtype) -> Verdict:
-    """Run the self-test in a process of its own: what goes wrong there cannot spoil this process's device."""
+def in_child(
+    device: str, dtype: torch.dtype, *, seeds: int = 4, environment: Mapping[str, str] | None = None,
+    limit: float | None = None,
+) -> Verdict:  # fmt: skip
+    """Run the self-test in a process of its own: what goes wrong there cannot spoil this process's device.
+
+    `environment`: variables that are different there. `limit`: seconds until it is stopped; None: TIME_LIMIT.
+    """
     name, started = str(dtype).removeprefix("torch."), time.perf_counter()
     command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "specdec_ref.kernels.selftest",
-        "--device",
-        device,
-        "--dtype",
-        name,
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        sys.executable, "-W", "ignore", "-m", "specdec_ref.kernels.selftest", "--device", device, "--dtype", name,
+        "--seeds", str(seeds),
+    ]  # fmt: skip
+    limit = TIME_LIMIT if limit is None else limit
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
         try:
-            run = subprocess.run(command, env=environment, stdout=said, stderr=wrong, check=False, timeout=TIME_LIMIT)
+            run = subprocess.run(command, env=environment, stdout=said, stderr=wrong, check=False, timeout=limit)
             ended = "" if run.returncode == 0 else f"exit code {run.returncode}"
         except subprocess.TimeoutExpired:
-            ended = f"did not end within {TIME_LIMIT:.0f} s"
+            ended = f"did not end within {limit:.0f} s"
         except OSError as error:
             ended = f"cannot start: {error}"
         said.seek(0)

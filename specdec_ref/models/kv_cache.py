@@ -149,7 +149,7 @@ class SlotCache(Cache):
         self.window.lengths[:] = lengths
 
     def abandon(self, lengths: Sequence[int]) -> None:
-        """Roll back as `truncate` does, after forwards that gave NaN: what they wrote is zeroed before the next one."""
+        """Roll back as `truncate` does, after forwards that may have given NaN: what they wrote is zeroed."""
         self.truncate(lengths)
         self.window.pending = True
 

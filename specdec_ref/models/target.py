@@ -172,8 +172,9 @@ class Target:
     @torch.inference_mode()
     def forward(self, trees: Sequence[DraftTree]) -> TargetOutput:
         """Score every node of every tree, one tree a row. Padding nodes get logits too: ignore them."""
+        tokens, parents = padded_trees(trees, self.device)
+        tokens = tokens.clamp_min(0)  # a drafter's mark for NaN, which the verifier reads, is no token to look up
         if self.packed_mask:
-            tokens, parents = upload(padded_trees(trees), self.device)
             lengths = upload(torch.tensor(self.lengths), self.device)
             links = ops(self.backend).tree_links(tokens, parents, lengths)
             return self._run(tokens, links.positions, packed_mask(lengths, links.bits))
@@ -183,7 +184,7 @@ class Target:
         block = torch.zeros(len(trees), width, width, dtype=torch.bool)
         for row, tree in enumerate(trees):
             block[row, : len(tree), : len(tree)] = ancestor_mask(tree.parent_list)
-        return self._run(padded_trees(trees)[0], self._positions(depths), self._mask(block, counts))
+        return self._run(tokens, self._positions(depths), self._mask(block, counts))
 
     @torch.inference_mode()
     def extend(self, tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:

@@ -51,7 +51,8 @@ def prepare(
     examples: Sequence[Example], lm_head: Float[Tensor, "vocab hidden"], texts_a_batch: int = 12
 ) -> list[HeldOut]:
     """Read the examples and score them with the target's whole LM head."""
-    batches = [pack(examples[i : i + texts_a_batch], lm_head.dtype) for i in range(0, len(examples), texts_a_batch)]
+    cuts = range(0, len(examples), texts_a_batch)
+    batches = [pack(examples[i : i + texts_a_batch], lm_head.dtype).to(lm_head.device) for i in cuts]
     choices = [torch.cat([(rows @ lm_head.T).argmax(-1) for rows in batch.final.split(256)]) for batch in batches]
     return [HeldOut(batch, choice) for batch, choice in zip(batches, choices, strict=True)]
 

@@ -55,7 +55,7 @@ def save(folder: Path, head: EagleHead, optimizer: torch.optim.Optimizer, progre
 def load_state(folder: Path) -> dict[str, Any] | None:
     """What `save` wrote to state.pt, or None if there is no checkpoint."""
     path = folder / "state.pt"
-    return torch.load(path, weights_only=True) if path.exists() else None
+    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
 
 
 def load_head(file: Path, target: nn.Module, dtype: torch.dtype | None = None) -> EagleHead:

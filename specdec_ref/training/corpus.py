@@ -35,8 +35,8 @@ def generate_corpus(
 ) -> int:  # fmt: skip
     """Generate conversations into shards in `folder` until `config.conversations` exist or it is interrupted.
 
-    `model`: a transformers causal LM on the CPU with full attention, float32 where the CPU has no bfloat16
-    instructions; `tokenizer`: its tokenizer, with a chat template. `store`: where to write the features of these
+    `model`: a transformers causal LM with full attention, on a CPU in float32 unless that has bfloat16 instructions;
+    `tokenizer`: its tokenizer, with a chat template. `store`: where to write the features of these
     conversations, which are at hand here. Returns the number of conversations written. KeyboardInterrupt is passed on
     after the finished conversations are saved. Raises OSError if `folder` cannot be written and ValueError if model or
     template cannot be used.

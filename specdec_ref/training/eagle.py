@@ -104,21 +104,28 @@ def draft_vocabulary(texts: Iterable[Sequence[int]], size: int, vocab: int) -> I
 def train(
     config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path,
     q_vocab: Int[Tensor, " draft_vocab"] | None = None, start: dict[str, Tensor] | None = None,
+    passes: int | None = None,
 ) -> EagleHead:  # fmt: skip
     """Train to the end of the budget, or until SIGTERM or SIGINT; resumes from `folder` if it holds a checkpoint.
 
     `features`: folders of `extract_features`; they may grow, a new pass sees what has come. `start`: trained tensors
-    of a head to begin with, with its own d2t. Writes checkpoints and `log.jsonl` to `folder` and returns the head.
+    of a head to begin with, with its own d2t. `passes`: stop after so many more; the next call may bring new features.
+    Writes checkpoints and `log.jsonl` to `folder` and returns the head, on the target's device.
     Raises FileNotFoundError if there are no features, ValueError if `start` is another kind of head.
     """
-    run = _Run(config, target, features, folder, q_vocab, start)
+    with torch.device(next(target.parameters()).device):  # what is made in here without a device is made there
+        return _train(_Run(config, target, features, folder, q_vocab, start), passes)
+
+
+def _train(run: "_Run", passes: int | None) -> EagleHead:
+    config, last = run.config, None if passes is None else run.progress.passes + passes
     bar = tqdm(total=config.tokens, initial=run.progress.tokens, unit="tok", unit_scale=True, desc="train",
                mininterval=0.5 if sys.stderr.isatty() else 60.0)  # fmt: skip
     with run.workers.until_stopped() as stopped, bar:
-        while run.progress.tokens < config.tokens and not stopped():
+        while run.progress.tokens < config.tokens and not stopped() and run.progress.passes != last:
             for examples in run.batches():
                 before = run.progress.tokens
-                losses = run.step(pack(run.workers.share(examples)))
+                losses = run.step(pack(run.workers.share(examples)).to(run.device))
                 bar.update(run.progress.tokens - before)
                 bar.set_postfix(loss=f"{losses[0]:.3f}", steps=len(losses), refresh=False)
                 if stopped() or run.progress.tokens >= config.tokens:
@@ -137,10 +144,12 @@ class _Run:
         start: dict[str, Tensor] | None,
     ) -> None:  # fmt: skip
         self.config, self.features, self.folder, self.workers = config, features, folder, Workers()
-        state = load_state(folder)
+        self.device, state = next(target.parameters()).device, load_state(folder)
         known = start if state is None else state["tensors"]
         if known is not None:
+            known = {name: tensor.to(self.device) for name, tensor in known.items()}
             q_vocab = q_vocab_of(known["d2t"]) if "d2t" in known else None
+        q_vocab = None if q_vocab is None else q_vocab.to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.head = new_head(target, config.version, q_vocab)
@@ -158,8 +167,7 @@ class _Run:
         if q_vocab is not None:
             self.known.zero_()[q_vocab] = True
         self.lm_head = target.get_output_embeddings().weight.float()  # type: ignore[operator]
-        self.held_out: list[HeldOut] = []
-        self.losses: list[list[float]] = []
+        self.held_out, self.losses = list[HeldOut](), list[list[float]]()
         self.clock, self.saved, self.counted = time.monotonic(), time.monotonic(), self.progress.tokens
 
     def batches(self) -> Iterator[list[Example]]:
@@ -194,11 +202,8 @@ class _Run:
             group["lr"] = config.learning_rate(progress.tokens)
         self.optimizer.step()
         before = progress.tokens
-        progress.steps, progress.batch, progress.tokens = (
-            progress.steps + 1,
-            progress.batch + 1,
-            before + int(self.workers.total(len(batch.query))),
-        )
+        progress.steps, progress.batch = progress.steps + 1, progress.batch + 1
+        progress.tokens += int(self.workers.total(len(batch.query)))
         self.losses.append(losses)
         if before // config.measure_every != progress.tokens // config.measure_every:
             self.report()
@@ -218,7 +223,7 @@ class _Run:
         total, losses, right = torch.zeros(()), list[float](), torch.zeros(0, dtype=torch.bool)
 
         def stay(step: int, rows: Tensor) -> Tensor:
-            lucky = torch.rand(len(rows), generator=coins) < config.rejected_share
+            lucky = torch.rand(len(rows), generator=coins, device="cpu").to(self.device) < config.rejected_share
             return batch.guessed(step)[rows] & (right | lucky)
 
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):

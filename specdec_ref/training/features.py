@@ -185,8 +185,8 @@ def _write_block(stem: Path, piece: Sequence[Conversation], states: Iterable[tup
         if not len(fused):
             fused = np.empty((int(pairs.sum()), head.shape[-1]), dtype=np.float16)
             final = np.empty((int(rows.sum()), last.shape[-1]), dtype=np.float16)
-        fused[pair_starts[i] : pair_starts[i] + pairs[i]] = head.numpy()
-        final[row_starts[i] : row_starts[i] + rows[i]] = last.numpy()
+        fused[pair_starts[i] : pair_starts[i] + pairs[i]] = head.cpu().numpy()
+        final[row_starts[i] : row_starts[i] + rows[i]] = last.cpu().numpy()
     _save(stem.with_name(f"{stem.name}.fused.npy"), fused)
     _save(stem.with_name(f"{stem.name}.final.npy"), final)
     index: dict[str, Any] = {
@@ -234,7 +234,7 @@ def _hidden_states(model: Any, batch: Sequence[Conversation], layers: Sequence[i
     texts = [(*c.prompt, *c.response) for c in batch]
     width = max(map(len, texts))
     output = model.base_model(
-        input_ids=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts]),
+        input_ids=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=model.device),
         output_hidden_states=True, use_cache=False,
     )  # fmt: skip
     states = output.hidden_states

@@ -63,7 +63,9 @@ def sample_vocabulary(dist: Float[Tensor, "rows draft_vocab"], size: int, coins:
     """
     likely, vocab = size * 4 // 5, dist.shape[1]
     order = dist.amax(0).argsort(descending=True)
-    drawn = order[likely:][torch.randperm(vocab - likely, generator=coins)[: size - likely]]
+    drawn = order[likely:][
+        torch.randperm(vocab - likely, generator=coins, device="cpu").to(order.device)[: size - likely]
+    ]
     bias = dist.new_zeros(size)
     bias[likely:] = math.log((vocab - likely) / (size - likely))
     return Sample(torch.cat([order[:likely], drawn]), bias)

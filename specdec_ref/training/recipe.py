@@ -92,21 +92,21 @@ def write_features(model: Any, corpus: Sequence[Path], folder: Path, version: Ve
 
 def fit(
     config: TrainConfig, model: Any, features: Sequence[Path], folder: Path, *, draft_vocab: int = 8192,
-    like: Path | None = None, start: Path | None = None,
+    like: Path | None = None, start: Path | None = None, passes: int | None = None,
 ) -> EagleHead:  # fmt: skip
     """Train to the end of the budget, or go on where `folder` stands; a new run begins with the weights of `start`.
 
     The draft vocabulary is that of `start` or of the head `like`, or the most frequent tokens of the responses in the
-    store. A head is a folder or a file that `read_head` reads.
+    store. A head is a folder or a file that `read_head` reads. `passes`: as in `train`.
     """
     if load_state(folder) is not None:
-        return train(config, model, features, folder)
+        return train(config, model, features, folder, passes=passes)
     if start is not None:
         tensors = {
             name: tensor.float() if name != "d2t" else tensor for name, tensor in read_head(start).tensors.items()
         }
-        return train(config, model, features, folder, start=tensors)
-    return train(config, model, features, folder, _vocabulary(model, features, draft_vocab, like))
+        return train(config, model, features, folder, start=tensors, passes=passes)
+    return train(config, model, features, folder, _vocabulary(model, features, draft_vocab, like), passes=passes)
 
 
 def _vocabulary(

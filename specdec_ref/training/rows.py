@@ -27,10 +27,10 @@ class _RowCache:
 
     is_sliding = (False,)
 
-    def __init__(self, config: Any, rows: int, slots: int, dtype: torch.dtype) -> None:
+    def __init__(self, config: Any, rows: int, slots: int, dtype: torch.dtype, device: torch.device) -> None:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, rows, config.num_key_value_heads, slots, head_dim)
-        self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         self.rows = torch.zeros(0, 1, dtype=torch.long)  # this forward's rows ...
         self.places = torch.zeros(0, 1, dtype=torch.long)  # ... and the slots, rows x tokens, its tokens go to
 
@@ -62,11 +62,6 @@ def _attend_by_row(
     **options: Any,
 ) -> tuple[Float[Tensor, "batch nodes heads head_dim"], None]:
     """Attention of each batch entry over the first slots of its own row; `spans` holds their (row, length)."""
-    if "spans" not in options:
-        raise ValueError(
-            f"{type(module).__name__} hands no options to its attention function, so texts cannot be decoded side "
-            "by side; let a server write the corpus (`specdec train corpus --endpoint`), or take a Llama-like target"
-        )
     batch, heads, tokens, head_dim = query.shape
     if tokens == 1:  # query heads that share a key head become its queries: each key is read once
         query = query.reshape(batch, key.shape[1], heads // key.shape[1], head_dim)
@@ -82,6 +77,23 @@ def _attend_by_row(
     return (joined.reshape(batch, 1, heads, head_dim) if tokens == 1 else joined.transpose(1, 2)), None
 
 
+def _attend_together(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads nodes head_dim"],
+    key: Float[Tensor, "rows kv_heads slots head_dim"],
+    value: Float[Tensor, "rows kv_heads slots head_dim"],
+    mask: Bool[Tensor, "_ 1 nodes length"],
+    **options: Any,
+) -> tuple[Float[Tensor, "batch nodes heads head_dim"], None]:
+    """The same in one call, padded to the longest row, for a GPU, where starting a kernel per row takes longest."""
+    rows, length = options["rows"], mask.shape[-1]
+    keys, values = key[rows, :, :length], value[rows, :, :length]
+    read = F.scaled_dot_product_attention(
+        query.to(key.dtype), keys, values, attn_mask=mask, scale=options["scaling"], enable_gqa=True
+    )
+    return read.transpose(1, 2).to(query.dtype), None
+
+
 class RowDecoder:
     """`rows` texts of at most `slots` tokens. The caller keeps count of each row's length.
 
@@ -90,12 +102,13 @@ class RowDecoder:
 
     def __init__(
         self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype | None = None,
-        layers: Sequence[int] = (),
+        layers: Sequence[int] = (), together: bool | None = None,
     ) -> None:  # fmt: skip
-        """`model`: a transformers causal LM with full attention, on the CPU. Its attention implementation is changed.
+        """`model`: a transformers causal LM with full attention. Its attention implementation is changed.
 
-        `cache_dtype`: None is bfloat16 on a CPU that computes in it, else float32: emulated, it is slower. `layers`: of
-        these `hidden_states` and of the last one, every token's are kept in float16 for `features`.
+        `cache_dtype`: None is bfloat16 on a CPU that computes in it, else float32: emulated, it is slower; on a GPU it
+        is the model's own. `layers`: of these `hidden_states` and of the last one, every token's are kept in float16
+        for `features`. `together`: attend for all rows in one call; None: on a GPU.
 
         Raises ValueError if the model cannot be run this way.
         """
@@ -103,12 +116,17 @@ class RowDecoder:
         config: Any = self.model.config
         if set(getattr(config, "layer_types", None) or ()) - {"full_attention", "attention"}:
             raise ValueError(f"{config.model_type} has layers other than full attention: use a model that has none")
+        weight = next(self.model.parameters())
+        self.slots, self.device = slots, weight.device
+        self.together = self.device.type != "cpu" if together is None else together
         AttentionInterface.register("specdec_rows", _attend_by_row)
-        config._attn_implementation = "specdec_rows"
-        self.slots = slots
-        self.cache = _RowCache(config, rows, slots, cache_dtype or pick_dtype("auto", "cpu"))
+        AttentionInterface.register("specdec_rows_together", _attend_together)
+        config._attn_implementation = "specdec_rows_together" if self.together else "specdec_rows"
+        dtype = cache_dtype or (pick_dtype("auto", "cpu") if self.device.type == "cpu" else weight.dtype)
+        self.cache = _RowCache(config, rows, slots, dtype, self.device)
         self.layers = (*layers, -1) if layers else ()
-        self.states = torch.zeros(rows, slots, len(self.layers) * config.hidden_size, dtype=torch.float16)
+        width = len(self.layers) * config.hidden_size
+        self.states = torch.zeros(rows, slots, width, dtype=torch.float16, device=self.device)
 
     @torch.inference_mode()
     def share_prefix(self, tokens: Sequence[int]) -> None:
@@ -132,7 +150,10 @@ class RowDecoder:
     @torch.inference_mode()
     def step(self, rows: Sequence[int], tokens: Sequence[int], places: Sequence[int]) -> Float[Tensor, "rows vocab"]:
         """One token a row, written at its place. Returns the logits after it, float32."""
-        hidden = self._forward(rows, [[token] for token in tokens], torch.tensor(places)[:, None], mask=None)
+        seen = None
+        if self.together:
+            seen = (torch.arange(max(places) + 1) <= torch.tensor(places)[:, None])[:, None, None]
+        hidden = self._forward(rows, [[token] for token in tokens], torch.tensor(places)[:, None], mask=seen)
         logits: Tensor = self.model.get_output_embeddings()(hidden[:, -1])
         return logits.float()
 
@@ -147,16 +168,19 @@ class RowDecoder:
         rows: Sequence[int],
         tokens: Sequence[Sequence[int]],
         places: Int[Tensor, "batch nodes"],
-        mask: Bool[Tensor, "1 1 nodes length"] | None,
+        mask: Bool[Tensor, "_ 1 nodes length"] | None,
     ) -> Float[Tensor, "batch nodes hidden"]:
-        self.cache.rows, self.cache.places = torch.tensor(rows)[:, None], places
+        where = torch.tensor(rows, device=self.device)
+        self.cache.rows, self.cache.places = where[:, None], places.to(self.device)
         spans = [(row, int(last) + 1) for row, last in zip(rows, places[:, -1], strict=True)]
         output = self.model.base_model(
-            input_ids=torch.tensor(tokens), attention_mask=mask, position_ids=places, past_key_values=self.cache,
-            use_cache=True, spans=spans, output_hidden_states=bool(self.layers),
+            input_ids=torch.tensor(tokens, device=self.device),
+            attention_mask=None if mask is None else mask.to(self.device), position_ids=self.cache.places,
+            past_key_values=self.cache, use_cache=True, spans=spans, rows=where,
+            output_hidden_states=bool(self.layers),
         )  # fmt: skip
         if self.layers:
             wanted = torch.cat([output.hidden_states[layer] for layer in self.layers], -1)
-            self.states[self.cache.rows, places] = wanted.half()
+            self.states[self.cache.rows, self.cache.places] = wanted.half()
         hidden: Float[Tensor, "batch nodes hidden"] = output.last_hidden_state
         return hidden

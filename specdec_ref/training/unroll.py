@@ -11,7 +11,7 @@ Texts are packed end to end, so linear layers run over one long axis and nothing
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,11 @@ class Batch:
     query: Int[Tensor, " queries"]  # index into `pairs`
     left: Int[Tensor, " queries"]  # response tokens from a query's guess on, itself counted: >= 1
     spans: tuple[tuple[slice, slice], ...]  # each text's pairs and queries
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on a device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "spans"}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
     def step_tokens(self, step: int) -> Int[Tensor, " queries"]:
         """token_{i+1+step} of every query; past the end of a text it repeats the last one, which no loss reads."""

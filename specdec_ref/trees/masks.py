@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from specdec_ref.core import DraftTree
+from specdec_ref.core import BAD_LOGITS, DraftTree
+from specdec_ref.transfer import at_hand, upload
 
-__all__ = ["ancestor_mask", "padded_trees", "slot_mask"]
+__all__ = ["ancestor_mask", "chains_of", "padded_trees", "slot_mask"]
 
 
 def ancestor_mask(parents: Sequence[int]) -> Bool[Tensor, "nodes nodes"]:
@@ -48,8 +50,32 @@ def slot_mask(
     return mask
 
 
-def padded_trees(trees: Sequence[DraftTree]) -> Int[Tensor, "2 batch nodes"]:
-    """Tokens and parents of a batch, on the host: pads hold token 0 and parent -1."""
+def padded_trees(
+    trees: Sequence[DraftTree], device: torch.device | str = "cpu"
+) -> tuple[Int[Tensor, "batch nodes"], Int[Tensor, "batch nodes"]]:
+    """Tokens and parents of a batch on `device`: pads hold token 0 and parent -1.
+
+    Tokens that are on the device already are not read. One that is negative marks a draft that gave NaN.
+    """
     width = max(map(len, trees))
-    tokens = [[*tree.token_list] + [0] * (width - len(tree)) for tree in trees]
-    return torch.tensor([tokens, [[*tree.parent_list] + [-1] * (width - len(tree)) for tree in trees]])
+    parents = [[*tree.parent_list] + [-1] * (width - len(tree)) for tree in trees]
+    if all(at_hand(tree.tokens) for tree in trees):
+        tokens = [[*tree.token_list] + [0] * (width - len(tree)) for tree in trees]
+        both = upload(torch.tensor([tokens, parents]), device)
+        return both[0], both[1]
+    rows = [upload(tree.tokens, device) for tree in trees]
+    return pad_sequence(rows, batch_first=True), upload(torch.tensor(parents), device)
+
+
+def chains_of(roots: Sequence[int], drafted: Sequence[Int[Tensor, " batch"]], depths: Sequence[int]) -> list[DraftTree]:
+    """Row b's chain: its root, then the first `depths[b]` of its drafted tokens, which stay on their device.
+
+    `drafted`: one tensor per level; a negative token marks logits of NaN. Raises ValueError for one that can be read
+    without waiting for a device; otherwise whoever reads the tree raises it.
+    """
+    tokens = torch.stack([upload(torch.tensor(roots), drafted[0].device), *drafted], 1)
+    parents = torch.arange(-1, tokens.shape[1] - 1)
+    rows = [row[: depth + 1] for row, depth in zip(tokens, depths, strict=True)]
+    if at_hand(tokens) and any(int(row.min()) < 0 for row in rows):
+        raise ValueError(BAD_LOGITS)
+    return [DraftTree(row, parents[: len(row)]) for row in rows]

@@ -74,7 +74,8 @@ def fused_verify(
     """
     kernels, kind = ops(backend), kernel_for(verifier, trees, sampling)
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
-    tokens, parents = upload(padded_trees(trees), logits.device)
+    drafted, parents = padded_trees(trees, logits.device)
+    tokens = drafted.clamp_min(0)
     links = kernels.tree_links(tokens, parents, tokens.new_zeros(len(trees)))
     if kind == "greedy":
         walk = kernels.greedy_walk(tokens, links, kernels.predictions(logits))
@@ -89,10 +90,14 @@ def fused_verify(
         walk = (
             kernels.tree_sample(*given) if kind == "tree" else kernels.chain_reject(*given, _draft_probs(trees, logits))
         )
-    rows = torch.cat([walk.accept_index, walk.next_token[:, None]], 1).tolist()  # the round's one wait for the device
+    answer = torch.cat([drafted, walk.accept_index, walk.next_token[:, None]], 1)
+    rows = answer.tolist()  # the round's one wait for the device
     if any(row[-1] == BAD_ROW for row in rows):
         raise ValueError(BAD_LOGITS)
-    return [VerifyResult(tuple(node for node in row[1:-1] if node >= 0), row[-1]) for row in rows]
+    for tree, row in zip(trees, rows, strict=True):
+        tree.tell(row[: len(tree)])
+    start = drafted.shape[1] + 1  # behind the tokens and the root
+    return [VerifyResult(tuple(node for node in row[start:-1] if node >= 0), row[-1]) for row in rows]
 
 
 def _coins(

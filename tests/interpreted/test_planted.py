@@ -13,10 +13,18 @@ import pytest
 import test_distributions
 import test_equality
 import test_hardened
+import torch
 
 import specdec_ref.kernels
+from specdec_ref.kernels.selftest import checks, find_fault
 
 FOLDER = Path(specdec_ref.kernels.__file__).parent
+
+
+def selftest(op: str) -> None:
+    """The self-test's cases of one operation."""
+    assert find_fault(checks(torch.float32, "cpu", (op,)), torch.float32)[0] == ""
+
 
 # name -> (file, what stands there, what is put there instead, the test that must fail)
 BUGS: dict[str, tuple[str, str, str, Callable[[], object]]] = {
@@ -114,6 +122,22 @@ BUGS: dict[str, tuple[str, str, str, Callable[[], object]]] = {
     "argmax of the parent": (
         "greedy.py", "best = tl.load(predict + base + node)", "best = tl.load(predict + base)",
         lambda: test_equality.test_kernel_equals_its_twin("greedy", "float32"),
+    ),
+    "drawn as if no child had been removed": (
+        "draw.py", "block, before = invert_cdf(rest, mark, BLOCKS)", "block, before = invert_cdf(whole, mark, BLOCKS)",
+        lambda: selftest("tree"),
+    ),
+    "mark of the first block": (
+        "residual.py", "token, _ = invert_cdf(inside, mark - before, BLOCK)", "token, _ = invert_cdf(inside, mark, BLOCK)",
+        lambda: selftest("chain q"),
+    ),
+    "the slowest wins the race": (
+        "gumbel.py", "tl.log(left) - noise", "tl.log(left) + noise",
+        lambda: test_equality.test_kernel_equals_its_twin("chain q race", "float32"),
+    ),
+    "mass of earlier blocks not rescaled": (
+        "floors.py", "mass = mass * scaled_exp(top, higher, temperature) +", "mass = mass +",
+        lambda: test_equality.test_kernel_equals_its_twin("floors", "float32"),
     ),
     "NaN row taken for a distribution": (
         "stats.py", "broken = tl.max(((x != x) | (x == float(\"inf\"))).to(tl.int32), 0)",

@@ -43,7 +43,10 @@ class HostCopies(TorchDispatchMode):
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """Shapes of the tensors that were read from the device; what is read says: the root's last child, then token 5."""
+    """Shapes of the tensors that were read from the device; what is read says: the root's last child, then token 5.
+
+    A row of the verdict holds the tree's tokens, the accepted nodes, and the target's own token.
+    """
     seen: list[torch.Size] = []
     plain = torch.Tensor.tolist
 
@@ -51,9 +54,35 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         if tensor.device != META:
             return plain(tensor)
         seen.append(tensor.shape)
-        return [[0, 2] + [-1] * (tensor.shape[1] - 3) + [5] for _ in range(tensor.shape[0])]
+        nodes = tensor.shape[1] // 2
+        return [[0] * nodes + [0, 2] + [-1] * (nodes - 2) + [5] for _ in range(tensor.shape[0])]
 
     monkeypatch.setattr(torch.Tensor, "tolist", tolist)
+    return seen
+
+
+@pytest.fixture
+def uploads(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Shapes of what went to the device through `upload`, which does not wait."""
+    seen: list[torch.Size] = []
+    plain = transfer.upload
+
+    def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+        if tensor.device.type == "cpu":
+            seen.append(tensor.shape)
+        return plain(tensor, device)
+
+    users = (
+        "models.kv_cache",
+        "models.target",
+        "verifiers.fused",
+        "engine",
+        "kernels.launch",
+        "trees.masks",
+        "drafters.eagle",
+    )
+    for user in users:
+        monkeypatch.setattr(f"specdec_ref.{user}.upload", upload)
     return seen
 
 
@@ -66,19 +95,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     ids=["greedy", "sampled", "cut"],
 )  # fmt: skip
 def test_one_read_a_round(
-    sampling: SamplingParams, parents: list[int], reads: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+    sampling: SamplingParams, parents: list[int], reads: list[torch.Size], uploads: list[torch.Size]
 ) -> None:
     """Two rows of different lengths, features asked for, a path that has to be moved in the cache."""
-    uploads = 0
-    plain = transfer.upload
-
-    def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-        nonlocal uploads
-        uploads += tensor.device.type == "cpu"
-        return plain(tensor, device)
-
-    for user in ("models.kv_cache", "models.target", "verifiers.fused", "engine", "kernels.launch"):
-        monkeypatch.setattr(f"specdec_ref.{user}.upload", upload)
     drafter = FunctionDrafter(lambda text, *_: tree([text[-1], 7, 8, 9], parents))
     drafter.feature_layers = (1, 2)
     target = Target(tiny_model(dtype=torch.float32).to(META), check=False, backend="triton")
@@ -90,15 +109,16 @@ def test_one_read_a_round(
         )  # fmt: skip
         engine.start([[1, 2, 3], [4]])
         reads.clear()
-        uploads, before = 0, [len(request.tokens) for request in engine.requests]
+        uploads.clear()
+        before = [len(request.tokens) for request in engine.requests]
         with HostCopies() as copies:
             for _ in range(3):
                 engine.step()
     finally:
         LAUNCHER.reset(token)
     assert [len(request.tokens) for request in engine.requests] == [count + 6 for count in before]
-    assert reads == [torch.Size([2, 5])] * 3
-    assert copies.count == uploads > 0, "a copy to the device went past `upload`, and would wait"
+    assert reads == [torch.Size([2, 9])] * 3
+    assert copies.count == len(uploads) > 0, "a copy to the device went past `upload`, and would wait"
 
 
 def test_the_torch_backend_reads_more() -> None:
@@ -110,16 +130,18 @@ def test_the_torch_backend_reads_more() -> None:
 
 
 @pytest.mark.parametrize("kind", ["draft model", "eagle"])
-def test_greedy_draft_is_read_back_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two reads per round with a chain of four: all drafted tokens together, then the verdict."""
+def test_greedy_draft_is_read_with_its_verdict(
+    kind: str, uploads: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read per round with a chain of four: its tokens come with the verdict on them."""
     depth, seen, plain = 4, [], torch.Tensor.tolist
 
     def tolist(tensor: torch.Tensor) -> Any:
         if tensor.device != META:
             return plain(tensor)
         seen.append(tuple(tensor.shape))
-        rows, width = tensor.shape
-        return [[7] * depth] * rows if width == depth else [[0, 1] + [-1] * (depth - 1) + [5]] * rows
+        roots = [request.tokens[-1] for request in engine.requests]
+        return [[root] + [7] * depth + [0, 1] + [-1] * (depth - 1) + [5] for root in roots]
 
     model = tiny_model(dtype=torch.float32)
     head = new_head(model, 1).to(META)
@@ -132,10 +154,14 @@ def test_greedy_draft_is_read_back_once(kind: str, monkeypatch: pytest.MonkeyPat
     token = LAUNCHER.set(lambda *_: None)
     try:
         engine = SpecEngine(target, drafter, budget=DraftBudget(depth=depth), limits=Limits(30), backend="triton")
-        engine.start([[1, 2, 3], [4, 6]])
+        requests = engine.start([[1, 2, 3], [4, 6]])
         seen.clear()
-        for _ in range(2):
-            engine.step()
+        uploads.clear()
+        with HostCopies() as copies:
+            for _ in range(2):
+                engine.step()
     finally:
         LAUNCHER.reset(token)
-    assert seen == [(2, depth), (2, depth + 2)] * 2
+    assert copies.count == len(uploads) > 0, "a copy to the device went past `upload`, and would wait"
+    assert seen == [(2, 2 * (depth + 1) + 1)] * 2
+    assert [request.tokens[-2:] for request in requests] == [[7, 5]] * 2

@@ -215,7 +215,8 @@ def reference(model: Any, tokens: list[int]) -> torch.Tensor:
     return logits
 
 
-def test_rows_equal_plain_forwards(model: Any) -> None:
+@pytest.mark.parametrize("together", [False, True], ids=["row by row", "together, as on a GPU"])
+def test_rows_equal_plain_forwards(model: Any, together: bool) -> None:
     """Ragged rows behind a shared prefix; one is used again by a shorter text; one is extended in mid-text."""
     rng = Random(0)
 
@@ -223,7 +224,7 @@ def test_rows_equal_plain_forwards(model: Any) -> None:
         return [rng.randrange(200) for _ in range(n)]
 
     prefix = words(5)
-    decoder = RowDecoder(model, rows=3, slots=40, cache_dtype=torch.float32)
+    decoder = RowDecoder(model, rows=3, slots=40, cache_dtype=torch.float32, together=together)
     decoder.share_prefix(prefix)
     texts = {row: prefix + words(n) for row, n in enumerate((20, 3, 11))}
     for row, text in texts.items():

@@ -284,6 +284,25 @@ def test_a_stopped_run_ends_with_the_same_weights(
         assert torch.equal(tensor, parts["tensors"][name]), name
 
 
+def test_a_pass_per_call_ends_with_the_same_weights(
+    model: nn.Module, features: Path, version: Literal[1, 3], tmp_path: Path
+) -> None:
+    settings = config(version, tokens=18_000, batch_tokens=1000)
+    train(settings, model, [features], tmp_path / "whole")
+    passes, tokens = 0, 0
+    while tokens < settings.tokens:
+        train(settings, model, [features], tmp_path / "parts", passes=1)
+        state = load_state(tmp_path / "parts")
+        assert state is not None
+        passes, tokens = passes + 1, state["progress"]["tokens"]
+        assert state["progress"]["passes"] == passes - (tokens >= settings.tokens)
+    assert passes > 1
+    whole = load_state(tmp_path / "whole")
+    assert whole is not None
+    for name, tensor in whole["tensors"].items():
+        assert torch.equal(tensor, state["tensors"][name]), name
+
+
 def test_two_processes_end_where_one_does(
     model: nn.Module, features: Path, version: Literal[1, 3], tmp_path: Path
 ) -> None:

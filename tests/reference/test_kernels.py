@@ -148,6 +148,6 @@ def test_compiles_for_every_target() -> None:
     }  # fmt: skip
     assert built == dict.fromkeys(targets, kernels)
     spilling = {(row["kernel"], row["target"]) for row in table if row["spills"] != 0}  # None: the tools do not say
-    assert spilling <= {("tree_attention", "gfx1100")}
+    assert not spilling
     assert all(0 < row["registers"] <= 256 for row in table)
     assert all(row["fits"] for row in table)

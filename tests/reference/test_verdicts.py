@@ -1,5 +1,9 @@
 """The verdict of a device's self-test: kept in the cache, made anew when anything changes, and torch until it passes."""
 
+import argparse
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from specdec_ref import kernels
+from specdec_ref.cli import doctor
 from specdec_ref.kernels import resolve_backend, verdicts
 from specdec_ref.kernels.verdicts import Verdict, describe, device_key, in_child, judge, stored
 
@@ -119,6 +125,68 @@ def test_child_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> 
     found = in_child("cpu", torch.float32)
     assert "did not end within" in found.fault
     assert found.seconds < 10
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The package in another folder, whose files may be changed."""
+    shutil.copytree(
+        Path(kernels.__file__).parents[1],
+        tmp_path / "copy" / "specdec_ref",
+        ignore=shutil.ignore_patterns("weights", "__pycache__"),
+    )
+    return tmp_path / "copy"
+
+
+@pytest.mark.slow
+@needs_triton
+@pytest.mark.parametrize(
+    ("file", "old", "new", "fault"),
+    [
+        ("links.py", "elder = (home == here)", "elder = (home != here)", "links (plain, 11 nodes) differs from its twin"),
+        ("links.py", "lane = tl.arange(0, NODES)", "lane = tl.arange(0, NODES - 1)", "links (plain, 11 nodes): exit code 1"),
+    ],
+    ids=["wrong answer", "does not compile"],
+)  # fmt: skip
+def test_a_fault_in_a_kernel_leads_to_torch(
+    copied: Path, file: str, old: str, new: str, fault: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, card: None,
+) -> None:  # fmt: skip
+    """The whole way, with the interpreter in place of a device: a planted fault, a child process, one line, torch."""
+    path = copied / "specdec_ref" / "kernels" / file
+    source = path.read_text()
+    assert source.count(old) == 1
+    path.write_text(source.replace(old, new))
+    paths = os.pathsep.join([str(copied), *filter(None, sys.path)])
+    environment = {"TRITON_INTERPRET": "1", "PYTHONPATH": paths}
+    child = verdicts.in_child
+
+    def in_copy(device: str, dtype: torch.dtype) -> Verdict:
+        return child("cpu", torch.float32, seeds=1, environment=environment)
+
+    monkeypatch.setattr(verdicts, "in_child", in_copy)
+    monkeypatch.chdir(copied)  # `python -m` looks there first
+    assert resolve_backend("auto", "cuda", torch.float16) == "torch"
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    assert fault in line
+    assert "PyTorch is used instead" in line
+
+
+@needs_triton
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("outcome", [None, GOOD, BAD], ids=["not run", "passed", "failed"])
+def test_doctor_shows_the_verdict(monkeypatch: pytest.MonkeyPatch, outcome: Verdict | None) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    if outcome:
+        judge({**KEY, "dtype": "torch.float16"}, lambda: outcome)
+    said = doctor._kernels(argparse.Namespace(device="cuda", dtype="auto"))
+    expected = {
+        None: "self-test not run yet",
+        GOOD: "self-test passed, 44 checks",
+        BAD: f"self-test failed, PyTorch is used: {BAD.fault}",
+    }
+    assert said.startswith(expected[outcome])
 
 
 def test_doctor_line() -> None:
