@@ -8,8 +8,7 @@ a function of (config, blocks on disk): a run that was stopped and resumed ends 
 
 Two things make it fast (response tokens a CPU second, one core with AVX512-BF16, SmolLM2-135M, 8 k draft tokens):
 a column whose guess was wrong mostly stops there, as a draft would (`rejected_share`: at 4 steps 1,550 against 930 if
-all go on); and products in `bfloat16` where the CPU has them (2,700 against 870 at one step; elsewhere it is slower).
-A loss over part of the draft vocabulary (`loss_vocab`) saves another fifth of an update.
+all go on); and products in `bfloat16` where the CPU has them (2,700 against 870 at one step; elsewhere slower).
 """
 
 import json
