@@ -119,12 +119,14 @@ class SuffixOptions:
     """
 
     max_depth: int = 24
-    factor: float = 1.0
-    min_prob: float = 0.1
+    factor: float = 2.0
+    min_prob: float = 0.3
     capacity: int = 250_000
 
     def __post_init__(self) -> None:
-        _require(self.max_depth >= 2, f"the suffix tree's depth must be >= 2 (a match and a guess), got {self.max_depth}")
+        _require(
+            self.max_depth >= 2, f"the suffix tree's depth must be >= 2 (a match and a guess), got {self.max_depth}"
+        )
         _require(0.0 < self.factor < float("inf"), f"the suffix factor must be positive and finite, got {self.factor}")
         _require(0.0 <= self.min_prob <= 1.0, f"the suffix min_prob must be in [0, 1], got {self.min_prob}")
         _require(self.capacity >= 1, f"the suffix tree's capacity must be >= 1 token, got {self.capacity}")

@@ -246,7 +246,7 @@ class SuffixDrafter:
         self._local: dict[int, SuffixTree] = {}
         self._texts: dict[int, list[int]] = {}  # prompt and answer so far
         self._prompts: dict[int, int] = {}  # length of the prompt
-        self.forget()
+        self.everyone = SuffixTree(options.max_depth, options.capacity)
 
     def forget(self) -> None:
         """Empty the global tree, so that a measurement does not find its own answer."""
@@ -260,9 +260,10 @@ class SuffixDrafter:
         for row, prompt in zip(rows, prompts, strict=True):
             self._local[row], self._texts[row] = SuffixTree(self.options.max_depth), []
             self._prompts[row] = len(prompt)
-            self._extend(row, prompt)
+            self.extend(row, prompt)
 
-    def _extend(self, row: int, tokens: Sequence[int]) -> None:
+    def extend(self, row: int, tokens: Sequence[int]) -> None:
+        """Append committed tokens to a row's text."""
         self._texts[row] += tokens
         for token in tokens:
             self._local[row].append(token)
@@ -285,7 +286,7 @@ class SuffixDrafter:
     ) -> None:  # fmt: skip
         """Count what was emitted."""
         for row, tree, result in zip(rows, trees, results, strict=True):
-            self._extend(row, [*(tree.token_list[node] for node in result.path), result.next_token])
+            self.extend(row, [*(tree.token_list[node] for node in result.path), result.next_token])
 
     def finish(self, rows: Sequence[int]) -> None:
         """Move the answers of these requests to the global tree; their local trees go."""

@@ -45,7 +45,9 @@ def load_episodes(split: str | None = None) -> list[Episode]:
     lines = files("specdec_ref.workloads").joinpath("replay.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [
-        Episode(row["id"], row["split"], row["kind"], tuple(row["prompt"].replace("{step}", step) for step in row["steps"]))
+        Episode(
+            row["id"], row["split"], row["kind"], tuple(row["prompt"].replace("{step}", step) for step in row["steps"])
+        )
         for row in rows
         if split in (None, row["split"])
     ]

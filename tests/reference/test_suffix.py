@@ -1,8 +1,9 @@
 """Suffix decoding against brute force: every substring of the stored texts counted one by one, no tree anywhere."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from helpers import VOCAB, tiny_model
@@ -19,6 +20,7 @@ from specdec_ref.models.toy import TableLM
 from specdec_ref.request import Limits
 
 String = tuple[int, ...]
+Make = Callable[[int, int | None], SuffixTree]
 
 
 class Counts:
@@ -119,13 +121,9 @@ def kept(texts: Sequence[Sequence[int]], capacity: int) -> list[Sequence[int]]:
     return stored
 
 
-@settings(max_examples=200, deadline=None)
-@given(texts_of, st.integers(2, 7), st.integers(1, 40))
-def test_tree_counts_every_substring_of_the_texts_it_keeps(
-    texts: list[list[int]], depth: int, capacity: int
-) -> None:
+def check_counts(make: Make, texts: Sequence[Sequence[int]], depth: int, capacity: int) -> None:
     """After every single token, and after evictions: the compressed tree is that of the brute-force counts."""
-    tree = SuffixTree(depth, capacity)
+    tree = make(depth, capacity)
     for number, text in enumerate(texts):
         for end, token in enumerate(text, 1):
             tree.append(token)
@@ -138,10 +136,9 @@ def test_tree_counts_every_substring_of_the_texts_it_keeps(
         assert tree.size == len(contents(tree)) <= 2 * len(tree)
 
 
-@settings(max_examples=300, deadline=None)
-@given(texts_of, chosen_options, budgets)
-def test_draft_is_that_of_brute_force(texts: list[list[int]], options: SuffixOptions, budget: DraftBudget) -> None:
-    tree = SuffixTree(options.max_depth)
+def check_draft(make: Make, texts: Sequence[list[int]], options: SuffixOptions, budget: DraftBudget) -> None:
+    """The last text still grows; drafts after it, after a stored text and after a mixture."""
+    tree = make(options.max_depth, None)
     for text in texts[:-1]:
         for token in text:
             tree.append(token)
@@ -156,6 +153,93 @@ def test_draft_is_that_of_brute_force(texts: list[list[int]], options: SuffixOpt
         assert draft.score == pytest.approx(score)
 
 
+@settings(max_examples=150, deadline=None)
+@given(texts_of, st.integers(2, 7), st.integers(1, 40))
+def test_tree_counts_every_substring_of_the_texts_it_keeps(texts: list[list[int]], depth: int, capacity: int) -> None:
+    check_counts(SuffixTree, texts, depth, capacity)
+
+
+@settings(max_examples=250, deadline=None)
+@given(texts_of, chosen_options, budgets)
+def test_draft_is_that_of_brute_force(texts: list[list[int]], options: SuffixOptions, budget: DraftBudget) -> None:
+    check_draft(SuffixTree, texts, options, budget)
+
+
+class NeverCompressed(SuffixTree):
+    """Planted: nodes with a single continuation stay."""
+
+    def _compress(self, node: SuffixNode) -> None:
+        pass
+
+
+class ForgetsCountAtASplit(SuffixTree):
+    """Planted: the upper part starts at zero."""
+
+    def _split(self, node: SuffixNode, token: int, child: SuffixNode) -> SuffixNode:
+        upper = super()._split(node, token, child)
+        upper.count = 0
+        return upper
+
+
+class EvictsNothingOfTheCounts(SuffixTree):
+    """Planted: tokens go, counts stay."""
+
+    def _remove(self, string: Sequence[int]) -> None:
+        pass
+
+
+class EvictsFirstTokensAlone(SuffixTree):
+    """Planted: of each suffix, only its first token is subtracted."""
+
+    def _remove(self, string: Sequence[int]) -> None:
+        super()._remove(string[:1])
+
+
+class FindsItsOwnEnd(SuffixTree):
+    """Planted: any prefix that can be read will do."""
+
+    def find(self, string: Sequence[int]) -> tuple[SuffixNode, int] | None:
+        return super().find(string) or super().find(string[1:])
+
+
+class ShortestMatchWins(SuffixTree):
+    """Planted: one token is enough."""
+
+    def longest(self, text: Sequence[int]) -> int:
+        return min(1, super().longest(text))
+
+
+class CountsEndsAsContinuations(SuffixTree):
+    """Planted: P divides by all occurrences, those at the end of a text included."""
+
+    def _grow(self, *args: Any) -> SuffixDraft:
+        nodes, stack = list[tuple[SuffixNode, int]](), [self.root]
+        while stack:
+            node = stack.pop()
+            nodes.append((node, node.ends))
+            node.ends = 0
+            stack += node.children.values()
+        try:
+            return super()._grow(*args)
+        finally:
+            for node, ends in nodes:
+                node.ends = ends
+
+
+@pytest.mark.parametrize("planted", SuffixTree.__subclasses__(), ids=lambda planted: planted.__name__)
+def test_planted_bug_is_found(planted: Make) -> None:
+    """The same checks on random texts: no bug survives them."""
+    chance, found = Random(3), 0
+    for _ in range(40):
+        texts = [[chance.randrange(3) for _ in range(chance.randint(3, 12))] for _ in range(4)]
+        try:
+            check_counts(planted, texts, 4, 20)
+            check_draft(planted, texts, SuffixOptions(5, 1.0, 0.1), DraftBudget(4, 2, 6))
+        except (AssertionError, KeyError, IndexError, ValueError):
+            found += 1
+    assert found >= 10
+
+
 def test_match_decides_the_length_and_the_counts_the_token() -> None:
     """After 7 comes 1 twice and 2 once; after "9 7" only 2. The longer match is surer, and may draft two tokens."""
     tree = SuffixTree(8)
@@ -163,7 +247,7 @@ def test_match_decides_the_length_and_the_counts_the_token() -> None:
         for token in text:
             tree.append(token)
         tree.close()
-    short, long = (tree.draft(text, DraftBudget(9), SuffixOptions(8)) for text in ([7], [9, 7]))
+    short, long = (tree.draft(text, DraftBudget(9), SuffixOptions(8, factor=1.0)) for text in ([7], [9, 7]))
     assert (short.nodes.tokens, short.match, short.score) == ([7, 1], 1, pytest.approx(2 / 3))
     assert (long.nodes.tokens, long.match, long.score) == ([7, 2, 5], 2, 2.0)
     wide = tree.draft([7], DraftBudget(3, 2, 9), SuffixOptions(8, factor=2.0))
@@ -227,10 +311,10 @@ def test_answers_beyond_the_capacity_leave_the_global_tree() -> None:
     answers = [[chance.randrange(4) for _ in range(20)] for _ in range(5)]
     for row, answer in enumerate(answers):
         drafter.start([row], [[9, 9]], None)
-        drafter._extend(row, answer)
+        drafter.extend(row, answer)
         drafter.finish([row])
     assert contents(drafter.everyone) == Counts(answers[-2:], 24).explicit()
     drafter.start([9], [[9, 9]], None)
-    drafter._extend(9, [5] * 60)
+    drafter.extend(9, [5] * 60)
     drafter.finish([9])
     assert contents(drafter.everyone) == Counts([[5] * 50], 24).explicit()
