@@ -38,11 +38,14 @@ Pair = tuple[Generation | None, Generation]  # an answer decoded plainly, and by
 
 
 def replay(
-    session: Session, drafters: dict[str, Drafter], episode: Episode, *, tokens: int, depth: int, clock: bool
+    session: Session, drafters: dict[str, Drafter], episode: Episode, *, tokens: int, depth: int | None, clock: bool
 ) -> dict[str, list[Pair]]:
     """The requests of an episode in order, by every drafter, each beginning without any memory."""
     limits, found = session.limits(tokens), defaultdict[str, list[Pair]](list)
-    engines = {name: session.engine(d, budget=DraftBudget(depth), limits=limits) for name, d in drafters.items()}
+    engines = {}
+    for name, drafter in drafters.items():
+        budget = DraftBudget.suited_to(name.partition("=")[0]) if depth is None else DraftBudget(depth)
+        engines[name] = session.engine(drafter, budget=budget, limits=limits)
     for drafter in drafters.values():
         forget(drafter)
     for number, prompt in enumerate(episode.prompts):
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
     parser = command_parser("replay", __doc__, prompts=None, tokens=96)
     parser.add_argument("--drafter", action="append", required=True, metavar="NAME[=PATH]", help="repeatable")
-    parser.add_argument("--depth", type=int, default=11, help="draft length gamma, at most (default 11)")
+    parser.add_argument("--depth", type=int, default=None, help="draft length gamma (default: what suits each drafter)")
     parser.add_argument("--split", choices=["dev", "test"], default="test")
     parser.add_argument("--no-clock", action="store_true", help="no plain decoding: tau alone")
     args = parser.parse_args(argv)

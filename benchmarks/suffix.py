@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocab", type=int, default=49_152)
     parser.add_argument("--request", type=int, default=400, help="tokens of a request (default 400)")
     parser.add_argument("--every", type=int, default=97, help="tokens between two look-ups (default 97)")
-    parser.add_argument("--depth", type=int, default=11, help="draft tokens at most (default 11)")
+    parser.add_argument("--depth", type=int, default=16, help="draft tokens at most (default 16)")
     parser.add_argument("--topk", type=int, default=1, help="children per node (default 1: a chain)")
     args = parser.parse_args(argv)
     texts = requests(args.tokens, args.vocab, args.request)

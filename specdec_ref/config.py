@@ -6,7 +6,7 @@ from typing import Any
 __all__ = ["DraftBudget", "SamplingParams", "SpecConfig", "SuffixOptions", "TrieOptions"]
 
 # gamma: the less a guess costs, the longer a draft may be; eagle: the better of 3 and 4 on the dev split, two cores
-_DEPTHS = {"ngram": 6, "trie": 6, "suffix": 11, "hybrid": 6, "eagle": 3, "layer-skip": 2}
+_DEPTHS = {"ngram": 6, "trie": 6, "suffix": 16, "hybrid": 6, "eagle": 3, "layer-skip": 2}
 _ADAPTIVE_DEPTH = 12  # what a controller may choose up to
 
 
@@ -119,7 +119,7 @@ class SuffixOptions:
     """
 
     max_depth: int = 24
-    factor: float = 2.0
+    factor: float = 3.0
     min_prob: float = 0.3
     capacity: int = 250_000
 

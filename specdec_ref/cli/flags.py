@@ -81,7 +81,7 @@ def _add_budget(group: Any, budget: DraftBudget) -> None:
             "--depth",
             int,
             None,
-            "gamma, the longest branch (default: 11 suffix; 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 draft); 0: "
+            "gamma, the longest branch (default: 16 suffix; 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 draft); 0: "
             "no guesses",
         ),
         ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
