@@ -176,7 +176,8 @@ def argmax(rng: Randomness) -> tuple[list[int], list[list[float]] | None]:
 def best(rng: Randomness) -> tuple[list[int], list[list[float]] | None]:
     """Planted: of two draws the likelier one, tested against the rows of a single draw."""
     two = [(draw(rng, M1), draw(rng, M2)) for _ in range(2)]
-    return list(max(two, key=INDEPENDENT.__getitem__)), floats([M1, M2])
+    kept: tuple[int, int] = max(two, key=INDEPENDENT.__getitem__)
+    return list(kept), floats([M1, M2])
 
 
 def distance(propose: Propose, *, point: bool = False) -> float:
