@@ -26,6 +26,7 @@ METHODS: Mapping[str, str] = MappingProxyType(  # what each needs, beside the ta
     {
         "ngram": "nothing: it copies from the text, and where nothing repeats a round is a plain step",
         "trie": "nothing but memory: it copies from all texts so far",
+        "suffix": "nothing but memory: it copies from the request and from past answers",
         "draft": "a smaller model with the target's vocabulary, and its own KV cache",
         "eagle": "a head of one layer, trained for this very target",
         "hybrid": "the same head, and a trie",

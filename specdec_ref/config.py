@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["DraftBudget", "SamplingParams", "SpecConfig", "TrieOptions"]
+__all__ = ["DraftBudget", "SamplingParams", "SpecConfig", "SuffixOptions", "TrieOptions"]
 
 # gamma: the less a guess costs, the longer a draft may be; eagle: the better of 3 and 4 on the dev split, two cores
-_DEPTHS = {"ngram": 6, "trie": 6, "hybrid": 6, "eagle": 3, "layer-skip": 2}
+_DEPTHS = {"ngram": 6, "trie": 6, "suffix": 16, "hybrid": 6, "eagle": 3, "layer-skip": 2}
 _ADAPTIVE_DEPTH = 12  # what a controller may choose up to
 
 
@@ -111,6 +111,28 @@ class TrieOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SuffixOptions:
+    """Suffix decoding (`drafters/suffix.py`): vLLM's suffix_decoding_max_tree_depth, _max_spec_factor, _min_token_prob.
+
+    `max_depth`: match and drafts of one node's string together. `factor`: drafts per matched token, at most.
+    `min_prob`: a draft less likely than this by the counts is not made. `capacity`: tokens of past answers.
+    """
+
+    max_depth: int = 24
+    factor: float = 3.0
+    min_prob: float = 0.3
+    capacity: int = 250_000
+
+    def __post_init__(self) -> None:
+        _require(
+            self.max_depth >= 2, f"the suffix tree's depth must be >= 2 (a match and a guess), got {self.max_depth}"
+        )
+        _require(0.0 < self.factor < float("inf"), f"the suffix factor must be positive and finite, got {self.factor}")
+        _require(0.0 <= self.min_prob <= 1.0, f"the suffix min_prob must be in [0, 1], got {self.min_prob}")
+        _require(self.capacity >= 1, f"the suffix tree's capacity must be >= 1 token, got {self.capacity}")
+
+
+@dataclass(frozen=True, slots=True)
 class SpecConfig:
     """A whole set-up by name: what `Session.from_config` turns into an engine."""
 
@@ -121,6 +143,7 @@ class SpecConfig:
     lossy: bool = False
     budget: DraftBudget = DraftBudget()
     trie: TrieOptions = TrieOptions()
+    suffix: SuffixOptions = SuffixOptions()
     sampling: SamplingParams = SamplingParams()
     dtype: str = "auto"
     device: str = "auto"
@@ -137,7 +160,9 @@ class SpecConfig:
         unknown = sorted(set(values) - known)
         _require(not unknown, f"unknown setting {unknown}; known: {sorted(known)}")
         plain = dict(values)
-        for name, kind in (("budget", DraftBudget), ("trie", TrieOptions), ("sampling", SamplingParams)):
+        for name, kind in (
+            ("budget", DraftBudget), ("trie", TrieOptions), ("suffix", SuffixOptions), ("sampling", SamplingParams),
+        ):  # fmt: skip
             if isinstance(plain.get(name), dict):
                 try:
                     plain[name] = kind(**plain[name])

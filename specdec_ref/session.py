@@ -195,7 +195,7 @@ class Session:
 
     def _configured(self, config: SpecConfig, draft_model: str | None) -> Drafter:
         """The drafter that a configuration names, its trie warm."""
-        drafter = build_drafter(config.drafter, self.target, draft_model, config.trie)
+        drafter = build_drafter(config.drafter, self.target, draft_model, config)
         if config.trie.corpus is not None and isinstance(drafter, TrieDrafter | HybridDrafter):
             try:
                 drafter.warm(self.encode(Path(config.trie.corpus).read_text(encoding="utf-8"), raw=True))

@@ -22,7 +22,7 @@ from specdec_ref.workloads import TASKS
 
 __all__ = ["Known", "known"]
 
-COPIES = ("ngram", "trie")  # the others draft in every round
+COPIES = ("ngram", "trie", "suffix")  # the others draft in every round
 
 
 @dataclass(frozen=True, slots=True)

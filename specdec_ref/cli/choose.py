@@ -95,7 +95,7 @@ def _modelled(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[
         raise UsageError(str(error)) from error
     options = []
     for name, row in accepted.items():
-        c = 0.0 if name in ("ngram", "trie") else args.draft_share
+        c = 0.0 if name in ("ngram", "trie", "suffix") else args.draft_share
         options.append(Option(name, row.alive, roofline_cost(shape, gpu, c, args.batch, args.context)[0], row.drafts))
     return options, roofline_cost(shape, gpu, 0.0, args.batch, args.context)[1]
 

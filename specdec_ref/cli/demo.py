@@ -60,6 +60,7 @@ ABOUT = {
     PLAIN: "one forward of the target a token",
     "ngram": "copies what followed the same words before",
     "trie": "copies what followed any of them, here or in other requests",
+    "suffix": "copies the most frequent continuation, more of it after a longer match",
     "hybrid": "copies where that pays, asks the eagle head elsewhere",
     "layer-skip": "guesses with some of the target's own layers",
     "draft": "guesses with a smaller model",

@@ -86,7 +86,7 @@ def spelled(config: "SpecConfig") -> str:
     """The set-up as arguments of `specdec generate`; defaults are left out."""
     from specdec_ref.config import SpecConfig
 
-    default, budget, trie = SpecConfig(), config.budget, config.trie
+    default, budget, trie, suffix = SpecConfig(), config.budget, config.trie, config.suffix
     pairs = (
         ("--target", config.target, default.target), ("--drafter", config.drafter, ""),
         ("--draft-model", config.draft_model, None), ("--depth", budget.depth, default.budget.depth),
@@ -94,7 +94,11 @@ def spelled(config: "SpecConfig") -> str:
         ("--trie-depth", trie.max_depth, default.trie.max_depth),
         ("--trie-min-breadth", trie.min_breadth, default.trie.min_breadth),
         ("--trie-max-breadth", trie.max_breadth, default.trie.max_breadth),
-        ("--trie-capacity", trie.capacity, default.trie.capacity), ("--verifier", config.verifier, default.verifier),
+        ("--trie-capacity", trie.capacity, default.trie.capacity),
+        ("--suffix-depth", suffix.max_depth, default.suffix.max_depth),
+        ("--suffix-factor", suffix.factor, default.suffix.factor),
+        ("--suffix-min-prob", suffix.min_prob, default.suffix.min_prob),
+        ("--verifier", config.verifier, default.verifier),
         ("--temperature", config.sampling.temperature, 0.0), ("--dtype", config.dtype, default.dtype),
     )  # fmt: skip
     words = [f"{flag} {value}" for flag, value, usual in pairs if value != usual]

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from specdec_ref.cli.flags import add_drafting, add_model, add_trie
+from specdec_ref.cli.flags import add_drafting, add_model, add_suffix, add_trie
 from specdec_ref.cli.shared import config_from, console
 from specdec_ref.config import SamplingParams
 
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_drafting(parser)
     add_trie(parser)
+    add_suffix(parser)
     group = parser.add_argument_group(
         "sampling", "Engines sample as each request says; it decides which verifier fits."
     )

@@ -4,14 +4,14 @@ import argparse
 from typing import Any
 
 from specdec_ref.cli.shared import spellings
-from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, TrieOptions
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, SuffixOptions, TrieOptions
 from specdec_ref.request import Limits
 
-__all__ = ["add_drafting", "add_model", "add_sampling", "add_trie"]
+__all__ = ["add_drafting", "add_model", "add_sampling", "add_suffix", "add_trie"]
 
 SEED = (
-    "prompt i (from 0) draws with seed + i, whatever its batch (default 0); with trie and hybrid the draws also depend "
-    "on earlier prompts, their distribution does not"
+    "prompt i (from 0) draws with seed + i, whatever its batch (default 0); with trie, suffix and hybrid the draws "
+    "also depend on earlier prompts, their distribution does not"
 )
 
 
@@ -46,6 +46,7 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
         help=("default: hybrid where a head ships for the target, else ngram. ngram: " if best else "ngram (default): ")
         + "prompt lookup, copies what followed the same words earlier in the text, for nothing; "
         "trie: what followed them in any text, a tree of it; "
+        "suffix: the most frequent continuation, the longer the match the more of it; "
         "layer-skip: the target with layers left out; draft: a smaller model; eagle: a trained head that reads the "
         "target's own features; both: the one shipped for this target or --draft-model's; "
         "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward a token",
@@ -80,7 +81,8 @@ def _add_budget(group: Any, budget: DraftBudget) -> None:
             "--depth",
             int,
             None,
-            "gamma, the longest branch (default: 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 draft); 0: no guesses",
+            "gamma, the longest branch (default: 16 suffix; 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 draft); 0: "
+            "no guesses",
         ),
         ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
         ("--nodes", int, budget.nodes, "cap on the tree, its root included (default: depth + 1, a chain)"),
@@ -107,6 +109,20 @@ def add_trie(parser: argparse.ArgumentParser) -> None:
     ):
         group.add_argument(flag, type=int, default=value, metavar="N", help=f"{text} (default {value})")
     group.add_argument("--corpus", metavar="FILE", help="a text that the trie learns beforehand")
+
+
+def add_suffix(parser: argparse.ArgumentParser) -> None:
+    """The options of suffix decoding."""
+    default = SuffixOptions()
+    group = parser.add_argument_group("suffix", "For the drafter suffix. --depth caps the length that a match allows.")
+    for flag, kind, value, text in (
+        ("--suffix-depth", int, default.max_depth, "match and guesses together, in tokens"),
+        ("--suffix-factor", float, default.factor, "guesses per matched token, at most"),
+        ("--suffix-min-prob", float, default.min_prob, "no guess less likely than this by the counts"),
+        ("--suffix-capacity", int, default.capacity, "tokens of past answers; the oldest answers go"),
+    ):
+        metavar = "N" if kind is int else "X"
+        group.add_argument(flag, type=kind, default=value, metavar=metavar, help=f"{text} (default {value})")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from specdec_ref.cli.check import Comparison, compare, report
-from specdec_ref.cli.flags import add_drafting, add_model, add_sampling, add_trie
+from specdec_ref.cli.flags import add_drafting, add_model, add_sampling, add_suffix, add_trie
 from specdec_ref.cli.observe import add_observing, check_observing, write_metrics, write_trace
 from specdec_ref.cli.prompts import Job, read_jobs
 from specdec_ref.cli.settings import unapplied
@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_drafting(parser, best=True)
     add_trie(parser)
+    add_suffix(parser)
     add_sampling(parser)
     add_observing(parser)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from specdec_ref.cli.nearest import did_you_mean, unknown
-from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, TrieOptions
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, SuffixOptions, TrieOptions
 from specdec_ref.request import Limits
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def config_from(args: argparse.Namespace) -> SpecConfig:
             args.trie_match, args.trie_depth, args.trie_min_breadth, args.trie_max_breadth, args.trie_capacity,
             args.corpus,
         ),
+        suffix=SuffixOptions(args.suffix_depth, args.suffix_factor, args.suffix_min_prob, args.suffix_capacity),
         sampling=SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p),
         dtype=args.dtype, device=args.device, adaptive=args.adaptive,
     )  # fmt: skip
@@ -128,6 +129,8 @@ def check_names(config: SpecConfig) -> None:
         )
     if config.drafter not in ("trie", "hybrid") and config.trie != TrieOptions():
         raise UsageError(f"--trie-... and --corpus are for --drafter trie or hybrid, not {config.drafter!r}")
+    if config.drafter != "suffix" and config.suffix != SuffixOptions():
+        raise UsageError(f"--suffix-... is for --drafter suffix, not {config.drafter!r}")
     if config.trie.corpus is not None and not Path(config.trie.corpus).is_file():
         raise UsageError(f"--corpus: there is no file {config.trie.corpus}")
     if config.adaptive is not None and config.adaptive not in CONTROLS:

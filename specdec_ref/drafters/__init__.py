@@ -2,30 +2,35 @@
 
 from collections.abc import Callable
 
-from specdec_ref.config import TrieOptions
+from specdec_ref.config import SpecConfig
 from specdec_ref.core import Drafter, SupportsForget
 from specdec_ref.drafters.ngram import NgramDrafter
+from specdec_ref.drafters.suffix import SuffixDrafter
 from specdec_ref.drafters.trie import TrieDrafter
 from specdec_ref.models.target import Target
 
-__all__ = ["DRAFTERS", "NgramDrafter", "TrieDrafter", "build_drafter", "forget"]
+__all__ = ["DRAFTERS", "NgramDrafter", "SuffixDrafter", "TrieDrafter", "build_drafter", "forget"]
 
 
-def _ngram(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
+def _ngram(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
     return NgramDrafter()
 
 
-def _trie(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
-    return TrieDrafter(trie)
+def _trie(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
+    return TrieDrafter(config.trie)
 
 
-def _layer_skip(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
+def _suffix(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
+    return SuffixDrafter(config.suffix)
+
+
+def _layer_skip(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
     from specdec_ref.drafters.layer_skip import layer_skip_drafter
 
     return layer_skip_drafter(target)
 
 
-def _draft_model(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
+def _draft_model(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
     from specdec_ref.drafters.draft_model import DraftModelDrafter
     from specdec_ref.models.hub import load
     from specdec_ref.weights import shipped
@@ -35,27 +40,28 @@ def _draft_model(target: Target, draft_model: str | None, trie: TrieOptions) -> 
     if not draft_model:
         raise ValueError("drafter 'draft' needs a draft model: name a folder or Hugging Face id with --draft-model")
     if is_own_head(draft_model):  # a plain model of `specdec train draft`
-        return _eagle(target, draft_model, trie)
+        return _eagle(target, draft_model, config)
     model, _ = load(draft_model, dtype=target.dtype, device=str(target.device))
     return DraftModelDrafter(Target(model), target.vocab_size)
 
 
-def _eagle(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
+def _eagle(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
     from specdec_ref.weights import load_eagle
 
     return load_eagle(target, draft_model)
 
 
-def _hybrid(target: Target, draft_model: str | None, trie: TrieOptions) -> Drafter:
+def _hybrid(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
     from specdec_ref.drafters.hybrid import HybridDrafter
     from specdec_ref.weights import load_eagle
 
-    return HybridDrafter(load_eagle(target, draft_model), TrieDrafter(trie))
+    return HybridDrafter(load_eagle(target, draft_model), TrieDrafter(config.trie))
 
 
-DRAFTERS: dict[str, Callable[[Target, str | None, TrieOptions], Drafter]] = {
+DRAFTERS: dict[str, Callable[[Target, str | None, SpecConfig], Drafter]] = {
     "ngram": _ngram,
     "trie": _trie,
+    "suffix": _suffix,
     "layer-skip": _layer_skip,
     "draft": _draft_model,
     "eagle": _eagle,
@@ -64,12 +70,15 @@ DRAFTERS: dict[str, Callable[[Target, str | None, TrieOptions], Drafter]] = {
 
 
 def build_drafter(
-    name: str, target: Target, draft_model: str | None = None, trie: TrieOptions = TrieOptions()
+    name: str, target: Target, draft_model: str | None = None, config: SpecConfig = SpecConfig()
 ) -> Drafter:
-    """The drafter of that name. Raises ValueError for an unknown name or a missing or mismatched draft model."""
+    """The drafter of that name; of `config`, its options alone are read.
+
+    Raises ValueError for an unknown name or a missing or mismatched draft model.
+    """
     if name not in DRAFTERS:
         raise ValueError(f"unknown drafter {name!r}; choose from none, {', '.join(DRAFTERS)}")
-    return DRAFTERS[name](target, draft_model, trie)
+    return DRAFTERS[name](target, draft_model, config)
 
 
 def forget(drafter: Drafter) -> None:

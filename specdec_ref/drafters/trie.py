@@ -21,6 +21,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from heapq import heappop, heappush, nlargest
 from itertools import count
+from typing import Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,7 +30,7 @@ from specdec_ref.config import DraftBudget, SamplingParams, TrieOptions
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.trees.growth import Nodes
 
-__all__ = ["NgramTrie", "Node", "TrieDraft", "TrieDrafter"]
+__all__ = ["NgramTrie", "Node", "TrieDraft", "TrieDrafter", "promote"]
 
 
 class Node:
@@ -71,6 +72,29 @@ class TrieDraft:
         return below[node.token]
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A node that counts how often it occurred."""
+
+    count: int
+
+
+Child = TypeVar("Child", bound=Counted)
+
+
+def promote(best: list[Child], child: Child, most: int, *, by_count: bool) -> None:
+    """Keep the best `most` children sorted, by count or by recency: only `child` has risen, and it was seen last."""
+    if best and best[0] is child:
+        return
+    if child in best:
+        best.remove(child)
+    place = 0
+    while by_count and place < len(best) and best[place].count > child.count:
+        place += 1
+    best.insert(place, child)
+    del best[most:]
+
+
 class NgramTrie:
     """What followed what, in at most `capacity` nodes; about 0.6 kB each."""
 
@@ -110,20 +134,8 @@ class NgramTrie:
         child.count, child.used = child.count + 1, self._clock
         self._order[child] = None  # it may have left the queue
         self._order.move_to_end(child)
-        self._promote(node.best, child)
+        promote(node.best, child, self.options.max_breadth, by_count=self.options.match == "prob")
         return child
-
-    def _promote(self, best: list[Node], child: Node) -> None:
-        """Keep `best` sorted: only `child` has risen, and of equal ones it was seen last."""
-        if best and best[0] is child:
-            return
-        if child in best:
-            best.remove(child)
-        place = 0
-        while self.options.match == "prob" and place < len(best) and best[place].count > child.count:
-            place += 1
-        best.insert(place, child)
-        del best[self.options.max_breadth :]
 
     def _evict(self) -> None:
         """Drop the least recently used leaves until the capacity holds.

@@ -88,8 +88,10 @@ def request_of(sampling: SamplingParams) -> dict[str, Any]:
 def common_refusals(config: SpecConfig, engine: str) -> list[Finding]:
     """What neither engine has."""
     checks = (
-        (config.drafter not in ("none", "ngram", "trie", "draft", "eagle"),
+        (config.drafter not in ("none", "ngram", "trie", "suffix", "draft", "eagle"),
          f"no engine drafts by {config.drafter!r}; it is this package's own"),
+        (config.drafter == "suffix" and engine == "SGLang",
+         "SGLang has no suffix decoding; its nearest is NGRAM: --drafter trie"),
         (config.budget.min_confidence > 0, "min_confidence: no engine stops a draft at a confidence of yours"),
         (config.verifier in ("typical", "multi_round"),
          f"verifier {config.verifier!r} is in neither engine: sampled trees are not drafted there"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, SuffixOptions
 from specdec_ref.exporters.launch import (
     Finding,
     Launch,
@@ -26,7 +26,8 @@ from specdec_ref.exporters.table import ENGINES
 __all__ = ["from_vllm", "resolve", "to_vllm"]
 
 MOST = 128  # drafts a round: the rejection sampler's MAX_SPEC_LEN
-OURS = {"eagle": "eagle", "eagle3": "eagle", "draft_model": "draft", "ngram": "ngram", "ngram_gpu": "ngram"}
+OURS = {"eagle": "eagle", "eagle3": "eagle", "draft_model": "draft", "ngram": "ngram", "ngram_gpu": "ngram",
+        "suffix": "suffix"}  # fmt: skip
 GONE = ("medusa", "mlp_speculator")
 
 
@@ -146,10 +147,11 @@ def to_vllm(config: SpecConfig, *, folder: str | None = None, eagle: int = 3) ->
 def _own_refusals(config: SpecConfig) -> list[Finding]:
     budget = config.budget
     checks = (
-        (budget.topk > 1 and config.drafter in ("eagle", "draft"), f"topk {budget.topk}: vLLM verifies chains only"),
+        (budget.topk > 1 and config.drafter in ("eagle", "draft", "suffix"),
+         f"topk {budget.topk}: vLLM verifies chains only"),
         (budget.depth > 0 and budget.max_nodes != budget.depth + 1 and budget.topk == 1,
          f"{budget.max_nodes} nodes for depth {budget.depth}: a chain has depth + 1, and vLLM takes its depth alone"),
-        (config.drafter == "trie", "vLLM has no trie shared by requests; its nearest is method suffix, by hand"),
+        (config.drafter == "trie", "vLLM has no trie shared by requests; try --drafter suffix"),
         (config.adaptive is not None,
          f"adaptive {config.adaptive!r}: vLLM has no controller; give num_speculative_tokens_per_batch_size by hand"),
         (config.verifier == "threshold", "vLLM has no thresholds; its lossy method, fly, follows another rule"),
@@ -160,7 +162,8 @@ def _own_refusals(config: SpecConfig) -> list[Finding]:
 
 def _keys(config: SpecConfig, eagle: int) -> list[tuple[str, str, Any, str]]:
     """(our field, their key, value, why)."""
-    method = {"draft": "draft_model", "ngram": "ngram"}.get(config.drafter, "eagle3" if eagle == 3 else "eagle")
+    names = {"draft": "draft_model", "ngram": "ngram", "suffix": "suffix"}
+    method = names.get(config.drafter, "eagle3" if eagle == 3 else "eagle")
     rows: list[tuple[str, str, Any, str]] = [("drafter", "method", method, "")]
     if config.draft_model is not None:
         rows.append(("draft_model", "model", config.draft_model, ""))
@@ -168,11 +171,31 @@ def _keys(config: SpecConfig, eagle: int) -> list[tuple[str, str, Any, str]]:
     if method == "ngram":
         why = "as here; vLLM copies the first place of the longest match, we the latest and less after a short one"
         rows += [("drafter", "prompt_lookup_max", 4, why), ("drafter", "prompt_lookup_min", 1, "")]
+    elif method == "suffix":
+        rows += _suffix(config.suffix)
     elif not config.sampling.greedy and config.verifier in ("auto", "rejection", "block"):
         rows.append(("sampling", "draft_sample_method", "probabilistic", "T > 0: drafts drawn from q, kept by p/q"))
     if config.verifier == "block":
         rows.append(("verifier", "rejection_sample_method", "block", ""))
     return rows
+
+
+def _suffix(options: SuffixOptions) -> list[tuple[str, str, Any, str]]:
+    return [
+        ("suffix.max_depth", "suffix_decoding_max_tree_depth", options.max_depth, "match and drafts together"),
+        ("suffix.factor", "suffix_decoding_max_spec_factor", options.factor, "drafts per matched token, at most"),
+        ("suffix.min_prob", "suffix_decoding_min_token_prob", options.min_prob, "its counts include ends of texts"),
+        ("suffix.capacity", "", "", "nothing alike: suffix_decoding_max_cached_requests counts requests, not tokens"),
+    ]
+
+
+def _suffix_of(out: Mapping[str, Any]) -> SuffixOptions:
+    keys, default = ENGINES["vllm"]["keys"], SuffixOptions()
+    depth, factor, min_prob = (
+        out.get(f"suffix_decoding_{name}", keys[f"suffix_decoding_{name}"]["default"])
+        for name in ("max_tree_depth", "max_spec_factor", "min_token_prob")
+    )
+    return SuffixOptions(int(depth), float(factor), float(min_prob), default.capacity)
 
 
 def from_vllm(values: Mapping[str, Any], target: str | None = None) -> tuple[SpecConfig | None, list[Finding]]:
@@ -186,8 +209,9 @@ def from_vllm(values: Mapping[str, Any], target: str | None = None) -> tuple[Spe
         return None, found
     drawn = out.get("draft_sample_method") == "probabilistic"
     verifier = "block" if how == "block" else "auto"
-    model = None if OURS[method] == "ngram" else out.get("model")
+    model = None if OURS[method] in ("ngram", "suffix") else out.get("model")
     return SpecConfig(
         target=target or SpecConfig().target, drafter=OURS[method], draft_model=model, verifier=verifier,
         budget=DraftBudget(int(length)), sampling=SamplingParams(1.0 if drawn or how == "block" else 0.0),
+        suffix=_suffix_of(out) if method == "suffix" else SuffixOptions(),
     ), found  # fmt: skip

@@ -12,7 +12,7 @@ from benchmarks import overlap
 from specdec_ref.training.material import Material
 from specdec_ref.training.prompts import dialogues, fingerprint, overlaps
 from specdec_ref.training.shards import Conversation, write_shard
-from specdec_ref.workloads import HELD_OUT, TASKS, Prompt, load_prompts
+from specdec_ref.workloads import HELD_OUT, TASKS, Prompt, load_episodes, load_prompts
 
 
 class Words:
@@ -75,3 +75,15 @@ def test_a_copy_in_the_corpus_is_found(
     assert rows[-1]["worst"] == 1.0
     (tmp_path / "seed0-1.npz").unlink()
     assert overlap.main([str(tmp_path)]) == 0
+
+
+def test_episodes_are_similar_requests_and_differ_between_splits() -> None:
+    dev, test = load_episodes("dev"), load_episodes("test")
+    assert load_episodes() == sorted([*dev, *test], key=load_episodes().index)
+    assert {episode.kind for episode in dev} == {episode.kind for episode in test}
+    for episode in (*dev, *test):
+        words = [set(prompt.split()) for prompt in episode.prompts]
+        assert len(episode.prompts) == len(set(episode.prompts)) == 5
+        assert all(len(words[0] & other) / len(words[0] | other) > 0.4 for other in words[1:])
+    fingerprints = [{fingerprint(p) for episode in split for p in episode.prompts} for split in (dev, test)]
+    assert not fingerprints[0] & fingerprints[1]

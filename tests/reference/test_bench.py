@@ -93,11 +93,12 @@ def test_batches_and_temperature(lab: Session) -> None:
     assert all(row["calls"] == 2 and row["texts"] == 3 for row in rows)
 
 
-def test_no_side_copies_the_answer_of_another(lab: Session) -> None:
+@pytest.mark.parametrize("name", ["trie", "suffix"])
+def test_no_side_copies_the_answer_of_another(lab: Session, name: str) -> None:
     """The sides of a trie share it and are asked the same: a warm one would guess whole answers."""
-    drafters, _ = usable_drafters(lab, ["trie"])
+    drafters, _ = usable_drafters(lab, [name])
     setting = Setting(lab, SamplingParams(), lab.limits(40, ignore_eos=True), 1)
-    sides = [each for each in ours(setting, drafters) if each.method == "trie"]
+    sides = [each for each in ours(setting, drafters) if each.method == name]
     batch = ([lab.encode("Name three colours.", raw=True)], [0])
     together = run_sides(sides, [batch, batch])
     for each in sides:

@@ -70,6 +70,7 @@ def test_figures_are_those_of_the_rounds(folder: Path, specdec: Specdec) -> None
 
 SHARED = {
     "trie",
+    "suffix",
     "hybrid",
 }  # their guesses depend on what others asked: above T = 0 the distribution stays, not the draw
 

@@ -41,6 +41,8 @@ USAGE = {
     "empty prompt": (["generate", ""], "the prompt is empty"),
     "prompt twice": (["generate", "a", "--prompts-file", "b"], "not both"),
     "trie options": (["generate", "--drafter", "ngram", "--trie-depth", "5", "a"], "are for --drafter trie or hybrid"),
+    "suffix options": (["generate", "--drafter", "trie", "--suffix-factor", "1", "a"], "is for --drafter suffix"),
+    "suffix factor": (["generate", "--drafter", "suffix", "--suffix-factor", "0", "a"], "must be positive"),
     "trie match": (["generate", "--drafter", "trie", "--trie-match", "dfs", "a"], "must be bfs or prob"),
     "no corpus": (["generate", "--drafter", "trie", "--corpus", "nowhere.txt", "a"], "there is no file nowhere.txt"),
     "unknown drafter": (["generate", "--drafter", "oracle", "a"], "Choose from none, ngram"),

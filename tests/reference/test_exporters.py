@@ -16,7 +16,7 @@ from cli_helpers import Specdec, specdec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, TrieOptions
+from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, SuffixOptions, TrieOptions
 from specdec_ref.exporters import ENGINES, explain, export_command
 from specdec_ref.exporters.meanings import MEANINGS
 from specdec_ref.exporters.table import REMOVED
@@ -50,7 +50,7 @@ def strays(words: tuple[str, ...], engine: str, table: Any = ENGINES) -> list[st
 
 def every_config() -> list[SpecConfig]:
     """A wide product of settings, sensible or not."""
-    drafters = ("none", "ngram", "trie", "draft", "eagle")
+    drafters = ("none", "ngram", "trie", "suffix", "draft", "eagle")
     budgets = (DraftBudget(), DraftBudget(5, 4, 8), DraftBudget(3, 2, 6), DraftBudget(7, 10, 8), DraftBudget(0))
     verifiers = ("auto", "rejection", "block", "target_only", "threshold")
     samplings = (SamplingParams(), SamplingParams(0.7, 40, 0.9))
@@ -142,6 +142,8 @@ def test_the_reader_reads_without_running(tmp_path: Path) -> None:
         ("vllm", {"budget": DraftBudget(200)}, "128 drafts at most"),
         ("vllm", {"verifier": "threshold", "lossy": True}, "no thresholds"),
         ("vllm", {"drafter": "trie", "draft_model": None}, "no trie shared by requests"),
+        ("vllm", {"drafter": "suffix", "draft_model": None, "budget": DraftBudget(5, 4, 8)}, "verifies chains only"),
+        ("sglang", {"drafter": "suffix", "draft_model": None}, "no suffix decoding"),
         ("vllm", {"device": "cpu"}, "no flag for it"),
         *(
             (engine, changes, rule)
@@ -173,7 +175,7 @@ def test_unknown_engine() -> None:
 
 @given(
     engine=st.sampled_from(["sglang", "vllm"]),
-    drafter=st.sampled_from(["eagle", "draft", "trie", "ngram"]),
+    drafter=st.sampled_from(["eagle", "draft", "trie", "suffix", "ngram"]),
     depth=st.integers(1, 12), topk=st.integers(1, 6), extra=st.integers(0, 40),
     how=st.sampled_from(["auto", "block", "rejection"]), drawn=st.booleans(), breadth=st.integers(1, 12),
 )  # fmt: skip
@@ -191,6 +193,8 @@ def test_explained_commands_give_the_set_up_back(
         config = replace(
             config, budget=DraftBudget(depth, breadth, depth + 1), trie=TrieOptions("prob", 9, 1, breadth, 5000)
         )
+    if drafter == "suffix":
+        config = replace(config, budget=DraftBudget(depth), suffix=SuffixOptions(8 + depth, 1.5, 0.25))
     try:
         launch = export_command(config, engine)
     except ValueError:
@@ -200,7 +204,7 @@ def test_explained_commands_give_the_set_up_back(
         assert again is not None
         assert (again.drafter, again.trie.max_breadth) == ("trie", 1)  # it has no look-up within one request
         return
-    lost = {"sampling": SamplingParams()} if engine == "sglang" or drafter == "ngram" else {}
+    lost = {"sampling": SamplingParams()} if engine == "sglang" or drafter in ("ngram", "suffix") else {}
     assert again is not None
     assert replace(again, **lost) == replace(config, **lost)
 

@@ -19,7 +19,7 @@ from torch import nn
 from specdec_ref.baseline import plain_generate, plain_stream
 from specdec_ref.config import DraftBudget
 from specdec_ref.core import Drafter, DraftTree
-from specdec_ref.drafters import NgramDrafter
+from specdec_ref.drafters import NgramDrafter, SuffixDrafter
 from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.drafters.layer_skip import layer_skip_drafter
 from specdec_ref.engine import SpecEngine
@@ -76,6 +76,7 @@ def test_plain_decoding_equals_transformers(architecture: str, attention: str) -
 
 DRAFTERS: dict[str, Callable[[Case], Drafter]] = {
     "ngram": lambda it: NgramDrafter(1, 3),
+    "suffix": lambda it: SuffixDrafter(),
     "draft model": lambda it: DraftModelDrafter(Target(perturbed(it.model, 0.1), check=False), VOCAB),
     "itself": lambda it: DraftModelDrafter(Target(it.model, check=False), VOCAB),
     "layer-skip": lambda it: layer_skip_drafter(it.target, [0, 2]),

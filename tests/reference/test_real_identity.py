@@ -15,7 +15,7 @@ from helpers import tiny_model
 from specdec_ref.baseline import plain_generate
 from specdec_ref.config import DraftBudget
 from specdec_ref.core import Drafter
-from specdec_ref.drafters import NgramDrafter
+from specdec_ref.drafters import NgramDrafter, SuffixDrafter
 from specdec_ref.drafters.draft_model import DraftModelDrafter
 from specdec_ref.drafters.layer_skip import layer_skip_drafter, shallow_copy
 from specdec_ref.engine import SpecEngine
@@ -85,6 +85,8 @@ def in_batches(prompts: Sequence[list[int]]) -> list[list[list[int]]]:
 def make_drafter(name: str, target: Target) -> Drafter:
     if name == "ngram":
         return NgramDrafter(1, 3)
+    if name == "suffix":
+        return SuffixDrafter()
     if name == "layer-skip":
         return layer_skip_drafter(target)
     # Another model of the same vocabulary: the target without two of its layers, as a draft model in its own right.
@@ -125,7 +127,7 @@ def test_plain_decoding_in_ragged_batches(
 
 
 @pytest.mark.parametrize("batched", [False, True], ids=["alone", "ragged batches"])
-@pytest.mark.parametrize("name", ["ngram", "layer-skip", "draft"])
+@pytest.mark.parametrize("name", ["ngram", "suffix", "layer-skip", "draft"])
 def test_every_drafter_keeps_the_greedy_text(
     name: str, batched: bool, embedded: "Session", prompts: list[list[int]], plain: list[list[int]]
 ) -> None:
