@@ -6,4 +6,4 @@ from specdec_course.grader.confine import Allowance
 from specdec_course.grader.setup import configure
 
 root = Path(__file__).parent.resolve()
-configure(get_config(), root, Allowance(hidden=(str(root),)))  # noqa: F821  (nbgrader defines it)
+configure(get_config(), root, Allowance())  # noqa: F821  (nbgrader defines it)

@@ -1,0 +1,350 @@
+"""What a student wrote, seen from the judge: functions, classes and kernels whose calls go to the worker and back.
+
+A check calls them as it calls the real ones in a notebook, and it cannot tell the difference. What comes back is plain
+data (`wire`). Of the judge's own objects the student's code reaches the methods that are listed here, and no others.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FunctionType, LambdaType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specdec_course.checks.wire import Codec, Counted, Garbled, Wire, built
+
+__all__ = ["OFFERED", "Ended", "Remote"]
+
+GRACE_SECONDS = 5.0  # to obey an interrupt
+REACHED: dict[str, tuple[str, ...]] = {  # type -> the methods and attributes of the judge's objects
+    "specdec_ref.exact._Replay": ("accept", "draw"),
+    "specdec_ref.randomness.KeyedRandomness": ("accept", "draw"),
+    "specdec_ref.cost_model.VerifyCurve": ("__call__",),
+    "specdec_course.checks.metrics._World": ("__call__",),
+    "specdec_course.checks.eagle.draft.ToyHead": ("read", "step", "logits", "q_vocab"),
+    "specdec_course.capstone.adapter.TargetView": ("score", "keep", "length", "forwards", "vocab_size", "temperature"),
+}
+OFFERED: dict[str, tuple[str, ...]] = {  # module -> functions that a notebook's cells may call; the judge answers
+    "specdec_ref.sampling": ("residual",),
+    "specdec_ref.cost_model": ("expected_tau", "speedup"),
+    "specdec_ref.exposition": ("exposition", "parse"),
+    "specdec_course.checks.ngram": ("look",),
+    "specdec_course.checks.metrics": ("record",),
+    "specdec_course.checks.production": ("run_of",),
+    "specdec_course.capstone.checks": ("toy", "greedy_round"),
+}
+WITHHELD = {"decoder-tests": ("greedy_round",)}  # while that cell is judged
+
+
+class Ended(BaseException):  # noqa: N818  (not an Exception: no check may take it for the student's error)
+    """The cell, or the whole worker, is at its end. `whole`: nothing more can be asked of it."""
+
+    def __init__(self, name: str, why: str, *, whole: bool = False) -> None:
+        super().__init__(why)
+        self.name, self.whole = name, whole
+
+
+class Remote:
+    """The judge's end of the wire. `why_dead()`: what is known of a worker that has ended."""
+
+    def __init__(self, wire: Wire, why_dead: Callable[[], str]) -> None:
+        self.wire, self._why_dead = wire, why_dead
+        self.handles: dict[int, Any] = {}  # number -> object of the judge's that the student's code may call
+        self.numbers: dict[int, int] = {}  # its id -> number
+        self.dropped: list[int] = []  # numbers of the student's objects that no check holds any more
+        self.ends, self.cell = 0.0, ""
+
+    @contextmanager
+    def within(self, seconds: float, cell: str) -> Iterator[None]:
+        """The time that one cell has. `cell`: the graded one; what its checks handed out is taken back."""
+        self.ends, self.cell, before = time.monotonic() + seconds, cell, len(self.handles)
+        try:
+            yield
+        finally:
+            for number in range(before + 1, len(self.handles) + 1) if cell else ():
+                self.numbers.pop(id(self.handles.pop(number)))
+            self.cell = ""
+
+    def ask(self, what: str, *message: Any) -> list[Any]:
+        """A request, and what comes of it. Raises what the student's code raised, or Ended."""
+        if self.dropped and what != "free":
+            dropped, self.dropped = self.dropped, []
+            self.ask("free", dropped)
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise Ended("Stopped", "the tests of this cell took too long together")
+        try:
+            self.wire.send([what, left, *message])
+            while True:
+                reply = self.wire.receive(max(0.0, self.ends - time.monotonic()) + GRACE_SECONDS)
+                if reply[0] != "ask":
+                    break
+                self.wire.send(self._answer(reply[1:]))
+        except TimeoutError:
+            raise Ended("Stopped", "it ran longer than a cell may, and could not be interrupted", whole=True) from None
+        except Garbled as error:
+            raise Ended("Stopped", str(error), whole=True) from None
+        except (OSError, EOFError):
+            raise Ended("Stopped", self._why_dead(), whole=True) from None
+        match reply:
+            case ["done", *rest]:
+                return rest
+            case ["raised", str(name), list(bases), str(text), str(says)]:
+                raise _error(name, bases, *(each.encode("utf-8", "replace").decode() for each in (text, says)))
+        raise Ended("Stopped", "it sent a message that is none", whole=True)
+
+    def pack(self, *values: Any) -> tuple[Any, list[Any]]:
+        """(as JSON, the lists, dicts and tensors in them)."""
+        codec = Values(self)
+        return codec.pack(list(values)), codec.seen[:-1]  # the list of them all is ours
+
+    def one(self, value: Any) -> Any:
+        """As JSON."""
+        return Values(self).pack(value)
+
+    def names(self, names: Sequence[str]) -> dict[str, Any]:
+        """Those that the notebook has defined, as something to call."""
+        try:
+            (kinds,) = self.ask("names", list(names))
+            return {name: self._made(name, kinds[name]) for name in names if name in kinds}
+        except (TypeError, KeyError, ValueError):
+            raise Ended("Stopped", "it sent a message that is none", whole=True) from None
+
+    def _made(self, name: str, kind: Any) -> Any:
+        match kind:
+            case ["function"]:
+                return _Function(self, ["name", name])
+            case ["class"]:
+                return type(name, (_Object,), {"remote": self, "home": name, "told_alone": _alone(self, name)})
+            case ["kernel"]:
+                return _Kernel(self, ["name", name])
+            case ["object", bool()]:
+                (number,) = self.ask("hold", name)
+                return _Object._of(self, number)
+            case ["value", value]:
+                return Values(self).unpack(value)
+        raise ValueError(kind)
+
+    def call(self, target: list[Any], args: Sequence[Any], kept: list[Any] | None = None) -> Any:
+        """What a call gives; what it changed of its arguments is changed here, too."""
+        packed, seen = self.pack(*args)
+        reply = self.ask("call", target, packed)
+        seen = (kept or []) + seen
+        if kept is not None:
+            kept[:] = [each for each in seen if type(each) is list]
+        match reply:
+            case [value, list(changed), int(looks)]:
+                leaves = [each for each in seen if isinstance(each, Tensor) and each.requires_grad]
+                try:
+                    for at, new in changed:
+                        _change(seen[at], Values(self).unpack(new))
+                    Counted.looks[0] += looks
+                    return Values(self, leaves).unpack(value)
+                except (Garbled, IndexError, TypeError, ValueError, RuntimeError):
+                    pass
+        raise Ended("Stopped", "it sent data of no known form", whole=True)
+
+    def _answer(self, question: list[Any]) -> list[Any]:
+        """What a question of the student's code gets."""
+        try:
+            return ["told", Values(self).pack(self._answered(question))]
+        except Exception as error:  # noqa: BLE001  (it is raised over there, where it was caused)
+            return ["refused", type(error).__name__, str(error)]
+
+    def _answered(self, question: list[Any]) -> Any:
+        def given(packed: Any) -> Any:
+            return Values(self, asked=True).unpack(packed)
+
+        match question:
+            case ["call", int(number), str(name), args, named] if name in _reached(self.handles.get(number)):
+                return getattr(self.handles[number], name)(*given(args), **given(named))
+            case ["get", int(number), str(name)] if name in _reached(self.handles.get(number)):
+                return getattr(self.handles[number], name)
+            case ["get", int(number), str(name)]:
+                raise AttributeError(f"{type(self.handles.get(number)).__name__!r} object has no attribute {name!r}")
+            case ["use", str(home), str(name), args, named] if name in OFFERED.get(home, ()):
+                if name in WITHHELD.get(self.cell, ()):
+                    raise PermissionError(f"{name} is not at hand while this task is judged")
+                return getattr(import_module(home), name)(*given(args), **given(named))
+            case ["load", where, address, lanes, str(kind)]:
+                return _memory(where).load(given(address), given(lanes), kind)
+            case ["store", where, address, lanes, values]:
+                return _memory(where).store(given(address), given(lanes), given(values))
+        raise PermissionError("that is not at hand while the notebook is graded")
+
+
+class Values(Codec):
+    """Values as they are in the judge."""
+
+    def __init__(self, remote: Remote, leaves: Sequence[Tensor] = (), *, asked: bool = False) -> None:
+        super().__init__()
+        self.remote, self.leaves, self.asked = remote, leaves, asked
+
+    def pack_other(self, value: Any) -> Any:
+        """A handle, for what has methods that the student's code may call."""
+        names = _reached(value)
+        if not names:
+            return None
+        number = self.remote.numbers.setdefault(id(value), len(self.remote.handles) + 1)
+        self.remote.handles[number] = value
+        methods = [name for name in names if name != "__call__" and callable(getattr(type(value), name, None))]
+        return ["handle", number, type(value).__name__, methods, "__call__" in names]
+
+    def unpack_other(self, tag: str, rest: list[Any]) -> Any:
+        """What it was given comes back."""
+        if tag == "handle" and rest and rest[0] in self.remote.handles:
+            return self.remote.handles[rest[0]]
+        if tag == "callable" and self.asked:
+            return _Function(self.remote, ["object", int(rest[0])])
+        return super().unpack_other(tag, rest)
+
+    def grows(self, value: Tensor) -> Any:
+        """Whether a gradient will be asked for."""
+        return True if value.requires_grad else None
+
+    def grown(self, tensor: Tensor, how: Any) -> Tensor:
+        """A result whose gradient the worker knows."""
+        if type(how) is int and self.leaves and tensor.is_floating_point():
+            return _Grown.apply(tensor, self.remote, how, *self.leaves)  # type: ignore[no-untyped-call, no-any-return]
+        return tensor
+
+
+class _Grown(torch.autograd.Function):
+    """The gradient is computed where the result was."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, remote: Remote, number: int, *leaves: Tensor) -> Tensor:
+        ctx.remote, ctx.number, ctx.leaves = remote, number, leaves
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        (packed,) = ctx.remote.ask("grad", ctx.number, ctx.remote.one(slope), list(range(len(ctx.leaves))))
+        slopes = [Values(ctx.remote).unpack(each) for each in packed]
+        fits = [s if isinstance(s, Tensor) and s.shape == t.shape else None for s, t in zip(slopes, ctx.leaves, strict=True)]
+        return None, None, None, *(None if s is None else s.to(t.dtype) for s, t in zip(fits, ctx.leaves, strict=True))
+
+
+class _Function:
+    """A function of the student's, or a method, which keeps its `owner` alive."""
+
+    def __init__(self, remote: Remote, target: list[Any], owner: "_Object | None" = None) -> None:
+        self._remote, self._target, self._owner = remote, target, owner
+
+    def __call__(self, *args: Any) -> Any:
+        return self._remote.call(self._target, args, None if self._owner is None else self._owner._kept)
+
+
+class _Kernel(_Function):
+    """A Triton kernel: `kernel[grid](...)`, with the tensors of `bounds.confined`."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*args: Any, **named: Any) -> None:
+            pointers = [_pointer(arg) if isinstance(arg, Tensor) else self._remote.one(arg) for arg in args]
+            self._remote.ask("launch", self._target, self._remote.one(grid), ["tuple", pointers], self._remote.one(named))
+
+        return launch
+
+
+class _Object:
+    """An object of a class of the student's; the class is a subclass of this, of their name."""
+
+    remote: Remote
+    home: str
+
+    def __init__(self, *args: Any) -> None:
+        packed, _ = self.remote.pack(*args)
+        (self._number,) = self.remote.ask("make", self.home, packed)
+        self._kept: list[Any] = []
+
+    @classmethod
+    def _of(cls, remote: Remote, number: Any) -> "_Object":
+        made = cls.__new__(cls)
+        made.remote, made._number, made._kept = remote, number, []
+        return made
+
+    def __call__(self, *args: Any) -> Any:
+        return self.remote.call(["object", self._number], args, self._kept)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "_number" not in vars(self):
+            raise AttributeError(name)
+        match self.remote.ask("get", self._number, name):
+            case [["method"]]:
+                return _Function(self.remote, ["method", self._number, name], self)
+            case [["value", value]]:
+                return Values(self.remote).unpack(value)
+        raise Ended("Stopped", "it sent a message that is none", whole=True)
+
+    def __deepcopy__(self, memo: Any) -> "_Object":
+        (number,) = self.remote.ask("copy", self._number)
+        return type(self)._of(self.remote, number)
+
+    def __del__(self) -> None:
+        if "_number" in vars(self):
+            self.remote.dropped.append(self._number)
+
+
+def _alone(remote: Remote, name: str) -> Any:
+    def told() -> tuple[str, str]:
+        match remote.ask("alone", name):
+            case [[str(package), str(cell)]]:
+                return package[:80], cell[:80]
+        raise Ended("Stopped", "it sent a message that is none", whole=True)
+
+    return staticmethod(told)
+
+
+def _reached(value: Any) -> tuple[str, ...]:
+    kind = type(value)
+    if kind in (FunctionType, LambdaType, MethodType):
+        return ("__call__",)
+    return REACHED.get(f"{kind.__module__}.{kind.__qualname__}", ())
+
+
+def _pointer(tensor: Tensor) -> list[Any]:
+    return ["pointer", tensor.data_ptr(), str(tensor.dtype).removeprefix("torch.")]
+
+
+def _memory(where: Any) -> Any:
+    """What the kernel that runs may reach; nothing if none does."""
+    from triton.runtime import interpreter
+
+    from specdec_ref.kernels import bounds
+
+    if not bounds.reachable:
+        raise PermissionError("no kernel is launched")
+    x, y, z = map(int, where)
+    interpreter.interpreter_builder.grid_idx = (x, y, z)
+    return bounds.reachable[-1]
+
+
+def _change(old: Any, new: Any) -> None:
+    """Make it what it has become over there."""
+    if type(old) is list and type(new) is list:
+        old[:] = new
+    elif type(old) is dict and type(new) is dict:
+        old.clear()
+        old.update(new)
+    elif isinstance(old, Tensor) and isinstance(new, Tensor) and old.shape == new.shape and old.dtype == new.dtype:
+        with torch.no_grad():
+            old.copy_(new)
+
+
+def _error(name: str, bases: Sequence[Any], text: str, says: str) -> BaseException:
+    """An error of the student's, as far as a check can tell: its builtin type, and what a report says of it."""
+    if "Exception" not in bases:
+        return Ended(name, text or name)
+    if name == "StrayError":
+        from specdec_ref.kernels.bounds import StrayError
+
+        return StrayError(text)
+    try:
+        error = built(bases, text)
+    except Garbled as garbled:
+        return Ended("Stopped", str(garbled), whole=True)
+    error.told = says  # type: ignore[attr-defined]
+    return error
