@@ -16,9 +16,9 @@ from specdec_course.capstone.standalone import alone
 from specdec_course.capstone.suspects import Scan, greedy_round
 from specdec_course.capstone.toys import Scripted, rounds_distribution, view
 from specdec_course.checks.examine import Trial, Trouble, attempt, examine, ids
+from specdec_course.checks.plain import Counted
 from specdec_course.checks.report import Report
 from specdec_course.checks.toys import compare, wanted
-from specdec_course.checks.wire import Counted
 from specdec_ref.models.toy import TableLM
 
 __all__ = ["entry", "greedy", "greedy_round", "index", "loop", "sampled", "toy"]

@@ -22,14 +22,17 @@ from traitlets import Instance
 
 from specdec_course.checks.report import Credit, Report
 from specdec_course.grader.confine import Allowance, Confined, confined
-from specdec_course.grader.remote import OFFERED, Ended, Remote
+from specdec_course.grader.proxies import Ended
+from specdec_course.grader.remote import OFFERED, Remote
 from specdec_course.grader.sources import role
 
 __all__ = ["Judge", "Judged", "imported", "worker"]
 
-os.environ["TRITON_INTERPRET"] = "1"  # before anything here imports Triton: what a kernel is worth is found without a GPU
+os.environ["TRITON_INTERPRET"] = (
+    "1"  # before anything here imports Triton: what a kernel is worth is found without a GPU
+)
 MIMES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/jpeg", "image/svg+xml")
-MOST = 20_000_000  # characters of output that a notebook has
+SHOWN, MOST = 100_000, 20_000_000  # characters of one output, and of all that a notebook has
 
 
 class Judge:
@@ -43,7 +46,7 @@ class Judge:
         """A locked cell: what the tests import."""
         exec(compile(code, "<locked>", "exec"), self.space)
 
-    def grade(self, cell: str, code: str, seconds: float) -> tuple[list[NotebookNode], str]:
+    def grade(self, cell: str, code: str, seconds: float | int) -> tuple[list[NotebookNode], str]:
         """(outputs of a graded cell, the last of which nbgrader reads; why no other can be graded, or "")."""
         outputs: list[NotebookNode] = []
         tree = ast.parse(code)
@@ -66,7 +69,7 @@ class Judge:
             outputs.append(_error(type(error).__name__, str(error)))
         return outputs, ""
 
-    def run(self, code: str, seconds: float) -> tuple[list[NotebookNode], str]:
+    def run(self, code: str, seconds: float | int) -> tuple[list[NotebookNode], str]:
         """The same of a cell that is the student's to write: its outputs are for a page, and earn nothing."""
         try:
             with self.remote.within(seconds, ""):
@@ -90,7 +93,7 @@ class Judged(NbGraderPreprocessor):
         code = [cell for cell in nb.cells if cell.cell_type == "code"]
         texts = [ours.get(_name(cell), cell.source) for cell in code if role(cell) in ("locked", "tests")]
         why, left, done = "", MOST, set[str]()
-        with worker(self.allowance, imported(texts), beside) as (remote, box):
+        with worker(self.allowance, imported(texts), beside) as (remote, _):
             judge = Judge(remote)
             for number, cell in enumerate(code, 1):
                 name, kind, text = _name(cell), role(cell), cell.source
@@ -103,7 +106,11 @@ class Judged(NbGraderPreprocessor):
                 if why:
                     cell.outputs = [_error("Stopped", f"the notebook was stopped: {why}")]
                 elif kind == "tests":
-                    found = judge.grade(name, ours[name], self.allowance.cell_seconds) if known else ([_error("NoTests", f"“{name}” is no cell of tests")], "")
+                    found = (
+                        judge.grade(name, ours[name], self.allowance.cell_seconds)
+                        if known
+                        else ([_error("NoTests", f"“{name}” is no cell of tests")], "")
+                    )
                     cell.outputs, why = found
                 else:
                     cell.outputs, why = judge.run(text, self.allowance.cell_seconds)
@@ -116,7 +123,9 @@ class Judged(NbGraderPreprocessor):
 
 
 @contextmanager
-def worker(allowance: Allowance, modules: Sequence[str], beside: Sequence[Path] = ()) -> Iterator[tuple[Remote, Confined]]:
+def worker(
+    allowance: Allowance, modules: Sequence[str], beside: Sequence[Path] = ()
+) -> Iterator[tuple[Remote, Confined]]:
     """A worker that may use these modules of the package. Raises RuntimeError if it cannot even be started."""
     offered = {name: list(OFFERED.get(name, ())) for name in modules if name.partition(".")[0].startswith("specdec_")}
     with confined(allowance, beside) as box:
@@ -167,14 +176,18 @@ def _beside(path: Path) -> bool:
 
 
 def _shown(kind: str, value: Any) -> NotebookNode:
-    data = {"text/plain": repr(float(value)) if isinstance(value, Credit) else str(value)}
-    if isinstance(value, Credit | Report):
+    data = {"text/plain": repr(float(value)) if isinstance(value, Credit) else _cut(str(value))}
+    if isinstance(value, Credit | Report) and len(value._repr_html_()) < SHOWN:
         data["text/html"] = value._repr_html_()
     return new_output(kind, data=data)
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n[cut off here]"
+
+
 def _error(name: str, message: str) -> NotebookNode:
-    return new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"])
+    return new_output("error", ename=name, evalue=_cut(message), traceback=[_cut(f"{name}: {message}")])
 
 
 def _outputs(given: Any) -> Iterator[NotebookNode]:
@@ -187,7 +200,9 @@ def _outputs(given: Any) -> Iterator[NotebookNode]:
                 kept = {mime: _text(data[mime]) for mime in MIMES if isinstance(data.get(mime), str)}
                 yield new_output(kind, data=kept)
             case {"output_type": "error", "ename": str(name), "evalue": str(value), "traceback": [*lines]}:
-                yield new_output("error", ename=_text(name), evalue=_text(value), traceback=[_text(str(line)) for line in lines])
+                yield new_output(
+                    "error", ename=_text(name), evalue=_text(value), traceback=[_text(str(line)) for line in lines]
+                )
 
 
 def _text(text: str) -> str:

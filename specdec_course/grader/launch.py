@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from specdec_course.checks.wire import Codec
+from specdec_course.checks.plain import Codec
 
 __all__ = ["Pointer", "launched"]
 
@@ -63,7 +63,9 @@ def launched(ask: Callable[..., Any]) -> Iterator[None]:
         where, memory = packed(pointers, mask)
         values = ask("load", where, *memory, np.dtype(kind).name)
         lanes = np.broadcast_to(mask.data.astype(bool), values.shape)
-        rest_ = np.zeros_like(values) if other is None else np.broadcast_to(other.data, values.shape).astype(values.dtype)
+        rest_ = (
+            np.zeros_like(values) if other is None else np.broadcast_to(other.data, values.shape).astype(values.dtype)
+        )
         return interpreter.TensorHandle(np.where(lanes, values, rest_), element)
 
     def store(pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What a student wrote, seen from the judge: functions, classes and kernels whose calls go to the worker and back.
+"""The judge's end of the wire: requests to the worker, and what the student's code may ask of the judge meanwhile.
 
-A check calls them as it calls the real ones in a notebook, and it cannot tell the difference. What comes back is plain
-data (`wire`). Of the judge's own objects the student's code reaches the methods that are listed here, and no others.
+What comes back is plain data. Of the judge's own objects the student's code reaches the methods that are listed here,
+and no others.
 """
 
 import time
@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec_course.checks.wire import Codec, Counted, Garbled, Wire, built
+from specdec_course.checks.plain import MANY, Codec, Counted
+from specdec_course.checks.wire import Garbled, Wire, built
+from specdec_course.grader.proxies import Ended, Function, Grown, Kernel, Object, told_alone
 
-__all__ = ["OFFERED", "Ended", "Remote"]
+__all__ = ["OFFERED", "Remote"]
 
 GRACE_SECONDS = 5.0  # to obey an interrupt
 REACHED: dict[str, tuple[str, ...]] = {  # type -> the methods and attributes of the judge's objects
@@ -39,14 +41,6 @@ OFFERED: dict[str, tuple[str, ...]] = {  # module -> functions that a notebook's
 WITHHELD = {"decoder-tests": ("greedy_round",)}  # while that cell is judged
 
 
-class Ended(BaseException):  # noqa: N818  (not an Exception: no check may take it for the student's error)
-    """The cell, or the whole worker, is at its end. `whole`: nothing more can be asked of it."""
-
-    def __init__(self, name: str, why: str, *, whole: bool = False) -> None:
-        super().__init__(why)
-        self.name, self.whole = name, whole
-
-
 class Remote:
     """The judge's end of the wire. `why_dead()`: what is known of a worker that has ended."""
 
@@ -58,7 +52,7 @@ class Remote:
         self.ends, self.cell = 0.0, ""
 
     @contextmanager
-    def within(self, seconds: float, cell: str) -> Iterator[None]:
+    def within(self, seconds: float | int, cell: str) -> Iterator[None]:
         """The time that one cell has. `cell`: the graded one; what its checks handed out is taken back."""
         self.ends, self.cell, before = time.monotonic() + seconds, cell, len(self.handles)
         try:
@@ -78,10 +72,7 @@ class Remote:
             raise Ended("Stopped", "the tests of this cell took too long together")
         try:
             self.wire.send([what, left, *message])
-            while True:
-                reply = self.wire.receive(max(0.0, self.ends - time.monotonic()) + GRACE_SECONDS)
-                if reply[0] != "ask":
-                    break
+            while (reply := self.wire.receive(self.ends + GRACE_SECONDS - time.monotonic()))[0] == "ask":
                 self.wire.send(self._answer(reply[1:]))
         except TimeoutError:
             raise Ended("Stopped", "it ran longer than a cell may, and could not be interrupted", whole=True) from None
@@ -105,6 +96,10 @@ class Remote:
         """As JSON."""
         return Values(self).pack(value)
 
+    def value(self, packed: Any) -> Any:
+        """From JSON."""
+        return Values(self).unpack(packed)
+
     def names(self, names: Sequence[str]) -> dict[str, Any]:
         """Those that the notebook has defined, as something to call."""
         try:
@@ -116,14 +111,14 @@ class Remote:
     def _made(self, name: str, kind: Any) -> Any:
         match kind:
             case ["function"]:
-                return _Function(self, ["name", name])
+                return Function(self, ["name", name])
             case ["class"]:
-                return type(name, (_Object,), {"remote": self, "home": name, "told_alone": _alone(self, name)})
+                return type(name, (Object,), {"remote": self, "home": name, "told_alone": told_alone(self, name)})
             case ["kernel"]:
-                return _Kernel(self, ["name", name])
+                return Kernel(self, ["name", name])
             case ["object", bool()]:
                 (number,) = self.ask("hold", name)
-                return _Object._of(self, number)
+                return Object._of(self, number)
             case ["value", value]:
                 return Values(self).unpack(value)
         raise ValueError(kind)
@@ -151,6 +146,10 @@ class Remote:
         """What a question of the student's code gets."""
         try:
             return ["told", Values(self).pack(self._answered(question))]
+        except Ended as end:
+            if end.whole:
+                raise
+            return ["refused", end.name, str(end)]
         except Exception as error:  # noqa: BLE001  (it is raised over there, where it was caused)
             return ["refused", type(error).__name__, str(error)]
 
@@ -160,7 +159,7 @@ class Remote:
 
         match question:
             case ["call", int(number), str(name), args, named] if name in _reached(self.handles.get(number)):
-                return getattr(self.handles[number], name)(*given(args), **given(named))
+                return getattr(self.handles[number], name)(*_small(given(args)), **_small(given(named)))
             case ["get", int(number), str(name)] if name in _reached(self.handles.get(number)):
                 return getattr(self.handles[number], name)
             case ["get", int(number), str(name)]:
@@ -168,7 +167,7 @@ class Remote:
             case ["use", str(home), str(name), args, named] if name in OFFERED.get(home, ()):
                 if name in WITHHELD.get(self.cell, ()):
                     raise PermissionError(f"{name} is not at hand while this task is judged")
-                return getattr(import_module(home), name)(*given(args), **given(named))
+                return getattr(import_module(home), name)(*_small(given(args)), **_small(given(named)))
             case ["load", where, address, lanes, str(kind)]:
                 return _memory(where).load(given(address), given(lanes), kind)
             case ["store", where, address, lanes, values]:
@@ -198,7 +197,7 @@ class Values(Codec):
         if tag == "handle" and rest and rest[0] in self.remote.handles:
             return self.remote.handles[rest[0]]
         if tag == "callable" and self.asked:
-            return _Function(self.remote, ["object", int(rest[0])])
+            return Function(self.remote, ["object", int(rest[0])])
         return super().unpack_other(tag, rest)
 
     def grows(self, value: Tensor) -> Any:
@@ -208,94 +207,8 @@ class Values(Codec):
     def grown(self, tensor: Tensor, how: Any) -> Tensor:
         """A result whose gradient the worker knows."""
         if type(how) is int and self.leaves and tensor.is_floating_point():
-            return _Grown.apply(tensor, self.remote, how, *self.leaves)  # type: ignore[no-untyped-call, no-any-return]
+            return Grown.apply(tensor, self.remote, how, *self.leaves)  # type: ignore[no-untyped-call, no-any-return]
         return tensor
-
-
-class _Grown(torch.autograd.Function):
-    """The gradient is computed where the result was."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, remote: Remote, number: int, *leaves: Tensor) -> Tensor:
-        ctx.remote, ctx.number, ctx.leaves = remote, number, leaves
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:
-        (packed,) = ctx.remote.ask("grad", ctx.number, ctx.remote.one(slope), list(range(len(ctx.leaves))))
-        slopes = [Values(ctx.remote).unpack(each) for each in packed]
-        fits = [s if isinstance(s, Tensor) and s.shape == t.shape else None for s, t in zip(slopes, ctx.leaves, strict=True)]
-        return None, None, None, *(None if s is None else s.to(t.dtype) for s, t in zip(fits, ctx.leaves, strict=True))
-
-
-class _Function:
-    """A function of the student's, or a method, which keeps its `owner` alive."""
-
-    def __init__(self, remote: Remote, target: list[Any], owner: "_Object | None" = None) -> None:
-        self._remote, self._target, self._owner = remote, target, owner
-
-    def __call__(self, *args: Any) -> Any:
-        return self._remote.call(self._target, args, None if self._owner is None else self._owner._kept)
-
-
-class _Kernel(_Function):
-    """A Triton kernel: `kernel[grid](...)`, with the tensors of `bounds.confined`."""
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def launch(*args: Any, **named: Any) -> None:
-            pointers = [_pointer(arg) if isinstance(arg, Tensor) else self._remote.one(arg) for arg in args]
-            self._remote.ask("launch", self._target, self._remote.one(grid), ["tuple", pointers], self._remote.one(named))
-
-        return launch
-
-
-class _Object:
-    """An object of a class of the student's; the class is a subclass of this, of their name."""
-
-    remote: Remote
-    home: str
-
-    def __init__(self, *args: Any) -> None:
-        packed, _ = self.remote.pack(*args)
-        (self._number,) = self.remote.ask("make", self.home, packed)
-        self._kept: list[Any] = []
-
-    @classmethod
-    def _of(cls, remote: Remote, number: Any) -> "_Object":
-        made = cls.__new__(cls)
-        made.remote, made._number, made._kept = remote, number, []
-        return made
-
-    def __call__(self, *args: Any) -> Any:
-        return self.remote.call(["object", self._number], args, self._kept)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "_number" not in vars(self):
-            raise AttributeError(name)
-        match self.remote.ask("get", self._number, name):
-            case [["method"]]:
-                return _Function(self.remote, ["method", self._number, name], self)
-            case [["value", value]]:
-                return Values(self.remote).unpack(value)
-        raise Ended("Stopped", "it sent a message that is none", whole=True)
-
-    def __deepcopy__(self, memo: Any) -> "_Object":
-        (number,) = self.remote.ask("copy", self._number)
-        return type(self)._of(self.remote, number)
-
-    def __del__(self) -> None:
-        if "_number" in vars(self):
-            self.remote.dropped.append(self._number)
-
-
-def _alone(remote: Remote, name: str) -> Any:
-    def told() -> tuple[str, str]:
-        match remote.ask("alone", name):
-            case [[str(package), str(cell)]]:
-                return package[:80], cell[:80]
-        raise Ended("Stopped", "it sent a message that is none", whole=True)
-
-    return staticmethod(told)
 
 
 def _reached(value: Any) -> tuple[str, ...]:
@@ -305,8 +218,21 @@ def _reached(value: Any) -> tuple[str, ...]:
     return REACHED.get(f"{kind.__module__}.{kind.__qualname__}", ())
 
 
-def _pointer(tensor: Tensor) -> list[Any]:
-    return ["pointer", tensor.data_ptr(), str(tensor.dtype).removeprefix("torch.")]
+def _small(value: Any) -> Any:
+    """Itself, if nothing of it can keep the judge busy for long. Raises ValueError."""
+    if isinstance(value, dict):
+        _small(list(value.items()))
+    elif isinstance(value, list | tuple) and len(value) <= MANY:
+        for each in value:
+            _small(each)
+    elif isinstance(value, Tensor):
+        if value.numel() > 100 * MANY:
+            raise ValueError(f"a tensor of {value.numel()} numbers is too large here")
+    elif (isinstance(value, int) and abs(value) > 100 * MANY) or (
+        hasattr(value, "__len__") and len(value) > 100 * MANY
+    ):
+        raise ValueError(f"{str(value)[:40]} is too large here")
+    return value
 
 
 def _memory(where: Any) -> Any:

@@ -49,4 +49,3 @@ def _steps(machine: str) -> list[tuple[int, int, int, int]]:
         steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, EPERM)]
     steps += [(EQUAL, 0, 3, CLONE[which]), (LOAD, 0, 0, 16), (ANY, 0, 1, NAMESPACES), (RETURN, 0, 0, EPERM)]
     return [*steps, (RETURN, 0, 0, ALLOW)]
-

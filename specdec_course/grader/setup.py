@@ -30,7 +30,5 @@ def configure(config: Config, root: Path, allowance: Allowance) -> None:
     config.ClearMetadataPreprocessor.clear_cell_metadata = False
     config.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec", "language_info", ABOUT}
     steps = Autograde().autograde_preprocessors
-    config.Autograde.autograde_preprocessors = [
-        Judged if step.__name__ == "Execute" else step for step in steps
-    ]
+    config.Autograde.autograde_preprocessors = [Judged if step.__name__ == "Execute" else step for step in steps]
     config.Judged.allowance = allowance

@@ -18,7 +18,7 @@ __all__ = ["Shell", "Stopped"]
 SHOWN, FLOOD = 100_000, 2_000_000  # characters that a cell's page shows; that a cell may print or display
 
 
-class Stopped(BaseException):  # noqa: N818  (not an Exception: a student's `except Exception` does not hold it up)
+class Stopped(BaseException):
     """The cell has run long enough."""
 
 
@@ -47,7 +47,9 @@ class Said:
 
     def error(self, name: str, text: str, lines: list[str]) -> None:
         """An error that ended the cell."""
-        self.outputs.append({"output_type": "error", "ename": name, "evalue": text[:SHOWN], "traceback": ["\n".join(lines)[:SHOWN]]})
+        self.outputs.append(
+            {"output_type": "error", "ename": name, "evalue": text[:SHOWN], "traceback": ["\n".join(lines)[:SHOWN]]}
+        )
 
     def _fits(self, characters: int) -> bool:
         """Whether it is kept. Raises OSError for a flood, so that a loop that prints ends."""
@@ -55,7 +57,9 @@ class Said:
         if self.count > FLOOD:
             raise OSError(f"this cell printed more than {FLOOD // 10**6} million characters")
         if self.count > SHOWN and before <= SHOWN:
-            self.outputs.append({"output_type": "stream", "name": "stdout", "text": f"[cut off here, after {SHOWN:,} characters]\n"})
+            self.outputs.append(
+                {"output_type": "stream", "name": "stdout", "text": f"[cut off here, after {SHOWN:,} characters]\n"}
+            )
         return self.count <= SHOWN
 
 

@@ -1,16 +1,14 @@
 """The process of a student's notebook: it runs the cells, and calls what they define when the judge asks for it.
 
-The judge (`judge`) is outside, with the tests, what is right, and the marks. Here there are the student's code, IPython,
-and of this package little more than the classes of a draft tree: the rest of what the exercise imports is answered from
-outside. So nothing here has to be trusted, and nothing is protected: whatever the code does to this process, all that
-leaves it is plain data (`wire`), which is right or wrong.
+The judge (`judge`) is outside, with the tests, what is right, and the marks. Here there are the student's code,
+IPython, and of this package little more than the classes of a draft tree: the judge answers the rest of what the
+exercise imports. So nothing here is trusted, and nothing is protected: whatever the code does to this process, all that
+leaves it is plain data (`plain`), which is right or wrong.
 """
 
 import builtins
 import contextlib
 import copy
-import importlib.abc
-import importlib.util
 import math
 import resource
 import signal
@@ -19,24 +17,24 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import make_dataclass
-from importlib.machinery import ModuleSpec
-from types import FrameType, FunctionType, ModuleType
+from collections.abc import Iterator, Sequence
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from specdec_course.capstone.standalone import alone
-from specdec_course.checks.wire import KNOWN, Codec, Counted, Garbled, Wire, sentence
-from specdec_course.grader.launch import Pointer, launched
+from specdec_course.checks.plain import Counted
+from specdec_course.checks.wire import Garbled, Wire, sentence
+from specdec_course.grader.answered import Answered
+from specdec_course.grader.handles import Values
+from specdec_course.grader.launch import launched
 from specdec_course.grader.shell import Shell, Stopped
 from specdec_ref import config, core  # noqa: F401  (the classes that notebooks use)
 
 __all__ = ["main"]
 
-PACKAGES = ("specdec_ref", "specdec_course")
 GRACE_SECONDS = 5  # of CPU time, between the signal and the end
 
 
@@ -115,15 +113,15 @@ class Worker:
     def on_make(self, name: str, args: Any) -> list[Any]:
         """Make an object of a class; the judge holds it by a number."""
         given = Values(self)
-        return ["done", self._hold(_quietly(self.shell.user_ns[name], *given.unpack(args)))]
+        return ["done", self.hold(_quietly(self.shell.user_ns[name], *given.unpack(args)))]
 
     def on_hold(self, name: str) -> list[Any]:
         """An object that the notebook has made."""
-        return ["done", self._hold(self.shell.user_ns[name])]
+        return ["done", self.hold(self.shell.user_ns[name])]
 
     def on_copy(self, number: int) -> list[Any]:
         """A copy of one."""
-        return ["done", self._hold(copy.deepcopy(self.objects[number]))]
+        return ["done", self.hold(copy.deepcopy(self.objects[number]))]
 
     def on_free(self, numbers: Sequence[int]) -> list[Any]:
         """These are not needed any more."""
@@ -179,7 +177,8 @@ class Worker:
             kept[:] = [each for each in seen if type(each) is list]
         return ["done", value, changed, Counted.looks[0] - looks]
 
-    def _hold(self, value: Any) -> int:
+    def hold(self, value: Any) -> int:
+        """The number by which the judge can name it."""
         self.held = number = self.held + 1
         self.objects[number], self.kept[number] = value, []
         return number
@@ -209,131 +208,6 @@ class Worker:
             return
         self.late = False
         raise Stopped("it ran longer than a cell may, and was interrupted")
-
-
-class Values(Codec):
-    """Values as they are here: what the judge alone has is a handle, whose calls travel back."""
-
-    def __init__(self, worker: Worker, leaves: Sequence[Tensor] = (), *, asks: bool = False) -> None:
-        super().__init__()
-        self.worker, self.leaves, self.asks = worker, leaves, asks
-
-    def pack_other(self, value: Any) -> Any:
-        """A handle goes back as the number that it came as."""
-        if isinstance(value, Handle):
-            return ["handle", value._number]
-        return ["callable", self.worker._hold(value)] if self.asks and callable(value) else None
-
-    def unpack_other(self, tag: str, rest: list[Any]) -> Any:
-        """A handle, or a tensor of a kernel."""
-        if tag == "handle":
-            number, name, methods, callable_ = rest
-            inside = {each: _method(each) for each in [*methods, *(["__call__"] if callable_ else [])]}
-            handle = type(name, (Handle,), inside)
-            return handle(self.worker, number)
-        if tag == "pointer":
-            return Pointer(*rest)
-        return super().unpack_other(tag, rest)
-
-    def known(self, name: str) -> Any:
-        """Those whose module is not here have their fields, and no more."""
-        try:
-            return super().known(name)
-        except ImportError:
-            return _record(name)
-
-    def grows(self, value: Tensor) -> Any:
-        """A number by which the judge can ask for the gradient."""
-        return self.worker._hold((value, self.leaves)) if self.leaves and value.requires_grad else None
-
-    def grown(self, tensor: Tensor, how: Any) -> Tensor:
-        """A leaf, if the judge wants its gradient."""
-        return tensor.requires_grad_(True) if how else tensor
-
-
-class Handle:
-    """Something of the judge's: its methods are calls to it."""
-
-    def __init__(self, worker: Worker, number: int) -> None:
-        self._worker, self._number = worker, number
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self._worker.ask("get", self._number, name)
-
-    def __deepcopy__(self, memo: Any) -> "Handle":
-        return self
-
-
-def _method(name: str) -> Callable[..., Any]:
-    def call(self: Handle, *args: Any, **named: Any) -> Any:
-        return self._worker.ask("call", self._number, name, _packed(self._worker, args), _packed(self._worker, named))
-
-    call.__name__ = name
-    return call
-
-
-def _packed(worker: Worker, value: Any) -> Any:
-    return Values(worker, asks=True).pack(value)
-
-
-RECORDS: dict[str, Any] = {}  # dataclasses of ours whose module is not here
-
-
-def _record(name: str) -> Callable[..., Any]:
-    def build(**given: Any) -> Any:
-        if name not in RECORDS:
-            RECORDS[name] = make_dataclass(name, list(given), frozen=True, slots=True)
-            RECORDS[name].__module__ = KNOWN[name]
-        return RECORDS[name](**given)
-
-    return build
-
-
-class Answered(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Modules of this package that are not here: the functions that the exercise offers are calls to the judge."""
-
-    def __init__(self, worker: Worker, offered: dict[str, list[str]]) -> None:
-        self.worker, self.offered = worker, offered
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """One of ours, a package that leads to one, or an ImportError that says so."""
-        if name.partition(".")[0] not in PACKAGES:
-            return None
-        if not any(f"{module}.".startswith(f"{name}.") for module in self.offered):
-            raise ImportError(
-                f"{name} is the package's own work, and this exercise asks for yours. While it is graded, cells can "
-                f"import of the package only {', '.join(sorted(self.offered))}."
-            )
-        return importlib.util.spec_from_loader(name, self, is_package=True)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """With the functions that are offered."""
-        module = ModuleType(spec.name)
-        for name in self.offered.get(spec.name, ()):
-            setattr(module, name, self._function(spec.name, name))
-        module.__getattr__ = self._missing(spec.name)  # type: ignore[method-assign]
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """It is ready."""
-
-    def _function(self, home: str, name: str) -> Callable[..., Any]:
-        def answered(*args: Any, **named: Any) -> Any:
-            return self.worker.ask("use", home, name, _packed(self.worker, args), _packed(self.worker, named))
-
-        answered.__name__ = answered.__qualname__ = name
-        answered.__module__ = home
-        return answered
-
-    def _missing(self, home: str) -> Callable[[str], Any]:
-        def look(name: str) -> Any:
-            if name.startswith("__"):
-                raise AttributeError(name)
-            raise AttributeError(f"{home}.{name} is not here while the notebook is graded: the tests run elsewhere")
-
-        return look
 
 
 def _quietly(function: Any, *args: Any, **named: Any) -> Any:

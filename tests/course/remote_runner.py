@@ -32,7 +32,7 @@ def judged(name: str, *, setup: bool = True, **allowed: Any) -> Iterator[Judge]:
             if role(cell) == "locked":
                 judge.prepare(source(cell))
             if role(cell) in ("locked", ""):
-                outputs, why = judge.run(source(cell), 60)
+                _, why = judge.run(source(cell), 60)
                 assert not why, why
         yield judge
 
@@ -42,7 +42,11 @@ def graded(judge: Judge, cell: dict[str, Any], seconds: float = 60) -> Result:
     outputs, _ = judge.grade(grade_id(cell), source(cell), seconds)
     out_of = float(cell["metadata"]["nbgrader"]["points"])
     values = [float(each.data["text/plain"]) for each in outputs if each.output_type == "execute_result"]
-    said = [f"{o.ename}: {o.evalue}" if o.output_type == "error" else o.data["text/plain"] for o in outputs if o.output_type != "execute_result"]
+    said = [
+        f"{o.ename}: {o.evalue}" if o.output_type == "error" else o.data["text/plain"]
+        for o in outputs
+        if o.output_type != "execute_result"
+    ]
     return Result(values[0] if values else 0.0, out_of, "\n".join(said).strip())
 
 
