@@ -10,6 +10,7 @@ import importlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import partial
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -115,7 +116,7 @@ class Codec:
                 "known",
                 kind.__name__,
                 [
-                    [f.name, self._field(f.name, lambda f=f: self.pack(getattr(value, f.name), deep + 1))]
+                    [f.name, self._field(f.name, partial(self.pack, getattr(value, f.name), deep + 1))]
                     for f in fields(value)
                     if f.init
                 ],
@@ -126,9 +127,9 @@ class Codec:
         other = self.pack_other(value)
         if other is not None:
             return other
-        for base in (int, float, str):
+        for base in (int, float, str):  # a subclass of the student's becomes the plain value
             if issubclass(kind, base) and (base is not int or int(value).bit_length() < 8_000):
-                return self.pack(base.__new__(base, value), deep)
+                return self.pack(base(value) if base is not str else str.__str__(value), deep)
         for name, type_ in (("list", list), ("tuple", tuple), ("set", set), ("frozenset", frozenset), ("deque", deque)):
             if issubclass(kind, type_):
                 packed = [name, [self.pack(each, deep + 1) for each in type_.__iter__(value)]]
@@ -226,7 +227,7 @@ class Codec:
             case ["error", *names, str(text)]:
                 return built(names, inner(text))
             case ["known", str(name), list(pairs)] if name in KNOWN:
-                given = {str(key): self._field(str(key), lambda each=each: inner(each)) for key, each in pairs}
+                given = {str(key): self._field(str(key), partial(inner, each)) for key, each in pairs}
                 return self.known(name)(**given)
             case ["opaque", str(name), str(text), number, items] if number is None or type(number) is float:
                 return _opaque(name, inner(text[:LONG]), number, None if items is None else [*map(inner, items)])

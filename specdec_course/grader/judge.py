@@ -50,7 +50,9 @@ class Judge:
         """(outputs of a graded cell, the last of which nbgrader reads; why no other can be graded, or "")."""
         outputs: list[NotebookNode] = []
         tree = ast.parse(code)
-        last = tree.body.pop().value if isinstance(tree.body[-1], ast.Expr) else ast.Constant(None)
+        final = tree.body[-1]
+        last = final.value if isinstance(final, ast.Expr) else ast.Constant(None)
+        tree.body[-1:] = [] if isinstance(final, ast.Expr) else [final]
 
         def display(report: Any) -> None:
             outputs.append(_shown("display_data", report))
@@ -179,7 +181,8 @@ def _shown(kind: str, value: Any) -> NotebookNode:
     data = {"text/plain": repr(float(value)) if isinstance(value, Credit) else _cut(str(value))}
     if isinstance(value, Credit | Report) and len(value._repr_html_()) < SHOWN:
         data["text/html"] = value._repr_html_()
-    return new_output(kind, data=data)
+    shown: NotebookNode = new_output(kind, data=data)
+    return shown
 
 
 def _cut(text: str) -> str:
@@ -187,7 +190,8 @@ def _cut(text: str) -> str:
 
 
 def _error(name: str, message: str) -> NotebookNode:
-    return new_output("error", ename=name, evalue=_cut(message), traceback=[_cut(f"{name}: {message}")])
+    error: NotebookNode = new_output("error", ename=name, evalue=_cut(message), traceback=[_cut(f"{name}: {message}")])
+    return error
 
 
 def _outputs(given: Any) -> Iterator[NotebookNode]:

@@ -50,6 +50,7 @@ class Function:
         self._remote, self._target, self._owner = remote, target, owner
 
     def __call__(self, *args: Any) -> Any:
+        """Call it there."""
         return self._remote.call(self._target, args, None if self._owner is None else self._owner._kept)
 
 
@@ -84,6 +85,7 @@ class Object:
         return made
 
     def __call__(self, *args: Any) -> Any:
+        """Call it there."""
         return self.remote.call(["object", self._number], args, self._kept)
 
     def __getattr__(self, name: str) -> Any:
@@ -106,6 +108,8 @@ class Object:
 
 
 def told_alone(remote: "Remote", name: str) -> Any:
+    """Asks the worker what `standalone` finds."""
+
     def told() -> tuple[str, str]:
         match remote.ask("alone", name):
             case [[str(package), str(cell)]]:

@@ -82,15 +82,15 @@ class _Hook(DisplayHook):
         """A notebook has none."""
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: Any = None) -> None:
-        self.shell.said.data("execute_result", format_dict)
+        Shell.instance().said.data("execute_result", format_dict)
 
 
 class _Published(DisplayPublisher):
-    def publish(self, data: dict[str, Any], metadata: Any = None, **more: Any) -> None:
-        self.shell.said.data("display_data", data)
+    def publish(self, data: Any, metadata: Any = None, source: Any = None, **more: Any) -> None:
+        Shell.instance().said.data("display_data", data)
 
     def clear_output(self, wait: bool = False) -> None:
-        self.shell.said.outputs.clear()
+        Shell.instance().said.outputs.clear()
 
 
 class Shell(InteractiveShell):

@@ -82,9 +82,10 @@ class Worker:
         if answer == "told":
             return Values(self).unpack(rest[0])
         name, text = rest
-        known = getattr(builtins, name, None)
+        known: Any = getattr(builtins, name, None)
         usable = isinstance(known, type) and issubclass(known, Exception)
-        raise known(text) if usable else type(name, (Refused,), {})(text)
+        error: Exception = known(text) if usable else type(name, (Refused,), {})(text)
+        raise error
 
     def _exchanged(self, message: list[Any]) -> list[Any]:
         """Sent, and the next received, whole: an interrupt waits."""

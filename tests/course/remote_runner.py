@@ -22,13 +22,13 @@ def code_cells(name: str) -> Cells:
 
 
 @contextmanager
-def judged(name: str, *, setup: bool = True, **allowed: Any) -> Iterator[Judge]:
+def judged(name: str, **allowed: Any) -> Iterator[Judge]:
     """A worker for an exercise, and its judge; the cells that are not tasks have run in both."""
     cells = code_cells(name)
     modules = imported([source(cell) for cell in cells if role(cell) in ("locked", "tests")])
     with worker(Allowance(**allowed), modules) as (remote, _):
         judge = Judge(remote)
-        for cell in cells if setup else []:
+        for cell in cells:
             if role(cell) == "locked":
                 judge.prepare(source(cell))
             if role(cell) in ("locked", ""):
@@ -37,7 +37,7 @@ def judged(name: str, *, setup: bool = True, **allowed: Any) -> Iterator[Judge]:
         yield judge
 
 
-def graded(judge: Judge, cell: dict[str, Any], seconds: float = 60) -> Result:
+def graded(judge: Judge, cell: dict[str, Any], seconds: float = 600) -> Result:
     """One graded cell."""
     outputs, _ = judge.grade(grade_id(cell), source(cell), seconds)
     out_of = float(cell["metadata"]["nbgrader"]["points"])
@@ -55,7 +55,7 @@ def there(name: str, jobs: Sequence[Job]) -> list[Result]:
     torch.set_num_threads(1)
     by_name = {grade_id(cell): cell for cell in code_cells(name)}
     results = []
-    with judged(name) as judge:
+    with judged(name, cpu_seconds=3_000, wall_seconds=3_600) as judge:
         for tests, answers in jobs:
             for code in answers.values():
                 judge.run(code, 60)
