@@ -50,7 +50,8 @@ def test_honest_answers_earn_every_point_and_wrong_ones_none() -> None:
         assert set(points(judge)[0].values()) == {0.0}
         for code in SOLVED.values():
             judge.run(code, 10)
-        assert points(judge, 60)[0] == {grade_id(c): float(c["metadata"]["nbgrader"]["points"]) for c in TESTS}
+        earned, said = points(judge, 60)
+        assert earned == {grade_id(c): float(c["metadata"]["nbgrader"]["points"]) for c in TESTS}, said
 
 
 def test_there_are_forty_of_our_own() -> None:
