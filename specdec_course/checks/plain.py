@@ -95,14 +95,8 @@ class Codec:
             array = np.ascontiguousarray(value)
             tag = "array" if issubclass(kind, np.ndarray) else "scalar"
             return [tag, str(value.dtype), list(value.shape), base64.b64encode(array.tobytes()).decode()]
-        if kind in (bytes, bytearray):
-            return ["bytes", base64.b64encode(value).decode()]
-        if kind is torch.dtype:
-            return ["dtype", str(value).removeprefix("torch.")]
-        if kind is range:
-            return ["range", value.start, value.stop, value.step]
-        if kind is complex:
-            return ["complex", value.real, value.imag]
+        if kind in (bytes, bytearray, torch.dtype, range, complex):
+            return _simple(value)
         if issubclass(kind, Exception):
             return [
                 "error",
@@ -191,16 +185,8 @@ class Codec:
         def inner(each: Any) -> Any:
             return self.unpack(each, deep + 1)
 
-        if tag in CONTAINERS:
-            value = CONTAINERS[tag](map(inner, rest[0]))
-            if tag == "list":
-                self.seen.append(value)
-            return value
-        if tag in MAPPINGS:
-            value = MAPPINGS[tag]([(inner(key), inner(each)) for key, each in rest[0]])
-            if tag == "dict":
-                self.seen.append(value)
-            return value
+        if tag in CONTAINERS or tag in MAPPINGS:
+            return self._unpack_container(tag, rest[0], inner)
         match tag, *rest:
             case ["tensor", str(name), list(shape), str(data), grows] if name in DTYPES:
                 flat = torch.frombuffer(bytearray(base64.b64decode(data)) or bytearray(8), dtype=torch.uint8)
@@ -233,6 +219,15 @@ class Codec:
                 return _opaque(name, inner(text[:LONG]), number, None if items is None else [*map(inner, items)])
         return self.unpack_other(tag, rest)
 
+    def _unpack_container(self, tag: str, items: list[Any], inner: Callable[[Any], Any]) -> Any:
+        if tag in CONTAINERS:
+            value = CONTAINERS[tag](map(inner, items))
+        else:
+            value = MAPPINGS[tag]([(inner(key), inner(each)) for key, each in items])
+        if tag in ("list", "dict"):
+            self.seen.append(value)
+        return value
+
     def known(self, name: str) -> Any:
         """One of our dataclasses."""
         return getattr(importlib.import_module(KNOWN[name]), name)
@@ -252,3 +247,13 @@ class Codec:
     def grown(self, tensor: Tensor, how: Any) -> Tensor:
         """The tensor, with that."""
         return tensor
+
+
+def _simple(value: Any) -> list[Any]:
+    if isinstance(value, torch.dtype):
+        return ["dtype", str(value).removeprefix("torch.")]
+    if isinstance(value, range):
+        return ["range", value.start, value.stop, value.step]
+    if isinstance(value, complex):
+        return ["complex", value.real, value.imag]
+    return ["bytes", base64.b64encode(value).decode()]

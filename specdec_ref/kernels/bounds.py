@@ -8,6 +8,7 @@ memory that they would take. What is loaded is counted by tensor.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from triton.runtime import interpreter
 
-__all__ = ["Memory", "Region", "StrayError", "confined", "reachable"]
+__all__ = ["Memory", "Region", "StrayError", "confined", "reached"]
 
 
 class StrayError(Exception):
@@ -123,7 +124,16 @@ class Memory:
             yield numbers, inside, (row[inside], column) if numbers.ndim == 2 else (column,)
 
 
-reachable: list[Memory] = []  # of the launch that runs
+_REACHABLE: ContextVar[Memory] = ContextVar("memory of the launch that runs")
+
+
+def reached(program: tuple[int, int, int]) -> Memory:
+    """The memory of the launch that runs, asked for by this program of another process. Raises if there is none."""
+    memory = _REACHABLE.get(None)
+    if memory is None:
+        raise PermissionError("no kernel is launched")
+    interpreter.interpreter_builder.grid_idx = program
+    return memory
 
 
 @contextmanager
@@ -145,9 +155,9 @@ def confined(regions: Sequence[Region], most: int = 20_000) -> Iterator[Counter[
         return store(held(pointers, mask, "writes"), value, mask, *rest)
 
     builder.create_masked_load, builder.create_masked_store = held_load, held_store
-    reachable.append(memory)
+    token = _REACHABLE.set(memory)
     try:
         yield memory.loaded
     finally:
-        reachable.pop()
+        _REACHABLE.reset(token)
         del builder.create_masked_load, builder.create_masked_store
