@@ -100,14 +100,14 @@ class Shell(InteractiveShell):
 
     def __init__(self, **options: Any) -> None:
         self.said = Said()
-        super().__init__(config=Config({"HistoryManager": {"enabled": False}}), **options)
+        super().__init__(config=Config({"HistoryManager": {"enabled": False}}), **options)  # type: ignore[no-untyped-call]
         self.colors = "NoColor"
         sys.stdout, sys.stderr = _Stream(self, "stdout"), _Stream(self, "stderr")
 
     def run(self, code: str) -> list[dict[str, Any]]:
         """The outputs of a cell."""
         self.said = Said()
-        self.run_cell(code, store_history=True)
+        self.run_cell(code, store_history=True)  # type: ignore[no-untyped-call]
         return self.said.outputs
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
