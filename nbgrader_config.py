@@ -8,4 +8,4 @@ from specdec_course.grader.setup import configure
 
 root = Path(__file__).parent.resolve()
 harden(get_config())  # noqa: F821  (nbgrader defines it)
-configure(get_config(), root, Allowance(hidden=(str(root),)))  # noqa: F821  (nbgrader defines it)
+configure(get_config(), root, Allowance())  # noqa: F821  (nbgrader defines it)

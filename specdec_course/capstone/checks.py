@@ -4,18 +4,19 @@ The last check runs a decoder as the leaderboard does, on targets small enough t
 holds what any entry must pass, here and there; `pace` what it should cost, on a stated curve instead of a clock.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
-from types import CodeType, FunctionType, ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from specdec_course.capstone import suspects as wrong
 from specdec_course.capstone.adapter import TargetView
 from specdec_course.capstone.admission import Making, exact_trials, pace_trials
+from specdec_course.capstone.standalone import alone
 from specdec_course.capstone.suspects import Scan, greedy_round
 from specdec_course.capstone.toys import Scripted, rounds_distribution, view
 from specdec_course.checks.examine import Trial, Trouble, attempt, examine, ids
+from specdec_course.checks.plain import Counted
 from specdec_course.checks.report import Report
 from specdec_course.checks.toys import compare, wanted
 from specdec_ref.models.toy import TableLM
@@ -71,32 +72,18 @@ def index(make: Callable[[], Any], more: Sequence[tuple[Pieces, int]] = ()) -> R
     return examine("Task 1, the index", make, [*(trial(*case) for case in cases), _reading()], wrong.INDICES)
 
 
-class _Counted(int):
-    """A token that counts how often it is looked at."""
-
-    looks: ClassVar[list[int]] = [0]
-
-    def __eq__(self, other: object) -> bool:
-        self.looks[0] += 1
-        return int(self) == other
-
-    def __hash__(self) -> int:
-        self.looks[0] += 1
-        return hash(int(self))
-
-
 def _reading() -> Trial:
     """Tokens that a guess looks at, in a long text: few or many."""
     words = Random(7).choices(range(40), k=1500)
 
     def outcome(code: Any) -> str:
         made = attempt(code)
-        attempt(made.add, [_Counted(word) for word in words])
-        before = _Counted.looks[0]
+        attempt(made.add, [Counted(word) for word in words])
+        before = Counted.looks[0]
         for word in words[:10]:
-            attempt(made.add, [_Counted(word)])
+            attempt(made.add, [Counted(word)])
             attempt(made.guess, 4)
-        return "few" if _Counted.looks[0] - before < len(words) else "many"
+        return "few" if Counted.looks[0] - before < len(words) else "many"
 
     def judge(looked: str) -> tuple[bool, str]:
         return looked == "few", f"in a text of {len(words)} tokens a guess looked at {looked} of them"
@@ -214,60 +201,15 @@ def _own(trial: Trial, make: Any) -> Trial:
     """The same, for a decoder that is its author's."""
 
     def outcome(code: Any) -> Any:
-        if isinstance(code, Making) and code.make is make and (name := _borrowed(make)):
+        taken, cell = alone(make) if isinstance(code, Making) and code.make is make else ("", "")
+        if taken:
             raise Trouble(
-                f"it uses {name} of specdec_ref, and a decoder of your own was asked for: an entry stands alone"
+                f"it uses {taken} of specdec_ref, and a decoder of your own was asked for: an entry stands alone"
             )
-        if isinstance(code, Making) and code.make is make and (name := _elsewhere(make)):
+        if cell:
             raise Trouble(
-                f"it uses {name} of another cell. The leaderboard reads this cell only: copy it into this one"
+                f"it uses {cell} of another cell. The leaderboard reads this cell only: copy it into this one"
             )
         return trial.outcome(code)
 
     return replace(trial, outcome=outcome)
-
-
-def _borrowed(make: Any) -> str | None:
-    """The first thing of this package that the class, or what it calls, takes from the notebook's names."""
-    for name, value in _taken(make):
-        home = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
-        if {home.partition(".")[0], name.partition(".")[0]} & {"specdec_ref", "specdec_course"}:
-            return name
-    return None
-
-
-def _elsewhere(make: Any) -> str | None:
-    """The first function or class that it takes from another cell of the notebook. Each cell is a file of its own."""
-    own = _functions(make)
-    cell = {function.__code__.co_filename for function in own} | {"<string>"}  # that is what a dataclass adds
-    for name, value in _taken(make):
-        written = [function for function in _functions(value) if function.__globals__ is own[0].__globals__]
-        if written and cell.isdisjoint(function.__code__.co_filename for function in written):
-            return name
-    return None
-
-
-def _functions(value: Any) -> list[FunctionType]:
-    """A function alone, or those of a class."""
-    found = vars(value).values() if isinstance(value, type) else [value]
-    return [one for one in found if isinstance(one, FunctionType)]
-
-
-def _taken(make: Any) -> Iterator[tuple[str, Any]]:
-    """What the class, and the functions and classes of the notebook that it uses, take from the notebook's names."""
-    waiting = _functions(make)
-    names, seen = waiting[0].__globals__ if waiting else {}, set(waiting)
-    while waiting:
-        for name in _names(waiting.pop().__code__):
-            value = names.get(name)
-            yield name, value
-            new = [one for one in _functions(value) if one.__globals__ is names and one not in seen]
-            seen.update(new)
-            waiting += new
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)

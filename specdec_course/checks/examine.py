@@ -9,7 +9,6 @@ import inspect
 import io
 import math
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from specdec_course.checks.report import UNWRITTEN, Case, Report
+from specdec_course.checks.wire import sentence
 
 __all__ = [
     "CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "ids", "numbers", "same", "unaided",
@@ -107,7 +107,8 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
     except NotImplementedError:
         raise Trouble(UNWRITTEN) from None
     except Exception as error:
-        raise Trouble(_sentence(error)) from error
+        told = getattr(error, "told", "")  # where it ran in another process: the lines are there
+        raise Trouble(told or sentence(error)) from error
 
 
 def unaided(code: Any, *offered: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,14 +133,6 @@ def unaided(code: Any, *offered: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return alone
-
-
-def _sentence(error: Exception) -> str:
-    """The error and the last line of a notebook cell that led to it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.line and (f.filename.startswith("<") or "ipykernel_" in f.filename)]
-    where = f" in your line `{own[-1].line}`" if own else ""
-    return f"it raised {type(error).__name__}{where}: {' '.join(str(error).split())}"
 
 
 def described(value: Any) -> str:

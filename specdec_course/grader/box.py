@@ -12,7 +12,9 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import signal
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,9 @@ __all__ = ["main"]
 
 NEW = {"mount": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
 BIND, RECURSIVE, PRIVATE, DETACH = 0x1000, 0x4000, 0x40000, 2
-PR_PARENT_DEATH, PR_DROP_CAPABILITY, PR_NO_NEW_PRIVILEGES = 1, 24, 38
-MOUNT_SETATTR, READ_ONLY, NO_SUID, RECURSIVE_ATTRIBUTES = (
-    442,
-    1,
-    2,
-    0x8000,
-)  # the call's number is the same on all architectures; Linux 5.12
+PR_PARENT_DEATH, PR_DROP_CAPABILITY, PR_NO_NEW_PRIVILEGES, PR_SET_SECCOMP = 1, 24, 38, 22
+MOUNT_SETATTR = 442  # the call's number is the same on all architectures; Linux 5.12
+READ_ONLY, NO_SUID, NO_DEVICES, RECURSIVE_ATTRIBUTES = 1, 2, 4, 0x8000
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/sys/devices/system/cpu")
 ETC = ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.cache", "localtime", "fonts", "alternatives", "mime.types")
 DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -35,6 +33,8 @@ DEVICES = ("null", "zero", "full", "random", "urandom")
 
 def main(policy: dict[str, Any], command: list[str]) -> int:
     """Run the command as the policy says; returns its exit code."""
+    for group in policy["groups"]:
+        Path(group).write_text(str(os.getpid()))
     if not policy["namespaces"]:
         _become(policy, command)
     _unshare()
@@ -44,7 +44,7 @@ def main(policy: dict[str, Any], command: list[str]) -> int:
     _call("prctl", PR_PARENT_DEATH, signal.SIGKILL)  # with it dies the whole namespace
     if os.getppid() not in (0, watcher):
         return 1
-    _enter(Path(policy["scratch"]), policy["sees"], policy["hides"])
+    _enter(Path(policy["scratch"]), policy["sees"], policy["hides"], policy["disk"])
     if policy["uid"] is not None:
         _give(Path(policy["scratch"]), policy["uid"])
     if command_pid := os.fork():
@@ -72,25 +72,31 @@ def _unshare() -> None:
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def _enter(scratch: Path, sees: list[str], hides: list[str]) -> None:
-    """A new root: the system and `sees` to read but for `hides`, the scratch folder to write to, and nothing else."""
+def _enter(scratch: Path, sees: list[str], hides: list[str], disk: str) -> None:
+    """A new root: the system and `sees` to read but for `hides`, and a copy of the scratch folder to write to.
+
+    That copy is in memory, with a limit on its bytes and on the number of its files (`disk`).
+    """
     _call("mount", "none", "/", None, RECURSIVE | PRIVATE, None)
     root = scratch / "root"
     root.mkdir()
-    _call("mount", "tmpfs", root, "tmpfs", 0, b"size=16m,mode=755")
+    _call("mount", "tmpfs", root, "tmpfs", 0, b"size=16m,nr_inodes=4k,mode=755")
     for path in [*SYSTEM, *(f"/etc/{name}" for name in ETC), *sorted(sees)]:
         _show(path, root)
     for path in hides:
         if (hidden := root / path.lstrip("/")).is_dir():
             _call("mount", "none", hidden, "tmpfs", NO_SUID | READ_ONLY, None)
-    _show(str(scratch), root, writable=True)
+    inner = root / str(scratch).lstrip("/")
+    inner.mkdir(parents=True)
+    _call("mount", "tmpfs", inner, "tmpfs", NO_SUID | NO_DEVICES, f"{disk},mode=755")
+    shutil.copytree(scratch, inner, dirs_exist_ok=True, ignore=lambda at, names: ["root"] if at == str(scratch) else [])
     for device in DEVICES:
         _show(f"/dev/{device}", root, writable=True)
     for name, target in (("dev/fd", "/proc/self/fd"), ("tmp", f"{scratch}/tmp")):
         if not (root / name).exists():
             (root / name).symlink_to(target)
     (root / "dev/shm").mkdir()
-    _call("mount", "tmpfs", root / "dev/shm", "tmpfs", 0, b"size=64m,mode=1777")
+    _call("mount", "tmpfs", root / "dev/shm", "tmpfs", 0, b"size=64m,nr_inodes=1k,mode=1777")
     (root / "proc").mkdir()
     _call("mount", "proc", root / "proc", "proc", 0, None)
     if os.geteuid():
@@ -156,7 +162,17 @@ def _become(policy: dict[str, Any], command: list[str]) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)  # what it says, it says as a kernel: the grader's terminal is not its own
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
+    _refuse(bytes.fromhex(policy["filter"]))
     os.execve(command[0], command, policy["environment"])
+
+
+def _refuse(program: bytes) -> None:
+    """The system calls of `seccomp`, where the kernel has such filters."""
+    if program:
+        steps = ctypes.create_string_buffer(program, len(program))
+        head = struct.pack("@HP", len(program) // 8, ctypes.addressof(steps))
+        with contextlib.suppress(OSError):
+            _call("prctl", PR_SET_SECCOMP, 2, ctypes.c_char_p(head), 0, 0)
 
 
 def _outcome(pid: int) -> int:

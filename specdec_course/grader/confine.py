@@ -3,28 +3,46 @@
 Time by the clock, disk, memory and processes of all that the notebook started are looked at twice a second.
 """
 
-import json
 import os
+import shutil
+import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
-from typing import Any
 
 import psutil
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
-from specdec_course.grader.guard import POLICY
-from specdec_course.grader.policy import PACKAGES, Limits, boxed, namespaces, outermost, scratch_folder, seen
+from specdec_course.checks.wire import Wire
+from specdec_course.grader.cgroup import grouped
+from specdec_course.grader.policy import (
+    DISK_BYTES,
+    FILES,
+    PACKAGES,
+    TASKS,
+    Limits,
+    boxed,
+    namespaces,
+    outermost,
+    scratch_folder,
+    seen,
+)
 
 __all__ = ["Allowance", "Confined", "confined"]
 
 LIBRARIES = 1_000_000_000  # bytes of memory that hold programs, which the limit on one process does not count
-FILE_BYTES, DISK_BYTES, PROCESSES = 100_000_000, 500_000_000, 32
-START_SECONDS = 120  # of CPU time, before the first cell
+FILE_BYTES, PROCESSES = 100_000_000, 32
+START_SECONDS = 120  # to start, by the clock and of CPU time
+INSIDE = (  # all that a box has of this package
+    "specdec_ref/core.py", "specdec_ref/config.py", "specdec_course/checks/wire.py", "specdec_course/checks/plain.py",
+    "specdec_course/capstone/standalone.py",
+    *(f"specdec_course/grader/{name}.py" for name in ("worker", "shell", "launch", "handles", "answered")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +54,6 @@ class Allowance:
     wall_seconds: int = 300
     memory_bytes: int = 4_000_000_000
     boxed: bool = True  # in namespaces, where the system has them
-    hidden: tuple[str, ...] = ()  # folders out of reach where it has none
 
 
 @dataclass(slots=True)
@@ -44,47 +61,49 @@ class Confined:
     """A running box. `stopped_because` says why it was ended from here."""
 
     scratch: Path
-    command: list[str]
+    process: subprocess.Popen[bytes]
+    wire: Wire
     allowance: Allowance
     stopped_because: str = ""
-    began: float | None = None
+    began: float = 0.0
     over: Event = field(default_factory=Event)
-    manager: Any = None
-
-    @property
-    def work(self) -> Path:
-        """The notebook's own folder."""
-        return self.scratch / "work"
-
-    def prepare(self, manager: Any) -> None:
-        """Have a kernel manager start our kernel, and talk to it by files: inside there is no network."""
-        manager.transport, manager.ip = "ipc", str(self.scratch / "talk" / "k")
-        manager.connection_file = str(self.scratch / "talk" / "kernel.json")
-        manager.kernel_spec_manager = _StudentKernels()
-        manager.kernel_spec_manager.argv = self.command
-        self.manager = manager
 
     def begin(self) -> None:
-        """From now on its time counts: a kernel takes seconds to start, or many on a busy machine."""
-        self.began = self.began or monotonic()
+        """From now on its time counts: Python takes seconds to start, or many on a busy machine."""
+        self.began = monotonic()
 
     def watch(self) -> None:
-        """Until the box is closed: stop it when it has used up what nobody else counts."""
+        """Until the box is closed: stop it when it has used up what nobody else counts, or cannot be watched."""
         while not self.over.wait(0.5):
-            if why := self._too_much():
+            try:
+                why = self._too_much()
+            except Exception as error:  # noqa: BLE001  (whatever it does to be looked away from)
+                why = f"it could not be watched ({type(error).__name__})"
+            if why:
                 self.stop(why)
+
+    def why_dead(self) -> str:
+        """Of a worker that gives no answer any more."""
+        if not self.stopped_because:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
+            code = self.process.returncode or 0
+            if (code - 256 if code > 256 - signal.NSIG else code) == -signal.SIGXCPU:
+                return "it used up its CPU time"
+        return self.stopped_because or "its process died: it was ended from inside, or ran out of memory"
 
     def _too_much(self) -> str:
         processes, most = self._processes(), self.allowance.memory_bytes + LIBRARIES
         if len(processes) > PROCESSES:
             return f"it started more than {PROCESSES} processes"
-        if self.began is not None and monotonic() - self.began > self.allowance.wall_seconds:
+        if self.began and monotonic() - self.began > self.allowance.wall_seconds:
             return f"it ran longer than {self.allowance.wall_seconds} seconds"
         if _memory(processes) > most and _memory(processes, shared_once=True) > most:
             return f"it used more than {self.allowance.memory_bytes / 1e9:g} GB of memory"
-        if _size(self.scratch) > DISK_BYTES:
+        size, count = _size(self.scratch)
+        if size > DISK_BYTES:
             return f"it wrote more than {DISK_BYTES // 10**6} MB of files"
-        return ""
+        return f"it made more than {FILES:,} files" if count > FILES else ""
 
     def stop(self, why: str) -> None:
         """Kill all of it."""
@@ -94,37 +113,30 @@ class Confined:
                 process.kill()
 
     def _processes(self) -> list[psutil.Process]:
-        kernel = getattr(getattr(self.manager, "provisioner", None), "process", None)
-        if kernel is None:
-            return []
         with suppress(psutil.Error):
-            first = psutil.Process(kernel.pid)
+            first = psutil.Process(self.process.pid)
             return [first, *first.children(recursive=True)]
         return []
 
 
 @contextmanager
-def confined(allowance: Allowance, modules: Sequence[str], names: Mapping[str, tuple[str, str]]) -> Iterator[Confined]:
-    """A box, not yet started. `modules`: what cells may import of this package. `names`: see `guard.Guard`."""
-    namespaced, sees = allowance.boxed and not namespaces(), outermost([*seen(), *map(str, PACKAGES)])
-    with scratch_folder() as scratch:
-        inside = {
-            "modules": modules, "names": names, "refuse": not namespaced, "scratch": str(scratch), "sees": sees,
-            "hidden": [str(Path.home()), *allowance.hidden], "cpu_seconds": allowance.cpu_seconds,
-        }  # fmt: skip
-        kernel = [
-            sys.executable,
-            "-P",
-            "-m",
-            "specdec_course.grader.kernel",
-            "-f",
-            "{connection_file}",
-            "--log-level=50",
-        ]
+def confined(allowance: Allowance, files: Sequence[Path] = ()) -> Iterator[Confined]:
+    """A box with a worker in it that is ready. `files`: what the exercise brings beside its notebook."""
+    namespaced = allowance.boxed and not namespaces()
+    memory = allowance.memory_bytes + LIBRARIES
+    with scratch_folder() as scratch, grouped(scratch.name, memory, TASKS + 8) as groups:
+        _furnish(scratch, files)
+        ours, theirs = socket.socketpair()
         limits = Limits(START_SECONDS + allowance.cpu_seconds, allowance.memory_bytes, FILE_BYTES)
-        told = {POLICY: json.dumps(inside), "NBGRADER_EXECUTION": "autograde"}
-        command = boxed(scratch, kernel, limits, namespaced=namespaced, sees=sees, **told)
-        opened = Confined(scratch, command, allowance)
+        command = boxed(
+            scratch, [sys.executable, "-P", "-m", "specdec_course.grader.worker", str(theirs.fileno())], limits,
+            namespaced=namespaced, sees=outermost(seen()), hides=list(map(str, PACKAGES)),
+            groups=groups, PYTHONPATH=str(scratch / "lib"),
+        )  # fmt: skip
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=quiet, stdout=quiet, stderr=quiet)
+        theirs.close()
+        opened = Confined(scratch, process, Wire(ours), allowance)
         watch = Thread(target=opened.watch, daemon=True)
         watch.start()
         try:
@@ -133,16 +145,21 @@ def confined(allowance: Allowance, modules: Sequence[str], names: Mapping[str, t
             opened.over.set()
             watch.join()
             opened.stop("")
+            process.wait()
+            ours.close()
 
 
-class _StudentKernels(KernelSpecManager):
-    """Knows one kernel, ours, whatever name the notebook asks for."""
-
-    argv: list[str]
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """Interrupted by message: a signal would reach the box, not the kernel in it."""
-        return KernelSpec(argv=self.argv, display_name="student", language="python", interrupt_mode="message")
+def _furnish(scratch: Path, files: Sequence[Path]) -> None:
+    """The exercise's files, and so much of this package as a worker needs."""
+    for path in files:
+        shutil.copy(path, scratch / "work")
+    for name in INSIDE:
+        place = scratch / "lib" / name
+        for folder in (place.parent, place.parent.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder.name != "lib":
+                (folder / "__init__.py").touch()
+        shutil.copy(PACKAGES[0].parent / name if name.startswith("specdec_ref") else PACKAGES[1].parent / name, place)
 
 
 def _memory(processes: Sequence[psutil.Process], *, shared_once: bool = False) -> int:
@@ -155,11 +172,16 @@ def _memory(processes: Sequence[psutil.Process], *, shared_once: bool = False) -
     return found
 
 
-def _size(folder: Path) -> int:
-    """Bytes that its files take on the disk, holes not counted."""
-    found = 0
-    for at, _, files in os.walk(folder):
-        for name in files:
-            with suppress(OSError):
-                found += os.lstat(os.path.join(at, name)).st_blocks * 512
-    return found
+def _size(folder: Path) -> tuple[int, int]:
+    """(bytes that its files take on the disk, holes not counted; how many there are, up to a few more than allowed)."""
+    size = count = 0
+    waiting = [folder]
+    while waiting and count <= FILES:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                count += 1
+                with suppress(OSError):
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+    return size, count

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +233,7 @@ class Course:
     ) -> Iterator[NbGraderAPI]:
         """nbgrader in this process."""
         config = Config()
-        configure(config, self.root, replace(self.allowance, hidden=(str(self.root),)))
+        configure(config, self.root, self.allowance)
         if source is not None:
             config.CourseDirectory.source_directory = str(source)
         if release is not None:

@@ -15,11 +15,13 @@ from functools import cache
 from pathlib import Path
 
 import specdec_ref
+from specdec_course.grader.seccomp import program
 
-__all__ = ["PACKAGES", "Limits", "boxed", "namespaces", "scratch_folder", "seen"]
+__all__ = ["DISK_BYTES", "FILES", "PACKAGES", "TASKS", "Limits", "boxed", "namespaces", "scratch_folder", "seen"]
 
 PACKAGES = (Path(specdec_ref.__file__).parent, Path(__file__).parent.parent)  # the reference, and the course
 TASKS = 64  # processes and threads
+DISK_BYTES, FILES, OPEN_FILES = 500_000_000, 20_000, 256  # of the scratch folder; of one process
 GRACE_SECONDS = 5  # of CPU time, between the signal and the end
 FIRST_UID = 61_184  # systemd's range for users that exist for a moment only: they own nothing
 
@@ -73,7 +75,7 @@ def outermost(places: Iterable[str]) -> list[str]:
 
 def boxed(
     scratch: Path, command: list[str], limits: Limits, *, namespaced: bool, sees: list[str], hides: Sequence[str] = (),
-    **environment: str,
+    groups: Sequence[str] = (), **environment: str,
 ) -> list[str]:  # fmt: skip
     """The command that runs this one in a box. `sees`: folders to read; `hides`: those in them that are empty there."""
     uid = FIRST_UID + os.getpid() % 4000 if os.geteuid() == 0 and (namespaced or _reachable(FIRST_UID)) else None
@@ -88,9 +90,13 @@ def boxed(
         "sees": sees,
         "hides": list(hides),
         "uid": uid,
+        "groups": list(groups),
+        "disk": f"size={DISK_BYTES},nr_inodes={FILES}",
+        "filter": program(),
         "limits": {
             "RLIMIT_CPU": [seconds, seconds + GRACE_SECONDS], kind: [memory, memory], "RLIMIT_CORE": [0, 0],
             "RLIMIT_FSIZE": [size, size], "RLIMIT_NPROC": [tasks, tasks],
+            "RLIMIT_NOFILE": [OPEN_FILES, OPEN_FILES], "RLIMIT_MSGQUEUE": [0, 0],
         },
         "environment": {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]), "LANG": "C.UTF-8",

@@ -7,7 +7,7 @@ from nbgrader.converters import Autograde, GenerateAssignment
 from traitlets.config import Config
 
 from specdec_course.grader.confine import Allowance
-from specdec_course.grader.submission import LimitedExecute
+from specdec_course.grader.judge import Judged
 
 __all__ = ["ABOUT", "configure"]
 
@@ -30,9 +30,5 @@ def configure(config: Config, root: Path, allowance: Allowance) -> None:
     config.ClearMetadataPreprocessor.clear_cell_metadata = False
     config.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec", "language_info", ABOUT}
     steps = Autograde().autograde_preprocessors
-    config.Autograde.autograde_preprocessors = [
-        LimitedExecute if step.__name__ == "Execute" else step for step in steps
-    ]
-    config.LimitedExecute.timeout = allowance.cell_seconds
-    config.LimitedExecute.iopub_timeout = 20  # seconds to obey an interrupt
-    config.LimitedExecute.allowance = allowance
+    config.Autograde.autograde_preprocessors = [Judged if step.__name__ == "Execute" else step for step in steps]
+    config.Judged.allowance = allowance

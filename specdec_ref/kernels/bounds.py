@@ -8,6 +8,7 @@ memory that they would take. What is loaded is counted by tensor.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from torch import Tensor
 from triton.runtime import interpreter
 
-__all__ = ["Region", "StrayError", "confined"]
+__all__ = ["Memory", "Region", "StrayError", "confined", "reached"]
 
 
 class StrayError(Exception):
@@ -79,19 +80,72 @@ def _distance(region: Region, strays: Any) -> Any:
     return np.maximum(np.maximum(start - strays, strays - start - numbers * tensor.element_size()), 0)
 
 
+class Memory:
+    """What kernels may reach while they are confined. `most`: how many loads, and how many stores."""
+
+    def __init__(self, regions: Sequence[Region], most: int) -> None:
+        self.regions, self.most = regions, most
+        self.loaded, self._calls = Counter[str](), Counter[str]()
+
+    def held(self, address: Any, lanes: Any, what: str) -> Any:
+        """Where these bytes really lie. Raises StrayError."""
+        self._calls[what] += 1
+        if self._calls[what] > self.most:
+            raise StrayError(f"it does not come to an end: a program {what} again and again")
+        return _translated(self.regions, address, lanes, what, self.loaded)
+
+    def load(self, address: Any, lanes: Any, kind: str) -> Any:
+        """The numbers there, for an interpreter in another process; 0 in lanes that are off."""
+        self.held(address, lanes, "reads")
+        values = np.zeros(address.shape, dtype=kind)
+        for numbers, inside, place in self._places(address, lanes, kind):
+            values[inside] = numbers[place]
+        return values
+
+    def store(self, address: Any, lanes: Any, values: Any) -> None:
+        """Write them."""
+        self.held(address, lanes, "writes")
+        for numbers, inside, place in self._places(address, lanes, values.dtype.name):
+            numbers[place] = values[inside]
+
+    def _places(self, address: Any, lanes: Any, kind: str) -> Iterator[tuple[Any, Any, Any]]:
+        """By indices into each tensor, never by address: what another process says is not trusted."""
+        left = lanes.copy()
+        for region in self.regions:
+            inside, row, byte = region.offsets(address)
+            inside &= left
+            left &= ~inside
+            if not inside.any():
+                continue
+            numbers, size = region.tensor.numpy(), region.tensor.element_size()
+            if numbers.dtype.name != kind or (byte[inside] % size).any():
+                raise StrayError(f"it takes the numbers of {region.name} for {kind}, and they are {numbers.dtype.name}")
+            column = byte[inside] // size
+            yield numbers, inside, (row[inside], column) if numbers.ndim == 2 else (column,)
+
+
+_REACHABLE: ContextVar[Memory] = ContextVar("memory of the launch that runs")
+
+
+def reached(program: tuple[int, int, int]) -> Memory:
+    """The memory of the launch that runs, asked for by this program of another process. Raises if there is none."""
+    memory = _REACHABLE.get(None)
+    if memory is None:
+        raise PermissionError("no kernel is launched")
+    interpreter.interpreter_builder.grid_idx = program
+    return memory
+
+
 @contextmanager
 def confined(regions: Sequence[Region], most: int = 20_000) -> Iterator[Counter[str]]:
     """Inside, kernels reach these tensors alone, and load `most` times at most; yields numbers loaded, by name."""
-    builder, loaded, calls = interpreter.interpreter_builder, Counter[str](), Counter[str]()
+    builder, memory = interpreter.interpreter_builder, Memory(regions, most)
     load, store = builder.create_masked_load, builder.create_masked_store
 
     def held(pointers: Any, mask: Any, what: str) -> Any:
-        calls[what] += 1
-        if calls[what] > most:
-            raise StrayError(f"it does not come to an end: a program {what} again and again")
         lanes = np.broadcast_to(mask.data.astype(bool), np.broadcast_shapes(mask.data.shape, pointers.data.shape))
         address = np.broadcast_to(pointers.data, lanes.shape).astype(np.int64)
-        real = _translated(regions, address, lanes, what, loaded)
+        real = memory.held(address, lanes, what)
         return interpreter.TensorHandle(real.astype(np.uint64), pointers.dtype)
 
     def held_load(pointers: Any, mask: Any, *rest: Any) -> Any:
@@ -101,7 +155,9 @@ def confined(regions: Sequence[Region], most: int = 20_000) -> Iterator[Counter[
         return store(held(pointers, mask, "writes"), value, mask, *rest)
 
     builder.create_masked_load, builder.create_masked_store = held_load, held_store
+    token = _REACHABLE.set(memory)
     try:
-        yield loaded
+        yield memory.loaded
     finally:
+        _REACHABLE.reset(token)
         del builder.create_masked_load, builder.create_masked_store

@@ -161,7 +161,7 @@ BATCHES: tuple[tuple[str, Sequence[str], Sequence[bool], float], ...] = (  # the
 def propose(function: Callable[..., Any], more: Sequence[tuple[Sequence[str], Sequence[bool]]] = ()) -> Report:
     """Of `function(texts, ready, gamma)`, a list of guesses a request."""
 
-    def trial(asks: str, texts: Sequence[str], ready: Sequence[bool], weight: float) -> Trial:
+    def trial(asks: str, texts: Sequence[str], ready: Sequence[bool], weight: float | int) -> Trial:
         def outcome(code: Any) -> list[Any]:
             drafts = _listed(attempt(code, [text.split() for text in texts], list(ready), 2), "a list")
             return [list(draft) if isinstance(draft, list | tuple) else draft for draft in drafts]

@@ -1,0 +1,55 @@
+"""The judge of a hand-in and the checks of a student's notebook: the same points, and the same words."""
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+
+import pytest
+from exercise_runner import CHILDREN, EXERCISES, Result, grade_id, load
+from wrong import Wrong
+from wrong_answers import BANK
+
+pytest.importorskip("nbgrader", reason="nbgrader is missing: pip install -e '.[instructor]'")
+
+import remote_runner
+from remote_runner import Job
+
+from specdec_course.grader.sources import role, source
+
+pytestmark = pytest.mark.slow
+
+
+def both(name: str, jobs: list[Job]) -> tuple[list[Result], list[Result]]:
+    """(by the judge, in one process), each in a child without the tests' shape checks."""
+    with ProcessPoolExecutor(1, mp_context=CHILDREN) as process:
+        here = process.submit(remote_runner.here, name, jobs).result()
+        return process.submit(remote_runner.there, name, jobs).result(), here
+
+
+def answers(folder: str, name: str) -> list[Job]:
+    """Each task's tests with what stands in its cell."""
+    cells = [cell for cell in load(folder, name)["cells"] if cell["cell_type"] == "code"]
+    written = {grade_id(cell): source(cell) for cell in cells if role(cell) == "solution"}
+    return [(f"{task}-tests", {task: code}) for task, code in written.items()]
+
+
+@cache
+def bank_results(name: str) -> dict[Wrong, tuple[Result, Result]]:
+    bank = [wrong for wrong in BANK if wrong.exercise == name]
+    there, here = both(name, [(f"{wrong.task}-tests", {wrong.task: wrong.code}) for wrong in bank])
+    return dict(zip(bank, zip(there, here, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_solutions_earn_every_point_and_stubs_none(name: str) -> None:
+    solved, stubs = answers("solutions", name), answers("exercises", name)
+    there, here = both(name, [*solved, *stubs])
+    assert there == here
+    assert [result.points == result.out_of for result in there[: len(solved)]] == [True] * len(solved)
+    assert [result.points for result in there[len(solved) :]] == [0.0] * len(stubs)
+
+
+@pytest.mark.parametrize("wrong", BANK, ids=[f"{w.exercise}-{w.task}-{w.name}".replace(" ", "_") for w in BANK])
+def test_common_mistakes_get_the_same_points_and_words(wrong: Wrong) -> None:
+    there, here = bank_results(wrong.exercise)[wrong]
+    assert there.said == here.said
+    assert there == here
