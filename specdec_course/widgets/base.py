@@ -103,5 +103,5 @@ def show(explorer: Explorer) -> None:
 
     line = "border-top:1px dashed #999;margin-top:1em"
     words = "A still picture of the start, for pages without a running kernel: GitHub, print."
-    still = HTML(f"<div style='{line}'><small>{words}</small></div>" + explorer.first.html)  # type: ignore[no-untyped-call]
-    display(explorer.root, still, explorer.first.picture)  # type: ignore[no-untyped-call]
+    still = HTML(f"<div style='{line}'><small>{words}</small></div>" + explorer.first.html)
+    display(explorer.root, still, explorer.first.picture)

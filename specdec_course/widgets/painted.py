@@ -55,9 +55,9 @@ def live(rounds: Iterable[Round], decode: Decode, title: str = "") -> list[Round
     """Run the rounds and show each as it comes; returns them. What stays in the notebook is the finished text."""
     from IPython.display import HTML, display
 
-    handle = display(HTML(painted([], decode, title)), display_id=True)  # type: ignore[no-untyped-call]
+    handle = display(HTML(painted([], decode, title)), display_id=True)
     done: list[Round] = []
     for step in rounds:
         done.append(step)
-        handle.update(HTML(painted(done, decode, title)))  # type: ignore[no-untyped-call]
+        handle.update(HTML(painted(done, decode, title)))
     return done

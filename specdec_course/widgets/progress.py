@@ -32,7 +32,7 @@ def bar_line(text: str) -> Any:
     from IPython.display import HTML
 
     last = text.replace("\n", "\r").rstrip("\r ").rpartition("\r")[2].strip()
-    return HTML(f"<code>{escape(last)}</code>") if last else None  # type: ignore[no-untyped-call]
+    return HTML(f"<code>{escape(last)}</code>") if last else None
 
 
 @contextmanager
@@ -40,6 +40,6 @@ def progress() -> Iterator[None]:
     """Within it, stderr is one line below the cell."""
     from IPython.display import HTML, display
 
-    handle = display(HTML(""), display_id=True)  # type: ignore[no-untyped-call]
+    handle = display(HTML(""), display_id=True)
     with redirect_stderr(_Line(handle)):
         yield
