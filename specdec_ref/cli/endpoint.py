@@ -22,7 +22,7 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "a running server",
         "SGLang, vLLM or llama.cpp, measured as it was launched, with the same prompts;\n"
-        "acceptance from its metrics. No model is loaded here. A key, if it wants one, is\n"
+        "acceptance from its metrics. No model is loaded here. A key, if needed, is\n"
         "taken from OPENAI_API_KEY.",
     )
     group.add_argument("--endpoint", metavar="URL", help="where it is: http://localhost:30000")
