@@ -66,8 +66,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'drafter':<24} {'T':>4} {'split':<5} {'task':<12} {'tau':>5}  {'alpha':>5}  by position"]
     for row in rows:
         positions = " ".join(f"{share:.2f}" for share in row["per_position"])
-        lines.append(f"{row['drafter'][-24:]:<24} {row['temperature']:>4g} {row['split']:<5} {row['task']:<12} "
-                     f"{row['tau']:>5.2f}  {row['alpha']:>5.2f}  {positions}")  # fmt: skip
+        lines.append(
+            f"{row['drafter'][-24:]:<24} {row['temperature']:>4g} {row['split']:<5} {row['task']:<12} "
+            f"{row['tau']:>5.2f}  {row['alpha']:>5.2f}  {positions}"
+        )
     return "\n".join(lines)
 
 
@@ -79,9 +81,14 @@ def _rows(session: Session, args: argparse.Namespace) -> Iterator[dict[str, Any]
         prompts = [p.prompt for p in load_prompts([task], split, file=HELD_OUT)][: args.prompts]
         forget(drafters[spelled])  # a trie learns within a task, and no answer of another row
         found = decode(
-            session, drafters[spelled], prompts, budget=DraftBudget(args.depth, args.topk, args.nodes),
-            sampling=SamplingParams(temperature), tokens=args.tokens, batch=args.batch,
-        )  # fmt: skip
+            session,
+            drafters[spelled],
+            prompts,
+            budget=DraftBudget(args.depth, args.topk, args.nodes),
+            sampling=SamplingParams(temperature),
+            tokens=args.tokens,
+            batch=args.batch,
+        )
         stats = RunStats.from_records([record for answer in found for record in answer.records])
         same = identity(session, prompts, found, args.tokens) if args.identity and temperature == 0 else {}
         setting = {"drafter": spelled, "temperature": temperature, "split": split, "depth": args.depth,

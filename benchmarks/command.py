@@ -12,8 +12,9 @@ __all__ = ["command_parser", "print_row"]
 
 def command_parser(module: str, doc: str | None, *, prompts: int | None, tokens: int) -> argparse.ArgumentParser:
     """--target, --dtype, --task, and with these defaults --prompts and --tokens."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--target", default="smollm2-135m", help="model name, folder or Hugging Face id")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float64")
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))

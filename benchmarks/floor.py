@@ -152,8 +152,11 @@ def decoding(session: Session, drafter: str, repeats: int) -> list[str]:
     for name, times in spent.items():
         records = [record for answer in answers.get(name, []) for record in answer.records if record.drafted]
         shown = torch.get_num_threads() > 1 and records
-        parts = [1e3 * statistics.median(getattr(record, part) for record in records)
-                 for part in ("step_s", "propose_s", "forward_s", "verify_s") if shown]  # fmt: skip
+        parts = [
+            1e3 * statistics.median(getattr(record, part) for record in records)
+            for part in ("step_s", "propose_s", "forward_s", "verify_s")
+            if shown
+        ]
         words = " | ".join(f"{ms:.1f}" for ms in parts) if parts else " |  |  | "
         lines.append(f"| {drafter}, {name} | {statistics.median(times):.1f} | {words} |")
     return lines
@@ -163,9 +166,13 @@ def _generate(session: Session, prompt: list[int]) -> None:
     """transformers' own, exactly so many tokens."""
     ids, model = torch.tensor([prompt]), session.target.model
     model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False,
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=TOKENS,
+        min_new_tokens=TOKENS,
+        do_sample=False,
         pad_token_id=0,
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -65,9 +65,16 @@ def cut_vocabulary(head: EagleHead, kept: torch.Tensor) -> None:
 def trained(model: Any, reads: str, steps: int, features: Path, tokens: int, q_vocab: torch.Tensor) -> EagleHead:
     """A small head. The one held-out conversation of `train` is only for its log."""
     config = TrainConfig(
-        version=0 if reads == "tokens" else 3, tokens=tokens, batch_tokens=512, curriculum=((0.0, steps),),
-        warmup=4_000, fall=0.6, bfloat16=model.dtype is torch.bfloat16, held_out=1, measure_every=tokens * 2,
-    )  # fmt: skip
+        version=0 if reads == "tokens" else 3,
+        tokens=tokens,
+        batch_tokens=512,
+        curriculum=((0.0, steps),),
+        warmup=4_000,
+        fall=0.6,
+        bfloat16=model.dtype is torch.bfloat16,
+        held_out=1,
+        measure_every=tokens * 2,
+    )
     with tempfile.TemporaryDirectory() as folder:
         return train(config, blind(model) if reads == "features" else model, [features], Path(folder), q_vocab)
 
@@ -111,8 +118,9 @@ def measured(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.heads", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.heads", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tokens", type=int, default=40_000, help="response tokens a small head is trained on")
     parser.add_argument("--shipped", action="store_true", help="measure the shipped heads, train none")
     parser.add_argument("--work", type=Path, default=None, help="where features are kept (default: thrown away)")

@@ -32,8 +32,9 @@ def prompt_overlaps(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overlap", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.overlap", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpus", nargs="+", type=Path, help="folders or shards of `specdec train corpus`")
     parser.add_argument("--target", default="smollm2-135m", help="whose tokenizer wrote the corpus")
     parser.add_argument("--n", type=int, default=8, help="tokens an n-gram (default 8)")

@@ -63,8 +63,10 @@ def _never() -> Iterator[str]:
         cells = [row for row in rows if row["method"] != "plain" and row["task"] != "all"]
         worst = min(cells, key=lambda row: float(row["speedup_vs_plain"]))
         enough, more = (sum(row["speedup_vs_plain"] >= bound for row in cells) for bound in (0.97, 0.99))
-        yield (f"{enough} of {len(cells)} cells at 0.97 or more, {more} at 0.99 or more; the lowest is "
-               f"{worst['speedup_vs_plain']:.3f}: {worst['method']}, {worst['task']}.")  # fmt: skip
+        yield (
+            f"{enough} of {len(cells)} cells at 0.97 or more, {more} at 0.99 or more; the lowest is "
+            f"{worst['speedup_vs_plain']:.3f}: {worst['method']}, {worst['task']}."
+        )
         yield ""
     yield from _tables(measured)
 
@@ -85,8 +87,11 @@ def _peers() -> Iterator[str]:
     """Ours and theirs with the same kind of draft, from every run that has both."""
     yield from ("## Against the same kind of draft in transformers", "")
     yield "Geometric mean over tasks of our speed-up over theirs at temperature 0, both tuned on the same prompts."
-    yield from ("", "| date, processor | dtype | batch | context | ours | theirs | ours / theirs |",
-                "|---|---|---:|---:|---|---|---:|")  # fmt: skip
+    yield from (
+        "",
+        "| date, processor | dtype | batch | context | ours | theirs | ours / theirs |",
+        "|---|---|---:|---:|---|---|---:|",
+    )
     for about, rows in [run for name in ("tasks", "lookup") for run in runs(name)]:
         for (temperature, batch, context), some in _settings(rows):
             for ours, theirs in PEERS if temperature == 0 else ():
@@ -163,8 +168,10 @@ def _claims() -> Iterator[str]:
             if setting == (0, 1, 0) and {"eagle", "ngram"} <= kinds and not _every_setting(about):
                 for task in dict.fromkeys(row["task"] for row in some if row["task"] != "all"):
                     here = [best_of(some, kind, task) for kind in ("eagle", "ngram")]
-                    cells = [f"{said} | {row['speedup_vs_plain']:.2f} ({row['method']})" if row else f"{said} | "
-                             for said, row in zip(CLAIMS.get(task, ("", "")), here, strict=True)]  # fmt: skip
+                    cells = [
+                        f"{said} | {row['speedup_vs_plain']:.2f} ({row['method']})" if row else f"{said} | "
+                        for said, row in zip(CLAIMS.get(task, ("", "")), here, strict=True)
+                    ]
                     yield f"| {about['dtype']} | {task} | {' | '.join(cells)} |"
     yield text.FIVE.format(low=expected_tau(0.6, 5), high=expected_tau(0.8, 5))
 
@@ -181,8 +188,10 @@ def _published() -> Iterator[str]:
         for row in group:
             cells = [_number(row["tasks"].get(task)) for task in tasks]
             model = ", ".join(filter(None, (row["model"], row["dtype"], row["hardware"])))
-            yield (f"| {model} | {row['temperature']} | {row['method']} | {' | '.join(cells)} "
-                   f"| {_number(row['speedup'])} | {_number(row['tau'])} |")  # fmt: skip
+            yield (
+                f"| {model} | {row['temperature']} | {row['method']} | {' | '.join(cells)} "
+                f"| {_number(row['speedup'])} | {_number(row['tau'])} |"
+            )
 
 
 def _predicted() -> Iterator[str]:
@@ -191,8 +200,11 @@ def _predicted() -> Iterator[str]:
     for about, rows in measured:
         yield from ("", *_command(about["command"]), "")
         yield f"{about['dtype']}, {about['machine']}, {about['date']}: **{summary(rows)}**."
-        yield from ("", "| task | method | setting | tau, dev | test | prefill | foretold | measured | 95 % | reason |",
-                    "|---|---|---|---:|---:|---:|---:|---:|---|---|")  # fmt: skip
+        yield from (
+            "",
+            "| task | method | setting | tau, dev | test | prefill | foretold | measured | 95 % | reason |",
+            "|---|---|---|---:|---:|---:|---:|---:|---|---|",
+        )
         for row in rows:
             figures = " | ".join(_number(row[key]) for key in ("tau_dev", "tau", "prefill", "predicted", "measured"))
             interval = f"{row['ci_low']:.2f}-{row['ci_high']:.2f}"
@@ -210,8 +222,10 @@ def _acceptance() -> Iterator[str]:
             if row["task"] == "mean":
                 shares = " ".join(f"{share:.2f}" for share in row["per_position"])
                 drafter = row["drafter"].partition("=")[0]
-                yield (f"| {drafter} | {row['temperature']:g} | {row['split']} | {row['tau']:.2f} "
-                       f"| {row['tau_worst']:.2f} | {shares} |")  # fmt: skip
+                yield (
+                    f"| {drafter} | {row['temperature']:g} | {row['split']} | {row['tau']:.2f} "
+                    f"| {row['tau_worst']:.2f} | {shares} |"
+                )
 
 
 def _heads() -> Iterator[str]:
@@ -219,8 +233,12 @@ def _heads() -> Iterator[str]:
     dtype = about["dtype"].removeprefix("torch.")
     yield from ("## The shipped heads at one setting", "")
     yield from _command("python -m benchmarks.speed --drafter eagle --drafter draft --depth 3")
-    yield from ("", f"{about['target']} in {dtype}, {about['threads']} threads, torch {about['torch']}, "
-                f"{about['prompts']} prompts a task of {about['tokens']} tokens; with 95 % intervals:", "")  # fmt: skip
+    yield from (
+        "",
+        f"{about['target']} in {dtype}, {about['threads']} threads, torch {about['torch']}, "
+        f"{about['prompts']} prompts a task of {about['tokens']} tokens; with 95 % intervals:",
+        "",
+    )
     yield from ("| task | drafter | over plain | over transformers | tau |", "|---|---|---:|---:|---:|")
     for row in rows:
         if row["side"] not in ("plain", "transformers"):

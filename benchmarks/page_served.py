@@ -32,10 +32,15 @@ def round_trip() -> Iterator[str]:
     """Texts and rounds."""
     about, rows = committed("llamacpp")
     yield from (TRIP, "", f"`{about['command']}`", "")
-    yield (f"{about['llamacpp']}, one thread; this package in {about['ours']}; {about['tokens']} tokens, "
-           f"{about['depth']} drafts per round; {_where(about)}.")  # fmt: skip
-    yield from ("", "| target | task | prompts | as plain | as ours | same rounds | tau there | tau here |",
-                "|---|---|---:|---:|---:|---:|---:|---:|")  # fmt: skip
+    yield (
+        f"{about['llamacpp']}, one thread; this package in {about['ours']}; {about['tokens']} tokens, "
+        f"{about['depth']} drafts per round; {_where(about)}."
+    )
+    yield from (
+        "",
+        "| target | task | prompts | as plain | as ours | same rounds | tau there | tau here |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    )
     for row in rows:
         counts = " | ".join(str(row[key]) for key in ("prompts", "identical", "same_as_ours", "equal_rounds"))
         yield f"| {row['type']} | {row['task']} | {counts} | {row['tau_llamacpp']:.2f} | {row['tau_ours']:.2f} |"
@@ -56,8 +61,10 @@ def with_and_without() -> Iterator[str]:
         plain = sorted(row["tokens_per_s"] for row in rows if row["method"] == "plain")
         speeds = " | ".join(f"{row['speedup_vs_plain']:.2f}" for row in mine)
         same = f"{sum(row['identical'] for row in mine)}/{sum(row['texts'] for row in mine)}"
-        yield (f"| {about['dtype']} | {speeds} | **{whole:.2f}** | {tau:.2f} | {tau / whole:.2f} "
-               f"| {plain[0]:.0f} to {plain[-1]:.0f} | {same} |")  # fmt: skip
+        yield (
+            f"| {about['dtype']} | {speeds} | **{whole:.2f}** | {tau:.2f} | {tau / whole:.2f} "
+            f"| {plain[0]:.0f} to {plain[-1]:.0f} | {same} |"
+        )
 
 
 def under_load() -> Iterator[str]:
@@ -70,8 +77,10 @@ def under_load() -> Iterator[str]:
     for about, rows in measured:
         for row in rows:
             spans = (" / ".join(f"{value:.0f}" for value in row[key]) for key in ("tpot_ms", "ttft_ms"))
-            yield (f"| {about['dtype']} | {row['concurrency']} | {row['method']} | {row['tokens_per_s']:.1f} "
-                   f"| {' | '.join(spans)} | {row['tau']:.2f} |")  # fmt: skip
+            yield (
+                f"| {about['dtype']} | {row['concurrency']} | {row['method']} | {row['tokens_per_s']:.1f} "
+                f"| {' | '.join(spans)} | {row['tau']:.2f} |"
+            )
     for about, rows in measured:
         at = crossing(rows)
         where = (

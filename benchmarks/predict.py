@@ -223,8 +223,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     own = sum(_close(row["with_test_tau"], row["measured"]) for row in rows)
     misses = Counter(row["reason"] for row in rows if row["reason"])
     others = ", ".join(f"{why} {count}" for why, count in misses.items())
-    return (f"{len(rows) - misses.total()} of {len(rows)} within {CLOSE:.0%}, {own} with the test split's own tau"
-            + (f"; the misses: {others}" if others else ""))  # fmt: skip
+    return f"{len(rows) - misses.total()} of {len(rows)} within {CLOSE:.0%}, {own} with the test split's own tau" + (
+        f"; the misses: {others}" if others else ""
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,8 +234,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     session = Session.open(args.target, dtype=args.dtype)
     about = environment(session)
-    rows = [row for measured, rows in runs("tasks") for row in rows
-            if (measured["dtype"], measured["threads"]) == (about["dtype"], about["threads"])]  # fmt: skip
+    rows = [
+        row
+        for measured, rows in runs("tasks")
+        for row in rows
+        if (measured["dtype"], measured["threads"]) == (about["dtype"], about["threads"])
+    ]
     cells = _cells(rows, args.task)
     if not cells:
         raise SystemExit(f"no committed rows in {about['dtype']} with {about['threads']} threads to predict")

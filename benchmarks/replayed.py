@@ -66,10 +66,13 @@ def texts(model: Any, tokenizer: Any, name: str, split: str, tokens: int) -> lis
         asked = [chat_ids(tokenizer, prompt.prompt) for prompt in prompts]
         said = answers(model, asked, int(tokenizer.eos_token_id), tokens)
         shard = cache_dir() / f"heldout-{split}-{tokens}-{dtype}.npz"
-        write_shard(shard, [
-            Conversation(prompt.task, tuple(q), tuple(a), 0.0, i)
-            for i, (prompt, q, a) in enumerate(zip(prompts, asked, said, strict=True))
-        ])  # fmt: skip
+        write_shard(
+            shard,
+            [
+                Conversation(prompt.task, tuple(q), tuple(a), 0.0, i)
+                for i, (prompt, q, a) in enumerate(zip(prompts, asked, said, strict=True))
+            ],
+        )
         extract_features(model, [shard], folder, layers)
         blocks = open_features([folder])
     return [example for block in blocks for example in block.examples()]
@@ -89,8 +92,9 @@ def rows(model: Any, examples: Sequence[Example], head: Path, depth: int) -> Ite
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replayed", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.replayed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--head", action="append", required=True, metavar="DIR", help="`shipped` or a run; repeatable")
     parser.add_argument("--target", default=EMBEDDED, help="model name, folder or Hugging Face id")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float64")

@@ -68,10 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=1, help="times each prompt is run (default 1)")
     args = parser.parse_args(argv)
     session = Session.open(args.target, dtype=args.dtype)
-    print_row({"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
-               "torch": torch.__version__, "target": args.target, "dtype": str(session.target.dtype),
-               "depth": args.depth, "split": args.split, "prompts": args.prompts, "tokens": args.tokens,
-               "repeats": args.repeats})  # fmt: skip
+    print_row(
+        {
+            "machine": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "target": args.target,
+            "dtype": str(session.target.dtype),
+            "depth": args.depth,
+            "split": args.split,
+            "prompts": args.prompts,
+            "tokens": args.tokens,
+            "repeats": args.repeats,
+        }
+    )
     chosen = list(sides(Setting(session, SamplingParams(), session.limits(args.tokens), 1), args.drafter, args.depth))
     rows: dict[Side, list[dict[str, Any]]] = {side: [] for side in chosen}
     run_sides(chosen, [([session.encode("Hello!")], [0])])  # warm-up: allocations, and what is compiled on first use
@@ -97,8 +107,11 @@ def _advance(bar: Any) -> None:
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'task':<12} {'side':<26} {'ms/token':>8} {'tau':>5} {'over plain':>10} {'over transformers':>17}"]
-    lines += [f"{row['task']:<12} {row['side'][-26:]:<26} {row['ms_per_token']:>8.1f} {row['tau']:>5.2f} "
-              f"{row['over_plain']:>10.2f} {row['over_transformers']:>17.2f}" for row in rows]  # fmt: skip
+    lines += [
+        f"{row['task']:<12} {row['side'][-26:]:<26} {row['ms_per_token']:>8.1f} {row['tau']:>5.2f} "
+        f"{row['over_plain']:>10.2f} {row['over_transformers']:>17.2f}"
+        for row in rows
+    ]
     return "\n".join(lines)
 
 

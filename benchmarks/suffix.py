@@ -69,8 +69,9 @@ def requests(tokens: int, vocab: int, length: int) -> Iterator[list[int]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.suffix", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.suffix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--capacity", type=int, default=1_000_000, help="tokens of past answers (default 1 million)")
     parser.add_argument("--vocab", type=int, default=49_152)

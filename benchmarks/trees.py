@@ -119,8 +119,16 @@ class Bench:
         plan = Plan("probe", budget_of(shape), tuple(shape), static(shape))
         rounds, stats = self.rounds(plan, sampling, "dev")
         ranks = rank_acceptance(rounds)
-        print_row({"measure": "ranks", "temperature": sampling.temperature, "rounds": stats.rounds, "nodes": len(shape),
-                "tau": stats.tau, "acceptance": [[round(x, 4) for x in row] for row in ranks]})  # fmt: skip
+        print_row(
+            {
+                "measure": "ranks",
+                "temperature": sampling.temperature,
+                "rounds": stats.rounds,
+                "nodes": len(shape),
+                "tau": stats.tau,
+                "acceptance": [[round(x, 4) for x in row] for row in ranks],
+            }
+        )
         return ranks
 
     def tau(self, plan: Plan, ranks: Sequence[Sequence[float]], sampling: SamplingParams) -> dict[str, Any]:
@@ -182,9 +190,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
     args = _parser().parse_args(argv)
     bench = Bench(args)
-    print_row({"target": args.target, "drafter": args.drafter, "dtype": str(bench.session.target.dtype),
-            "torch": torch.__version__, "threads": torch.get_num_threads(), "prompts": args.prompts,
-            "tokens": args.tokens})  # fmt: skip
+    print_row(
+        {
+            "target": args.target,
+            "drafter": args.drafter,
+            "dtype": str(bench.session.target.dtype),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "prompts": args.prompts,
+            "tokens": args.tokens,
+        }
+    )
     for temperature in args.temperature:
         sampling = SamplingParams(temperature)
         ranks = bench.ranks(sampling)

@@ -63,8 +63,9 @@ def measure(options: TrieOptions, budget: DraftBudget, tokens: int, vocab: int, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command of the module docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.trie", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trie", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--match", nargs="+", choices=["bfs", "prob"], default=["bfs", "prob"])
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--capacity", type=int, default=1_000_000, help="nodes (default 1 million)")

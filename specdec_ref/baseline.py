@@ -41,9 +41,13 @@ def plain_generate(
 
 
 def plain_stream(
-    target: Target, prompt: Sequence[int], *, limits: Limits = Limits(), sampling: SamplingParams = SamplingParams(),
+    target: Target,
+    prompt: Sequence[int],
+    *,
+    limits: Limits = Limits(),
+    sampling: SamplingParams = SamplingParams(),
     seed: int = 0,
-) -> Iterator[int]:  # fmt: skip
+) -> Iterator[int]:
     """Yield one token at a time. Raises RuntimeError if another batch came in between."""
     requests: list[Request] = []
     for _ in _rounds(target, [prompt], limits, sampling, [seed], KeyedRandomness, requests):
@@ -51,9 +55,14 @@ def plain_stream(
 
 
 def _rounds(
-    target: Target, prompts: Sequence[Sequence[int]], limits: Limits, sampling: SamplingParams,
-    seeds: Sequence[int] | None, randomness: Callable[[int, int, Purpose], Randomness], requests: list[Request],
-) -> Iterator[None]:  # fmt: skip
+    target: Target,
+    prompts: Sequence[Sequence[int]],
+    limits: Limits,
+    sampling: SamplingParams,
+    seeds: Sequence[int] | None,
+    randomness: Callable[[int, int, Purpose], Randomness],
+    requests: list[Request],
+) -> Iterator[None]:
     """Fill `requests` with one request a prompt and yield after every token of the batch."""
     check_prompts(prompts, target, limits)
     seeds = range(len(prompts)) if seeds is None else seeds
@@ -90,9 +99,11 @@ def _rounds(
 
 
 def _choose(
-    logits: Tensor, sampling: SamplingParams, running: Sequence[Request],
+    logits: Tensor,
+    sampling: SamplingParams,
+    running: Sequence[Request],
     randomness: Callable[[int, int, Purpose], Randomness],
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     if sampling.greedy:
         return best_tokens(logits).tolist()
     p = warp(logits, sampling)

@@ -44,9 +44,14 @@ SECONDS = 10.0  # what it may take in all
 
 
 def measure_verify_curve(
-    target: Target, widths: Sequence[int] = WIDTHS, *, context: int = 128, passes: int = 9, seconds: float = 10.0,
+    target: Target,
+    widths: Sequence[int] = WIDTHS,
+    *,
+    context: int = 128,
+    passes: int = 9,
+    seconds: float = 10.0,
     tick: Callable[[], None] = lambda: None,
-) -> dict[int, float]:  # fmt: skip
+) -> dict[int, float]:
     """Median seconds of one forward over a chain of k nodes, behind `context` cached tokens, for every k in `widths`.
 
     The widths are interleaved, so that a busy moment of the machine meets them alike; a first pass is thrown away.
@@ -125,9 +130,12 @@ def measure_drafting(
 
 
 def calibrate(
-    session: "Session", drafters: Sequence[tuple[str, Drafter, DraftBudget]], *, fresh: bool = False,
+    session: "Session",
+    drafters: Sequence[tuple[str, Drafter, DraftBudget]],
+    *,
+    fresh: bool = False,
     tick: Callable[[], None] = lambda: None,
-) -> dict[str, RoundCosts]:  # fmt: skip
+) -> dict[str, RoundCosts]:
     """Costs by the drafters' names, from the cache where they are known and `fresh` does not ask for new ones."""
     file = _file(session)
     known = {} if fresh else _read(file)

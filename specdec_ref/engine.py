@@ -241,7 +241,15 @@ def _record(
     last = result.path[-1] if result.path else 0
     rejected = emitted > accepted and bool(tree.children(last))
     return StepRecord(
-        request=request.row, drafted=len(tree) - 1, tested=accepted + rejected, accepted=accepted, emitted=emitted,
-        depth=max(tree.depths), distortion=result.distortion,
-        propose_s=spent[0], forward_s=spent[1], verify_s=spent[2], step_s=sum(spent),
-    )  # fmt: skip
+        request=request.row,
+        drafted=len(tree) - 1,
+        tested=accepted + rejected,
+        accepted=accepted,
+        emitted=emitted,
+        depth=max(tree.depths),
+        distortion=result.distortion,
+        propose_s=spent[0],
+        forward_s=spent[1],
+        verify_s=spent[2],
+        step_s=sum(spent),
+    )

@@ -45,9 +45,13 @@ class SpeculativeGenerate:
     """Pass it as `custom_generate`. It keeps one model's drafter; `generations`: the last call, with statistics."""
 
     def __init__(
-        self, drafter: str | Drafter = "ngram", *, draft_model: str | None = None,
-        budget: DraftBudget = DraftBudget(6), streamer: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        drafter: str | Drafter = "ngram",
+        *,
+        draft_model: str | None = None,
+        budget: DraftBudget = DraftBudget(6),
+        streamer: Any = None,
+    ) -> None:
         """`drafter`: a name of `drafters.DRAFTERS` or an object of your own; `draft_model` as for `--draft-model`.
 
         `streamer`: one of transformers', which gets the prompt and then every token of a single text.
@@ -59,9 +63,14 @@ class SpeculativeGenerate:
         self._guess: Drafter | None = None
 
     def __call__(
-        self, model: Any, input_ids: Int[Tensor, "batch tokens"], logits_processor: Any, stopping_criteria: Any,
-        generation_config: Any, **model_kwargs: Any,
-    ) -> Int[Tensor, "batch longer"]:  # fmt: skip
+        self,
+        model: Any,
+        input_ids: Int[Tensor, "batch tokens"],
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **model_kwargs: Any,
+    ) -> Int[Tensor, "batch longer"]:
         """What transformers calls. Raises ValueError that names a setting which is not honoured."""
         mask = model_kwargs.get("attention_mask")
         _refuse(generation_config, stopping_criteria, model_kwargs)

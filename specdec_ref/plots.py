@@ -83,11 +83,18 @@ def new_figure(width: float = 7.2, height: float = 3.0) -> tuple[Figure, Axes]:
 
 
 def lines(
-    curves: Mapping[str, tuple[Sequence[Number], Sequence[Number]]], *, x: str, y: str, alt: str,
-    colours: Sequence[str] = ("target", "draft", "accepted", "rejected", "bonus"), log: str = "",
-    guide: Number | None = None, mark: tuple[Number, str] | None = None, dashed: Sequence[str] = (),
+    curves: Mapping[str, tuple[Sequence[Number], Sequence[Number]]],
+    *,
+    x: str,
+    y: str,
+    alt: str,
+    colours: Sequence[str] = ("target", "draft", "accepted", "rejected", "bonus"),
+    log: str = "",
+    guide: Number | None = None,
+    mark: tuple[Number, str] | None = None,
+    dashed: Sequence[str] = (),
     top: Number | None = None,
-) -> Picture:  # fmt: skip
+) -> Picture:
     """Curves by name. `x`, `y`: labels with units; `log`: "x", "y" or "xy"; `guide`: a level; `mark`: a place on x.
 
     `top`: upper end of y, so that pictures behind a slider can be compared.
@@ -102,8 +109,16 @@ def lines(
             axes.axhline(guide, color=GREY, linewidth=1, linestyle=":")
         if mark is not None:
             axes.axvline(mark[0], color=GREY, linewidth=1, linestyle=":")
-            axes.annotate(mark[1], (mark[0], 1.0), (4, -2), xycoords=("data", "axes fraction"), va="top", fontsize=9,
-                          textcoords="offset points", color=GREY)  # fmt: skip
+            axes.annotate(
+                mark[1],
+                (mark[0], 1.0),
+                (4, -2),
+                xycoords=("data", "axes fraction"),
+                va="top",
+                fontsize=9,
+                textcoords="offset points",
+                color=GREY,
+            )
         scales(axes, log)
         if mark is not None and "y" not in log:
             axes.set_ylim(top=1.12 * axes.get_ylim()[1])  # its words stand above the curves
@@ -134,9 +149,14 @@ def scales(axes: Axes, log: str) -> None:
 
 
 def bars(
-    values: Mapping[str, Number], *, x: str, alt: str, colours: Sequence[str] | None = None,
-    guide: Number | None = None, form: str = "{:.2f}",
-) -> Picture:  # fmt: skip
+    values: Mapping[str, Number],
+    *,
+    x: str,
+    alt: str,
+    colours: Sequence[str] | None = None,
+    guide: Number | None = None,
+    form: str = "{:.2f}",
+) -> Picture:
     """Horizontal bars with their values written at the end. `guide`: a vertical line, e.g. at a speed-up of 1."""
     with rc_context(STYLE):
         figure, axes = new_figure(height=0.55 + 0.42 * len(values))
@@ -181,8 +201,9 @@ def load_curves(rows: Sequence[Mapping[str, Any]]) -> Picture:
         speed.legend()
         told = "; ".join(
             f"{row['concurrency']} at the same time, {row['method']}: {row['tokens_per_s']:.0f} tokens/s, "
-            f"{row['tpot_ms'][0]:.0f} ms per token" for row in rows
-        )  # fmt: skip
+            f"{row['tpot_ms'][0]:.0f} ms per token"
+            for row in rows
+        )
         return render(figure, f"Load test. {told}.")
 
 

@@ -17,8 +17,9 @@ Fault = Callable[[int, dict[str, Any]], Any]  # (how many requests before, the b
 class CorpusServer:
     """`chat_only`: no token ids as a prompt. `fault`: a status, the raw bytes to send, "hang up", or None."""
 
-    def __init__(self, tokenizer: Any, model: Any = None, *, chat_only: bool = False, fault: Fault | None = None,
-                 port: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self, tokenizer: Any, model: Any = None, *, chat_only: bool = False, fault: Fault | None = None, port: int = 0
+    ) -> None:
         self.model, self.tokenizer, self.chat_only, self.fault = model, tokenizer, chat_only, fault
         self.asked, self.lock = list[dict[str, Any]](), Lock()
         self.http = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"server_": self}))

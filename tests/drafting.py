@@ -30,9 +30,12 @@ class FunctionDrafter:
         return [self.function(self.text[row], budget, sampling, rng) for row, rng in zip(rows, rngs, strict=True)]
 
     def commit(
-        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
         features: Sequence[Tensor] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for row, tree, result in zip(rows, trees, results, strict=True):
             self.text[row] += [*(tree.token_list[node] for node in result.path), result.next_token]
 

@@ -24,8 +24,17 @@ WORDS = "the keeper climbs\u2028the steps\x85 and lights\nthe lamp \U0001f4a1 ag
 class Fake:
     """`engine`: sglang or vllm. `drafts`: K, 0 for plain. Faults: see `_answer` and `_chat`."""
 
-    def __init__(self, engine: str, drafts: int = 3, *, metrics: bool = True, details: bool = True, fault: str = "",
-                 round_s: float = 0.0, wrong: str = "") -> None:  # fmt: skip
+    def __init__(
+        self,
+        engine: str,
+        drafts: int = 3,
+        *,
+        metrics: bool = True,
+        details: bool = True,
+        fault: str = "",
+        round_s: float = 0.0,
+        wrong: str = "",
+    ) -> None:
         self.engine, self.drafts, self.metrics, self.details, self.fault = engine, drafts, metrics, details, fault
         self.round_s, self.wrong = round_s, wrong
         self.lock, self.counts, self.asked, self.most, self.now = Lock(), Counter[str](), list[dict[str, Any]](), 0, 0
@@ -66,10 +75,14 @@ class Fake:
             else 'model_name="tiny, really",moe_ep_rank="0"'
         )
         names = {
-            "vllm": {"generated": "generation_tokens", "rounds": "spec_decode_num_drafts",
-                     "drafted": "spec_decode_num_draft_tokens", "accepted": "spec_decode_num_accepted_tokens"},
+            "vllm": {
+                "generated": "generation_tokens",
+                "rounds": "spec_decode_num_drafts",
+                "drafted": "spec_decode_num_draft_tokens",
+                "accepted": "spec_decode_num_accepted_tokens",
+            },
             "sglang": {"generated": "generation_tokens", "rounds": "spec_verify_calls", "requests": "num_requests"},
-        }[self.engine]  # fmt: skip
+        }[self.engine]
         if not self.drafts:  # neither engine has the others then
             names = {key: name for key, name in names.items() if key in ("generated", "requests")}
         lines = [

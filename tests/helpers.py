@@ -23,9 +23,15 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
 
 
 def tiny_model(
-    architecture: str = "llama", *, attention: str = "sdpa", seed: int = 0, spread: float = 0.3, positions: int = 256,
-    dtype: torch.dtype = torch.float64, **changes: object,
-) -> nn.Module:  # fmt: skip
+    architecture: str = "llama",
+    *,
+    attention: str = "sdpa",
+    seed: int = 0,
+    spread: float = 0.3,
+    positions: int = 256,
+    dtype: torch.dtype = torch.float64,
+    **changes: object,
+) -> nn.Module:
     """A random model of that architecture. `spread`: deviation of its weights, chosen so that text repeats at times."""
     known = ARCHITECTURES.get(architecture, {})
     settings = {"vocab_size": VOCAB, "max_position_embeddings": positions, **_NO_SPECIAL, **known}

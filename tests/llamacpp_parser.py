@@ -21,10 +21,25 @@ parse.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p), ctypes.c_void_p
 for line in sys.stdin:
     words = json.loads(line)
     params = xllamacpp.CommonParams()
-    accepted = parse(len(words), (ctypes.c_char_p * (len(words) + 1))(*[word.encode() for word in words], None),
-                     id(params) + HEADER, SERVER, None)  # fmt: skip
+    accepted = parse(
+        len(words),
+        (ctypes.c_char_p * (len(words) + 1))(*[word.encode() for word in words], None),
+        id(params) + HEADER,
+        SERVER,
+        None,
+    )
     spec = params.speculative
     types = sorted(kind.name.removeprefix("COMMON_SPECULATIVE_TYPE_").lower() for kind in spec.types)
-    sys.stdout.write(json.dumps({"accepted": accepted, "types": [kind for kind in types if kind != "none"],
-                      "n_max": spec.draft.n_max, "size_m": spec.ngram_simple.size_m,
-                      "draft": spec.draft.mparams.path, "probabilistic": spec.draft.probabilistic}) + "\n")  # fmt: skip
+    sys.stdout.write(
+        json.dumps(
+            {
+                "accepted": accepted,
+                "types": [kind for kind in types if kind != "none"],
+                "n_max": spec.draft.n_max,
+                "size_m": spec.ngram_simple.size_m,
+                "draft": spec.draft.mparams.path,
+                "probabilistic": spec.draft.probabilistic,
+            }
+        )
+        + "\n"
+    )

@@ -77,14 +77,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral, window": ("mistral", WINDOW),
     "mistral, window as long as its positions": ("mistral", {"sliding_window": 128}),
     "phi3": ("phi3", {}),
-    "phi3, LongRoPE": ("phi3", {"rope_parameters": LONG | {"partial_rotary_factor": 1.0},
-                                "original_max_position_embeddings": 32}),
+    "phi3, LongRoPE": (
+        "phi3",
+        {"rope_parameters": LONG | {"partial_rotary_factor": 1.0}, "original_max_position_embeddings": 32},
+    ),
     "phi3, window": ("phi3", WINDOW),
     "qwen2, window": ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
     "roberta, as decoder": ("roberta", ROBERTA),
     "xlm-roberta, as decoder": ("xlm-roberta", ROBERTA),
     "youtu": ("youtu", LATENT),
-}  # fmt: skip
+}
 
 
 class Verdict(NamedTuple):
@@ -166,9 +168,12 @@ def page() -> str:
     verdicts = {name: judge(name) for name in sorted(MODELS)}
     words = [verdict.word for verdict in verdicts.values()]
     head = INTRODUCTION.format(
-        count=len(words), transformers=installed, works=words.count("works"),
-        some=words.count("works in float32"), refused=words.count("refused"),
-    )  # fmt: skip
+        count=len(words),
+        transformers=installed,
+        works=words.count("works"),
+        some=words.count("works in float32"),
+        refused=words.count("refused"),
+    )
     return head + "".join(f"| {name} | {v.word} | {' '.join(v.why.split())} |\n" for name, v in verdicts.items())
 
 

@@ -184,7 +184,8 @@ def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
 
 
 def test_functions_stay_short() -> None:
-    lengths = {name: (node.end_lineno or 0) - node.lineno + 1 for name, node in functions()}
+    """Counted from the docstring on: a signature with a parameter per line makes nothing harder to read."""
+    lengths = {name: (node.end_lineno or 0) - node.body[0].lineno + 1 for name, node in functions()}
     assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
 
 

@@ -146,8 +146,11 @@ def test_wheel_holds_more_than_code() -> None:
     assert (ROOT / "specdec_ref" / "py.typed").is_file()
     ignored = subprocess.run(
         ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", "specdec_ref"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    ).stdout.split()  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
     assert [name for name in ignored if "__pycache__" not in name] == [], "hatch leaves out what git ignores"
 
 
@@ -179,8 +182,11 @@ def test_import_is_light() -> None:
     assert {"transformers", "rich", "numpy", "safetensors"} <= set(blocked)
     run = subprocess.run(
         [sys.executable, "-W", "ignore:Failed to initialize NumPy", "-c", LIGHT_IMPORT, json.dumps(blocked)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
     assert "specdec_ref" in report["modules"]

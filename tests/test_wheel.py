@@ -88,8 +88,11 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     info = f"specdec_ref-{PROJECT['version']}.dist-info"
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *PACKAGES],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     expected = {name for name in tracked if (ROOT / name).is_file()}
     assert {name for name in names if not name.startswith(info)} == expected
     assert set(MUST_HOLD) <= names

@@ -97,9 +97,10 @@ def sglang(wheel: zipfile.ZipFile) -> dict[str, Any]:
             if not kept or (isinstance(field.target, ast.Name) and field.target.id in kept):
                 flags |= dict(filter(None, [sglang_flag(field)]))
     members = next(
-        node for node in ast.walk(ast.parse(wheel.read(SGLANG_ENUM)))
+        node
+        for node in ast.walk(ast.parse(wheel.read(SGLANG_ENUM)))
         if isinstance(node, ast.ClassDef) and node.name == "SpeculativeAlgorithm"
-    )  # fmt: skip
+    )
     algorithms = [node.targets[0].id for node in members.body if isinstance(node, ast.Assign)]  # type: ignore[attr-defined]
     metrics = {}
     for call in ast.walk(ast.parse(wheel.read(SGLANG_METRICS))):

@@ -23,8 +23,9 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run one step. Exit code 0: it is complete; 3: give the command again."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("step", choices=("1", "2", "3", "4", "5", "pack"))
     parser.add_argument("folder", type=Path, nargs="?", help="pack: where to")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, in the interpreter: times mean nothing")

@@ -56,8 +56,9 @@ class Plan:
             return replace(full, corpus=corpus, train=replace(full.train, tokens=EPOCHS * self.tokens))
         tiny = PRESETS["tiny"]
         corpus = replace(tiny.corpus, rows=4, shard_size=4, max_response=24, max_long_response=24)
-        train = replace(tiny.train, tokens=120, batch_tokens=64, curriculum=((0.0, 1), (0.5, 2)), held_out=1,
-                        measure_every=50)  # fmt: skip
+        train = replace(
+            tiny.train, tokens=120, batch_tokens=64, curriculum=((0.0, 1), (0.5, 2)), held_out=1, measure_every=50
+        )
         return replace(tiny, corpus=corpus, train=train)
 
 
@@ -90,8 +91,15 @@ def train(plan: Plan, portion: int) -> Facts:
     with unpacked(plan.folder / "checkpoint") as folder, tempfile.TemporaryDirectory() as scratch:
         model, features = _model(plan)[0], Path(scratch)
         added = write_features(model, files, features, 3)
-        fit(plan.recipe.train, model, [features], folder, draft_vocab=plan.recipe.draft_vocab,
-            start=shipped_folder(Path(plan.target).name), passes=1)  # fmt: skip
+        fit(
+            plan.recipe.train,
+            model,
+            [features],
+            folder,
+            draft_vocab=plan.recipe.draft_vocab,
+            start=shipped_folder(Path(plan.target).name),
+            passes=1,
+        )
         last = read_log(folder)[-1]
     return {"response_tokens": added, **{name: last[name] for name in ("tokens", "loss", "chain", "tau")}}
 

@@ -116,8 +116,10 @@ def _distribution(rng: Random) -> Trial:
 
     return Trial(
         "At temperature 1 its texts have the target's distribution",
-        lambda decoder: decoder_distribution(decoder, table, prompt, 3, eos), judge, weight=2.0,
-    )  # fmt: skip
+        lambda decoder: decoder_distribution(decoder, table, prompt, 3, eos),
+        judge,
+        weight=2.0,
+    )
 
 
 def pace_trials(seed: int) -> list[Trial]:

@@ -64,9 +64,13 @@ class Entry:
         self._rows = mmap.mmap(buffer, _BUFFER_BYTES)
         self._pending, self._left, self._boxed = b"", 0.0, not namespaces()
         self._process = subprocess.Popen(
-            self._command(theirs.fileno(), buffer), pass_fds=(theirs.fileno(), buffer), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            self._command(theirs.fileno(), buffer),
+            pass_fds=(theirs.fileno(), buffer),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._leader = self._process.pid
         theirs.close()
         os.close(buffer)
@@ -101,9 +105,15 @@ class Entry:
             else {}
         )
         return boxed(
-            self._scratch, command, limits, namespaced=self._boxed, hides=[] if own else list(map(str, PACKAGES)),
-            sees=outermost([*seen(), *(map(str, PACKAGES) if own else [])]), HF_HUB_OFFLINE="1", **own,
-        )  # fmt: skip
+            self._scratch,
+            command,
+            limits,
+            namespaced=self._boxed,
+            hides=[] if own else list(map(str, PACKAGES)),
+            sees=outermost([*seen(), *(map(str, PACKAGES) if own else [])]),
+            HF_HUB_OFFLINE="1",
+            **own,
+        )
 
     def generate(
         self, model: TargetView, prompt: Sequence[int], max_new_tokens: int, eos: frozenset[int], rng: Randomness
@@ -111,10 +121,16 @@ class Entry:
         """See `Decoder`. Raises EntryError if no answer comes."""
         self._signal(signal.SIGCONT)
         try:
-            self._send({
-                "prompt": list(prompt), "max_new_tokens": max_new_tokens, "eos": sorted(eos), "length": model.length,
-                "vocab_size": model.vocab_size, "temperature": model.temperature,
-            })  # fmt: skip
+            self._send(
+                {
+                    "prompt": list(prompt),
+                    "max_new_tokens": max_new_tokens,
+                    "eos": sorted(eos),
+                    "length": model.length,
+                    "vocab_size": model.vocab_size,
+                    "temperature": model.temperature,
+                }
+            )
             self._left = self._limits.call_seconds
             while (message := self._receive()).get("call") != "done":
                 self._send(self._answer(message, model, rng))

@@ -43,9 +43,13 @@ class ReferenceDecoder:
     ) -> list[int]:
         """See `Decoder`."""
         engine = SpecEngine(
-            cast("Target", _Viewed(model)), NgramDrafter(), budget=DraftBudget(6), limits=Limits(max_new_tokens, eos),
-            sampling=SamplingParams(0.0 if model.temperature == 0 else 1.0), randomness=lambda *key: rng,
-        )  # fmt: skip
+            cast("Target", _Viewed(model)),
+            NgramDrafter(),
+            budget=DraftBudget(6),
+            limits=Limits(max_new_tokens, eos),
+            sampling=SamplingParams(0.0 if model.temperature == 0 else 1.0),
+            randomness=lambda *key: rng,
+        )
         return engine.generate([prompt])[0].tokens
 
 

@@ -205,8 +205,9 @@ def rows_of(calls: Mapping[str, Sequence[Call]], why: str) -> dict[str, Any]:
 
 def _ratios(base: Sequence[Call], calls: Sequence[Call], clock: str) -> list[float]:
     """Base's seconds a token over these, prompt by prompt: > 1 is faster. [] where there is no such clock."""
-    pairs = [(getattr(a, clock), len(a.tokens), getattr(b, clock), len(b.tokens))
-             for a, b in zip(base, calls, strict=True)]  # fmt: skip
+    pairs = [
+        (getattr(a, clock), len(a.tokens), getattr(b, clock), len(b.tokens)) for a, b in zip(base, calls, strict=True)
+    ]
     if any(one is None or other is None for one, _, other, _ in pairs):
         return []
     return [(one / m) / (other / n) for one, m, other, n in pairs]

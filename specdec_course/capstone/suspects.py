@@ -100,8 +100,9 @@ def greedy_round(model: Model, last: int, guess: Sequence[int]) -> Tokens:
 
 def _greedy(
     emit: Callable[[Tokens, Tokens, int], Tokens] = lambda guess, choices, count: [*guess[:count], choices[count]],
-    count: Callable[[Tokens, Tokens], int] | None = None, keep: Callable[[int, int], int] = lambda kept, drafted: kept,
-) -> Callable[[Model, int, Sequence[int]], Tokens]:  # fmt: skip
+    count: Callable[[Tokens, Tokens], int] | None = None,
+    keep: Callable[[int, int], int] = lambda kept, drafted: kept,
+) -> Callable[[Model, int, Sequence[int]], Tokens]:
     def one_round(model: Model, last: int, guess: Sequence[int]) -> Tokens:
         choices = model.score([last, *guess]).argmax(-1).tolist()
         right = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(guess, choices, strict=False)))
@@ -151,12 +152,19 @@ GREEDY = (  # (model, last, guess) -> new tokens
 
 
 def sampled_round(
-    model: Model, last: int, guess: Sequence[int], rng: Randomness, *,
+    model: Model,
+    last: int,
+    guess: Sequence[int],
+    rng: Randomness,
+    *,
     keep: Callable[[Any, int, Randomness], bool] = lambda row, x, rng: rng.accept(float(row[x])),
-    correct: Callable[[Any, int, Randomness], int] | None = None, bonus: bool = True,
-    own: Callable[[Any, Randomness], int] = lambda row, rng: rng.draw(row), shift: int = 0, rolled_back: bool = True,
+    correct: Callable[[Any, int, Randomness], int] | None = None,
+    bonus: bool = True,
+    own: Callable[[Any, Randomness], int] = lambda row, rng: rng.draw(row),
+    shift: int = 0,
+    rolled_back: bool = True,
     last_row: bool = False,
-) -> Tokens:  # fmt: skip
+) -> Tokens:
     """One round above temperature 0, for guesses made without chance: x stays with p(x), else draw from p without x."""
     p = model.score([last, *guess])
     count, correction = 0, None
@@ -206,10 +214,16 @@ SAMPLED = (  # (model, last, guess, rng) -> new tokens
 
 
 def generate(
-    model: Model, prompt: Tokens, max_new_tokens: int, eos: frozenset[int], guess: Guess, *,
-    cut: Callable[[Tokens, frozenset[int]], Tokens] | None = None, ended: Callable[..., bool] | None = None,
+    model: Model,
+    prompt: Tokens,
+    max_new_tokens: int,
+    eos: frozenset[int],
+    guess: Guess,
+    *,
+    cut: Callable[[Tokens, frozenset[int]], Tokens] | None = None,
+    ended: Callable[..., bool] | None = None,
     limit: bool = True,
-) -> Tokens:  # fmt: skip
+) -> Tokens:
     """Greedy rounds until the text ends: at the first end-of-text token, wherever in a round it stands."""
     new: Tokens = []
     while len(new) < max_new_tokens:

@@ -66,9 +66,12 @@ def whole_class(course: Course, args: argparse.Namespace) -> int:
     known = Exports(course, args)  # the roster is read before anything is graded
     _say_how_safe(course)
     done = grade_class(
-        course, sources, Options(args.exercise, args.student, args.regrade, args.jobs), check=known.check,
+        course,
+        sources,
+        Options(args.exercise, args.student, args.regrade, args.jobs),
+        check=known.check,
         tell=lambda line: say(line, style=""),
-    )  # fmt: skip
+    )
     _summary(course, done)
     known.write(done.everybody)
     return 1 if done.failed else 0

@@ -55,8 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tokens", type=int, default=64, metavar="N", help="new tokens an answer (default 64)")
     group.add_argument("--seed", type=int, metavar="N", help="of prompts and small models (default: drawn, and kept)")
     group = parser.add_argument_group("output")
-    group.add_argument("--board", type=Path, default=Path("leaderboard.jsonl"), metavar="FILE",
-                       help="rows are added here (default leaderboard.jsonl)")  # fmt: skip
+    group.add_argument(
+        "--board",
+        type=Path,
+        default=Path("leaderboard.jsonl"),
+        metavar="FILE",
+        help="rows are added here (default leaderboard.jsonl)",
+    )
     group.add_argument("--json", action="store_true", help="the new rows on stdout, one JSON object a line")
 
 

@@ -61,9 +61,13 @@ class _File:
 
 
 def collect(
-    sources: Sequence[Path], releases: Mapping[str, Any], scratch: Path, students: Students, default: str | None = None,
+    sources: Sequence[Path],
+    releases: Mapping[str, Any],
+    scratch: Path,
+    students: Students,
+    default: str | None = None,
     jobs: int = 1,
-) -> Collected:  # fmt: skip
+) -> Collected:
     """Sort these folders and archives. `default`: the exercise of whoever handed in nothing that names one."""
     found = Collected()
     folders_in = [_folder(source, scratch / f"in{at}", found) for at, source in enumerate(sources)]

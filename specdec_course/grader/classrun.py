@@ -51,9 +51,13 @@ class ClassRun:
 
 
 def grade_class(
-    course: Course, sources: Sequence[Path], options: Options, *, check: Callable[[dict[str, Identity]], None],
+    course: Course,
+    sources: Sequence[Path],
+    options: Options,
+    *,
+    check: Callable[[dict[str, Identity]], None],
     tell: Callable[[str], None],
-) -> ClassRun:  # fmt: skip
+) -> ClassRun:
     """Grade folders and archives of hand-ins. What was graded before, the same bytes by the same tests, is left.
 
     `check` is given everybody before anything is graded; what it raises ends the run.

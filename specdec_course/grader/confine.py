@@ -129,10 +129,15 @@ def confined(allowance: Allowance, files: Sequence[Path] = ()) -> Iterator[Confi
         ours, theirs = socket.socketpair()
         limits = Limits(START_SECONDS + allowance.cpu_seconds, allowance.memory_bytes, FILE_BYTES)
         command = boxed(
-            scratch, [sys.executable, "-P", "-m", "specdec_course.grader.worker", str(theirs.fileno())], limits,
-            namespaced=namespaced, sees=outermost(seen()), hides=list(map(str, PACKAGES)),
-            groups=groups, PYTHONPATH=str(scratch / "lib"),
-        )  # fmt: skip
+            scratch,
+            [sys.executable, "-P", "-m", "specdec_course.grader.worker", str(theirs.fileno())],
+            limits,
+            namespaced=namespaced,
+            sees=outermost(seen()),
+            hides=list(map(str, PACKAGES)),
+            groups=groups,
+            PYTHONPATH=str(scratch / "lib"),
+        )
         quiet = subprocess.DEVNULL
         process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=quiet, stdout=quiet, stderr=quiet)
         theirs.close()

@@ -137,11 +137,13 @@ def settled(uploads: Sequence[Upload], receipts: Mapping[str, str]) -> list[Uplo
     users = {**_blackboard_users(heads), **receipts}
     numbers = _varying({each.who for each in uploads if each.who.platform == "brightspace"})
     return [
-        replace(each, who=replace(each.who, user=users[each.who.user])) if each.who.platform == "blackboard"
-        else replace(each, who=replace(each.who, user=numbers[each.who])) if each.who.platform == "brightspace"
+        replace(each, who=replace(each.who, user=users[each.who.user]))
+        if each.who.platform == "blackboard"
+        else replace(each, who=replace(each.who, user=numbers[each.who]))
+        if each.who.platform == "brightspace"
         else each
         for each in uploads
-    ]  # fmt: skip
+    ]
 
 
 def _blackboard_users(heads: set[str]) -> dict[str, str]:

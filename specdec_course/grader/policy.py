@@ -74,9 +74,16 @@ def outermost(places: Iterable[str]) -> list[str]:
 
 
 def boxed(
-    scratch: Path, command: list[str], limits: Limits, *, namespaced: bool, sees: list[str], hides: Sequence[str] = (),
-    groups: Sequence[str] = (), **environment: str,
-) -> list[str]:  # fmt: skip
+    scratch: Path,
+    command: list[str],
+    limits: Limits,
+    *,
+    namespaced: bool,
+    sees: list[str],
+    hides: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    **environment: str,
+) -> list[str]:
     """The command that runs this one in a box. `sees`: folders to read; `hides`: those in them that are empty there."""
     uid = FIRST_UID + os.getpid() % 4000 if os.geteuid() == 0 and (namespaced or _reachable(FIRST_UID)) else None
     tasks = TASKS + (0 if uid is not None else _tasks_of(os.getuid()))

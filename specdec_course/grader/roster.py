@@ -129,9 +129,11 @@ def _rows(roster: Roster, people: Mapping[str, Identity], platform: str, column:
 
 
 def _fitting(
-    people: Mapping[str, Identity], cells: Sequence[Sequence[str]],
-    told: Callable[[Identity], str], key: Callable[[str], str],
-) -> dict[str, list[int]]:  # fmt: skip
+    people: Mapping[str, Identity],
+    cells: Sequence[Sequence[str]],
+    told: Callable[[Identity], str],
+    key: Callable[[str], str],
+) -> dict[str, list[int]]:
     where: dict[str, list[int]] = defaultdict(list)
     for number, keys in enumerate(cells):
         for each in {*keys} - {""}:

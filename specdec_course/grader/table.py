@@ -19,9 +19,14 @@ TITLES = {"blackboard": "{name} [Total Pts: {out_of:g}]", "brightspace": "{name}
 
 
 def table(
-    marks: Sequence[Mark], everybody: Sequence[str] = (), roster: Roster | None = None,
-    rows: Mapping[str, int] | None = None, *, unread: bool = False, shares: Mapping[Pair, float] | None = None,
-) -> tuple[bytes, list[str]]:  # fmt: skip
+    marks: Sequence[Mark],
+    everybody: Sequence[str] = (),
+    roster: Roster | None = None,
+    rows: Mapping[str, int] | None = None,
+    *,
+    unread: bool = False,
+    shares: Mapping[Pair, float] | None = None,
+) -> tuple[bytes, list[str]]:
     """(a CSV, warnings). Without a roster: a row per student, a column per exercise, and the sum.
 
     With one: its columns, rows, separator and encoding. An exercise's points go into the column that has its name, or

@@ -92,9 +92,16 @@ class Explorer:
 
 def _slider(knob: Knob, busy: bool) -> ipw.FloatSlider:
     return ipw.FloatSlider(
-        value=knob.value, min=knob.low, max=knob.high, step=knob.step, description=knob.name, readout=False,
-        continuous_update=not busy, style={"description_width": "11em"}, layout=ipw.Layout(width="26em"),
-    )  # fmt: skip
+        value=knob.value,
+        min=knob.low,
+        max=knob.high,
+        step=knob.step,
+        description=knob.name,
+        readout=False,
+        continuous_update=not busy,
+        style={"description_width": "11em"},
+        layout=ipw.Layout(width="26em"),
+    )
 
 
 def show(explorer: Explorer) -> None:

@@ -38,8 +38,17 @@ def choice_view(batch: Number, context: Number, alpha: Number, c: Number) -> Vie
     html = f"<p>{answer} Checking 5 tokens a row costs {v(5):.2f} plain steps, 9 cost {v(9):.2f}.</p>"
     alt = f"Speed-up by draft length, batch {rows}: {choice.method}, best at {choice.gamma} drafts."
     mark = (float(choice.gamma), f"best: {choice.gamma}") if choice.gamma else None
-    return View(html, lines({"speed-up": (lengths, values)}, x="draft length (tokens)", y="speed-up (times plain)",
-                            alt=alt, guide=1.0, mark=mark))  # fmt: skip
+    return View(
+        html,
+        lines(
+            {"speed-up": (lengths, values)},
+            x="draft length (tokens)",
+            y="speed-up (times plain)",
+            alt=alt,
+            guide=1.0,
+            mark=mark,
+        ),
+    )
 
 
 def choice_explorer() -> Explorer:

@@ -58,8 +58,15 @@ def _picture(single: list[float], plain: list[float], what: str) -> Picture:
     shares = ", ".join(f"{share:.2f}" for share in single)
     alt = f"Share of draft tokens that are right at each position, for a head that reads {what}: {shares}."
     curves = {"this head": (places, single), "tokens alone": (places, plain)}
-    return lines(curves, x="position in the draft (tokens)", y="right, each by itself (share)", alt=alt, top=0.7,
-                 colours=("draft", "grey"), dashed=("tokens alone",))  # fmt: skip
+    return lines(
+        curves,
+        x="position in the draft (tokens)",
+        y="right, each by itself (share)",
+        alt=alt,
+        top=0.7,
+        colours=("draft", "grey"),
+        dashed=("tokens alone",),
+    )
 
 
 def head_explorer() -> Explorer:

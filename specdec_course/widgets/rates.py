@@ -45,9 +45,15 @@ def fitted(prices: Mapping[int, float]) -> tuple[int, float]:
 
 
 def rate_view(
-    alpha: Number, gamma: Number, c: Number, flat: Number, slope: Number, *,
-    points: Mapping[str, Curve] = NOTHING, prices: Mapping[int, float] = NOTHING,
-) -> View:  # fmt: skip
+    alpha: Number,
+    gamma: Number,
+    c: Number,
+    flat: Number,
+    slope: Number,
+    *,
+    points: Mapping[str, Curve] = NOTHING,
+    prices: Mapping[int, float] = NOTHING,
+) -> View:
     """tau, cost and speed-up there, the best length, and the accept rate that a dashboard would show."""
 
     def v(k: int) -> float:
@@ -68,15 +74,20 @@ def rate_view(
     curve = [speedup(expected_tau(alpha, g), g, c, v) for g in lengths]
     shown = {k: price for k, price in prices.items() if k <= MOST + 1}
     alt = f"Speed-up at acceptance {alpha:.2f}: {tau / cost:.2f} with {length} drafts, best with {best}."
-    picture = gains((lengths, curve), (widths, [v(k) for k in widths]), points, (list(shown), list(shown.values())),
-                    length, alt=alt)  # fmt: skip
+    picture = gains(
+        (lengths, curve), (widths, [v(k) for k in widths]), points, (list(shown), list(shown.values())), length, alt=alt
+    )
     return View(html, picture)
 
 
 def rate_explorer(
-    points: Mapping[str, Curve] = NOTHING, prices: Mapping[int, float] = NOTHING, *,
-    alpha: Number = 0.7, gamma: Number = 4, c: Number = 0.1,
-) -> Explorer:  # fmt: skip
+    points: Mapping[str, Curve] = NOTHING,
+    prices: Mapping[int, float] = NOTHING,
+    *,
+    alpha: Number = 0.7,
+    gamma: Number = 4,
+    c: Number = 0.1,
+) -> Explorer:
     """Five sliders. `points`: speed-ups measured by draft length, by name; `prices`: v(k) as measured; if any.
 
     `alpha`, `gamma`, `c`: where the sliders start; those of the verify curve start at its best fit.

@@ -30,8 +30,9 @@ def roofline_view(billions: Number, bandwidth: Number, peak: Number, batch: Numb
     """GB/s and TFLOP/s in; time a token and the ideal v(k) out."""
     shape, machine = shape_of(billions), Machine("yours", bandwidth * 1e9, peak * 1e12)
     rows, tokens = round(batch), round(context)
-    memory, compute = ([f(machine, rows, k, tokens) * 1e3 for k in WIDTHS]
-                       for f in (shape.memory_seconds, shape.compute_seconds))  # fmt: skip
+    memory, compute = (
+        [f(machine, rows, k, tokens) * 1e3 for k in WIDTHS] for f in (shape.memory_seconds, shape.compute_seconds)
+    )
     step = shape.step_seconds(machine, rows, 1, tokens)
     v = ideal_curve(shape, machine, rows, tokens)
     bound = "memory" if memory[0] > compute[0] else "arithmetic"
@@ -44,8 +45,12 @@ def roofline_view(billions: Number, bandwidth: Number, peak: Number, batch: Numb
     )
     curves = {"moving bytes": (WIDTHS, memory), "arithmetic": (WIDTHS, compute)}
     alt = f"Time of one forward over k tokens: {bound} is the longer part at k = 1, v(5) = {v(5):.2f}."
-    return View(html, lines(curves, x="k, tokens checked in one forward", y="time (ms)", alt=alt, log="xy",
-                            colours=("target", "grey")))  # fmt: skip
+    return View(
+        html,
+        lines(
+            curves, x="k, tokens checked in one forward", y="time (ms)", alt=alt, log="xy", colours=("target", "grey")
+        ),
+    )
 
 
 def roofline_explorer() -> Explorer:

@@ -41,8 +41,13 @@ def traffic_view(vocab: Number, drafts: Number, batch: Number, bonus: Number, ba
         f"{times[names['stored']]:.3g}, {times[names['race']]:.3g} and <b>{times[names['blocks']]:.3g} µs</b>.</p>"
     )
     alt = f"Time of the bytes of one verification: {', '.join(f'{n} {t:.3g} µs' for n, t in times.items())}."
-    picture = bars(times, x="time of its bytes at full bandwidth (µs)", alt=alt, form="{:.3g}",
-                   colours=["rejected", "draft", "target"])  # fmt: skip
+    picture = bars(
+        times,
+        x="time of its bytes at full bandwidth (µs)",
+        alt=alt,
+        form="{:.3g}",
+        colours=["rejected", "draft", "target"],
+    )
     return View(html, picture)
 
 

@@ -11,9 +11,15 @@ __all__ = ["decode"]
 
 
 def decode(
-    session: Session, drafter: Drafter, prompts: Sequence[str], *, budget: DraftBudget = DraftBudget(),
-    sampling: SamplingParams = SamplingParams(), tokens: int = 128, batch: int = 8,
-) -> list[Generation]:  # fmt: skip
+    session: Session,
+    drafter: Drafter,
+    prompts: Sequence[str],
+    *,
+    budget: DraftBudget = DraftBudget(),
+    sampling: SamplingParams = SamplingParams(),
+    tokens: int = 128,
+    batch: int = 8,
+) -> list[Generation]:
     """The answers, `batch` at a time, to their end or to `tokens` new tokens; prompt i draws with seed i."""
     engine = session.engine(drafter, budget=budget, sampling=sampling, limits=session.limits(tokens))
     encoded = [session.encode(text) for text in prompts]

@@ -75,8 +75,15 @@ class Side:
 class Endpoints:
     """Connections to one or two servers. A context: leaving it, by Ctrl-C too, hangs up, and servers stop writing."""
 
-    def __init__(self, url: str, plain: str | None = None, *, model: str | None = None, timeout: float = 120.0,
-                 key: str | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        url: str,
+        plain: str | None = None,
+        *,
+        model: str | None = None,
+        timeout: float = 120.0,
+        key: str | None = None,
+    ) -> None:
         self.urls, self.model, self.timeout = [plain, url] if plain else [url], model, timeout
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client: httpx.AsyncClient | None = None
@@ -101,9 +108,12 @@ class Endpoints:
 
     async def _connect(self) -> None:
         self.client = connection = client(
-            [address(url) for url in self.urls], headers=self.headers, limits=httpx.Limits(max_connections=None),
-            timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)), follow_redirects=True,
-        )  # fmt: skip
+            [address(url) for url in self.urls],
+            headers=self.headers,
+            limits=httpx.Limits(max_connections=None),
+            timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)),
+            follow_redirects=True,
+        )
         self.servers = [await connect(connection, url, self.model) for url in self.urls]
         for server in self.servers:  # the warm-up
             await ask(server, "Hello!", tokens=8)
@@ -137,8 +147,10 @@ class Endpoints:
             for first in range(0, len(prompts), batch):
                 for place in order:
                     some = range(first, min(first + batch, len(prompts)))
-                    jobs = [ask(self.servers[place], prompts[i], tokens=work.tokens, temperature=temperature, seed=i)
-                            for i in some]  # fmt: skip
+                    jobs = [
+                        ask(self.servers[place], prompts[i], tokens=work.tokens, temperature=temperature, seed=i)
+                        for i in some
+                    ]
                     started = perf_counter()
                     replies = await _together(jobs)
                     calls[place].append(Call(perf_counter() - started, replies))
@@ -179,16 +191,23 @@ def _rows(task: str, sides: Sequence[Side], *, greedy: bool) -> Iterator[dict[st
         low, high = median_interval(over) if over else (None, None)
         texts = [reply.text for reply in side.replies]
         yield {
-            "task": task, "method": PLAIN if side is base else side.server.engine, "setting": _setting(side),
-            "dtype": side.server.settings.get("dtype"), "calls": len(side.calls),
+            "task": task,
+            "method": PLAIN if side is base else side.server.engine,
+            "setting": _setting(side),
+            "dtype": side.server.settings.get("dtype"),
+            "calls": len(side.calls),
             "tokens_per_s": median(1 / call.per_token for call in side.calls),
             "ttft_ms": 1e3 * median(reply.first for reply in side.replies),
             "tau": found.tau if found else 1.0 if _counts(side) else None,
             **{name: getattr(found, name, None) for name in ("alpha", "rounds", "accepted", "drafted", "positions")},
-            "speedup_vs_plain": median(over) if over else None, "speedup_vs_hf": None, "ci_low": low, "ci_high": high,
+            "speedup_vs_plain": median(over) if over else None,
+            "speedup_vs_hf": None,
+            "ci_low": low,
+            "ci_high": high,
             "identical": sum(map(eq, texts, [reply.text for reply in base.replies])) if base and greedy else None,
-            "texts": len(texts), "others": _others(side),
-        }  # fmt: skip
+            "texts": len(texts),
+            "others": _others(side),
+        }
 
 
 def _ratios(base: Side, side: Side) -> list[float]:

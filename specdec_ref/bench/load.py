@@ -119,14 +119,18 @@ def crossing(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 def load_table(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown, and where the two servers cross."""
-    lines = [f"- {server['url']}: {server['model']}, {server['engine']} {server['version'] or ''}".rstrip()
-             for server in about["servers"]]  # fmt: skip
+    lines = [
+        f"- {server['url']}: {server['model']}, {server['engine']} {server['version'] or ''}".rstrip()
+        for server in about["servers"]
+    ]
     lines += ["", f"Load test, {about['date']}. Times are percentiles {', '.join(map(str, PERCENTILES))}.", "",
               "| concurrency | server | tokens/s | first token, ms | per token, ms | whole answer, s | tau |",
               "|---:|---|---:|---:|---:|---:|---:|"]  # fmt: skip
     for row in rows:
-        spans = [" / ".join(f"{value:.{digits}f}" for value in row[name])
-                 for name, digits in (("ttft_ms", 0), ("tpot_ms", 1), ("latency_s", 2))]  # fmt: skip
+        spans = [
+            " / ".join(f"{value:.{digits}f}" for value in row[name])
+            for name, digits in (("ttft_ms", 0), ("tpot_ms", 1), ("latency_s", 2))
+        ]
         tau = "" if row["tau"] is None else f"{row['tau']:.2f}"
         cells = [str(row["concurrency"]), row["method"], f"{row['tokens_per_s']:.1f}", *spans, tau]
         lines.append(f"| {' | '.join(cells)} |")
@@ -139,8 +143,10 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(rows) != 2 * len(levels):
         return []
     at = crossing(rows)
-    speeds = [{row["method"] == PLAIN: row["tokens_per_s"] for row in rows if row["concurrency"] == level}
-              for level in sorted(levels)]  # fmt: skip
+    speeds = [
+        {row["method"] == PLAIN: row["tokens_per_s"] for row in rows if row["concurrency"] == level}
+        for level in sorted(levels)
+    ]
     ahead = [pair[False] > pair[True] for pair in speeds]
     if at is not None:
         return ["", f"Speculation stops paying at about {at:.1f} concurrent requests."]

@@ -88,9 +88,14 @@ def _generate(setting: Setting, options: dict[str, Any]) -> Call:
         hook = model.register_forward_hook(lambda *_: forwards.__setitem__(0, forwards[0] + 1))
         try:
             out = model.generate(
-                ids, attention_mask=mask, max_new_tokens=limits.max_new_tokens, pad_token_id=0,
-                eos_token_id=sorted(limits.eos) or None, **chance, **options,
-            )  # fmt: skip
+                ids,
+                attention_mask=mask,
+                max_new_tokens=limits.max_new_tokens,
+                pad_token_id=0,
+                eos_token_id=sorted(limits.eos) or None,
+                **chance,
+                **options,
+            )
         finally:
             hook.remove()
             model.generation_config = own

@@ -43,8 +43,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def served(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of `specdec bench --endpoint`: tasks and servers down."""
-    lines = [f"- {server['url']}: {server['model']}, {server['engine']} {server['version'] or ''}".rstrip()
-             for server in about["servers"]]  # fmt: skip
+    lines = [
+        f"- {server['url']}: {server['model']}, {server['engine']} {server['version'] or ''}".rstrip()
+        for server in about["servers"]
+    ]
     for (temperature, batch, _), group in groupby(rows, key=_setting):
         lines += ["", f"Temperature {temperature:g}, {batch} at a time, {about['date']}", ""]
         lines += ["| task | server | setting | tokens/s | first, ms | tau | alpha | over plain | 95 % | same text |",

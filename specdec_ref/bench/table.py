@@ -41,9 +41,12 @@ class Timing:
 
 
 def run_sides(
-    sides: Sequence[Side], batches: Sequence[Batch], repeats: int = 1, tick: Callable[[], None] = lambda: None,
+    sides: Sequence[Side],
+    batches: Sequence[Batch],
+    repeats: int = 1,
+    tick: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[Side, list[Timing]]:  # fmt: skip
+) -> dict[Side, list[Timing]]:
     """Every side on every batch, `repeats` times over; each batch starts with another side."""
     done: dict[Side, list[Timing]] = {side: [] for side in sides}
     for repeat in range(repeats):
@@ -78,15 +81,26 @@ def rows_of(task: str, timings: Mapping[Side, Sequence[Timing]], *, greedy: bool
         over = ratios(base[PLAIN], calls)
         low, high = median_interval(over)
         stats = pooled(calls)
-        texts = [(a.tokens, b.tokens) for x, y in zip(base[PLAIN], calls, strict=True)
-                 for a, b in zip(x.answers, y.answers, strict=True)]  # fmt: skip
+        texts = [
+            (a.tokens, b.tokens)
+            for x, y in zip(base[PLAIN], calls, strict=True)
+            for a, b in zip(x.answers, y.answers, strict=True)
+        ]
         yield {
-            "task": task, "method": side.method, "setting": side.setting, "calls": len(calls),
-            "tokens_per_s": median(1 / call.per_token for call in calls), "tau": stats.tau if stats else 1.0,
-            "alpha": stats.alpha if stats and stats.tested else None, "speedup_vs_plain": median(over),
-            "speedup_vs_hf": median(ratios(base[HF], calls)) if HF in base else None, "ci_low": low, "ci_high": high,
-            "identical": sum(a == b for a, b in texts) if greedy else None, "texts": len(texts),
-        }  # fmt: skip
+            "task": task,
+            "method": side.method,
+            "setting": side.setting,
+            "calls": len(calls),
+            "tokens_per_s": median(1 / call.per_token for call in calls),
+            "tau": stats.tau if stats else 1.0,
+            "alpha": stats.alpha if stats and stats.tested else None,
+            "speedup_vs_plain": median(over),
+            "speedup_vs_hf": median(ratios(base[HF], calls)) if HF in base else None,
+            "ci_low": low,
+            "ci_high": high,
+            "identical": sum(a == b for a, b in texts) if greedy else None,
+            "texts": len(texts),
+        }
 
 
 def ratios(base: Sequence[Timing], calls: Sequence[Timing]) -> list[float]:
@@ -107,19 +121,27 @@ def overall(tasks: Mapping[str, Mapping[Side, Sequence[Timing]]], seed: int = 0)
     """A row a method for the task "all": geometric means over tasks; the interval resamples calls within tasks."""
     first = next(iter(tasks.values()))
     for side in first:
-        over = {base: [ratios(_of(task, base), _of(task, side.method)) for task in tasks.values()]
-                for base in (PLAIN, HF) if any(s.method == base for s in first)}  # fmt: skip
+        over = {
+            base: [ratios(_of(task, base), _of(task, side.method)) for task in tasks.values()]
+            for base in (PLAIN, HF)
+            if any(s.method == base for s in first)
+        }
         rng = random.Random(seed)
         draws = sorted(
             _geometric([median(rng.choices(values, k=len(values))) for values in over[PLAIN]]) for _ in range(RESAMPLES)
         )
         taus = [(pooled(_of(task, side.method)) or RunStats(1, 1)).tau for task in tasks.values()]
         yield {
-            "task": "all", "method": side.method, "setting": side.setting, "calls": sum(map(len, over[PLAIN])),
-            "tau": fmean(taus), "speedup_vs_plain": _geometric(list(map(median, over[PLAIN]))),
+            "task": "all",
+            "method": side.method,
+            "setting": side.setting,
+            "calls": sum(map(len, over[PLAIN])),
+            "tau": fmean(taus),
+            "speedup_vs_plain": _geometric(list(map(median, over[PLAIN]))),
             "speedup_vs_hf": _geometric(list(map(median, over[HF]))) if HF in over else None,
-            "ci_low": draws[int(0.025 * RESAMPLES)], "ci_high": draws[int(0.975 * RESAMPLES) - 1],
-        }  # fmt: skip
+            "ci_low": draws[int(0.025 * RESAMPLES)],
+            "ci_high": draws[int(0.975 * RESAMPLES) - 1],
+        }
 
 
 def _of(task: Mapping[Side, Sequence[Timing]], method: str) -> Sequence[Timing]:

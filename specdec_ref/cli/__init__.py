@@ -32,11 +32,21 @@ from specdec_ref.config import DraftBudget
 
 __all__ = ["COMMANDS", "commands", "main"]
 
-COMMANDS: Mapping[str, ModuleType] = MappingProxyType({
-    "demo": demo, "generate": generate, "doctor": doctor, "bench": bench, "fetch": fetch, "train": train,
-    "replay": replay, "choose": choose, "export-command": export_command, "explain": explain,
-    "serve": serve,
-})  # fmt: skip
+COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
+    {
+        "demo": demo,
+        "generate": generate,
+        "doctor": doctor,
+        "bench": bench,
+        "fetch": fetch,
+        "train": train,
+        "replay": replay,
+        "choose": choose,
+        "export-command": export_command,
+        "explain": explain,
+        "serve": serve,
+    }
+)
 PLUGINS = "specdec.commands"  # the entry points under which other packages, such as the course, add commands
 
 _DESCRIPTION = f"""\

@@ -78,9 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--context", type=int, default=0, metavar="N", help="lengthen prompts to about N tokens")
     group.add_argument("--repeats", type=int, default=1, metavar="N", help="times everything is run (default 1)")
     group.add_argument(
-        "--cpu-clock", action="store_true",
+        "--cpu-clock",
+        action="store_true",
         help="processor seconds, not the wall clock's: for a machine that others use, with OMP_NUM_THREADS=1",
-    )  # fmt: skip
+    )
     group.add_argument("--quick", action="store_true", help="a minute: one prompt of three tasks, nothing tuned")
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else")
@@ -132,9 +133,18 @@ def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Pro
     from specdec_ref.bench.run import Plan
 
     return Plan(
-        test, dev, args.tokens, args.repeats, args.temperature, args.batch, args.context, args.method, not args.no_hf,
-        args.all_settings, args.cpu_clock,
-    )  # fmt: skip
+        test,
+        dev,
+        args.tokens,
+        args.repeats,
+        args.temperature,
+        args.batch,
+        args.context,
+        args.method,
+        not args.no_hf,
+        args.all_settings,
+        args.cpu_clock,
+    )
 
 
 def _prompts(args: argparse.Namespace) -> "tuple[list[Prompt], list[Prompt]]":
@@ -194,8 +204,11 @@ def _plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
     except ImportError as error:
         raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
     means = [row for row in rows if row["task"] == "all"]
-    first = {r["method"]: r["speedup_vs_plain"] for r in means if r["temperature"] == means[0]["temperature"]
-             and r["batch"] == means[0]["batch"]}  # fmt: skip
+    first = {
+        r["method"]: r["speedup_vs_plain"]
+        for r in means
+        if r["temperature"] == means[0]["temperature"] and r["batch"] == means[0]["batch"]
+    }
     alt = "Speed-up over plain decoding: " + ", ".join(f"{name} {gain:.2f}" for name, gain in first.items())
     axis = f"speed-up over plain decoding, T = {means[0]['temperature']:g}, batch {means[0]['batch']}"
     file.parent.mkdir(parents=True, exist_ok=True)

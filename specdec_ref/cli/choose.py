@@ -34,19 +34,33 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--task", default="mean", metavar="NAME",
-                        help="code, chat, translation, summary, creative, editing; default: their mean")  # fmt: skip
+    parser.add_argument(
+        "--task",
+        default="mean",
+        metavar="NAME",
+        help="code, chat, translation, summary, creative, editing; default: their mean",
+    )
     parser.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 (default) or 1 were measured")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests at a time (default 1)")
-    parser.add_argument("--acceptance", action="append", default=[], metavar="NAME=A,B,..",
-                        help="share of rounds whose draft 1, 2, ... was accepted; repeatable")  # fmt: skip
+    parser.add_argument(
+        "--acceptance",
+        action="append",
+        default=[],
+        metavar="NAME=A,B,..",
+        help="share of rounds whose draft 1, 2, ... was accepted; repeatable",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     gpu = parser.add_argument_group("a GPU that is not here", "No model is loaded.")
     gpu.add_argument("--gpu", metavar="NAME", help="T4, RTX 3060, RTX 4090, A100, M1, ...; loosely written")
     gpu.add_argument("--size", default="8b", metavar="NAME", help="8b (default) or 70b: Llama 3.1's shapes, bfloat16")
     gpu.add_argument("--context", type=int, default=1024, metavar="N", help="tokens a row has cached (default 1024)")
-    gpu.add_argument("--draft-share", type=float, default=0.05, metavar="X",
-                     help="bytes a draft token reads, in the target's (default 0.05; n-grams: 0)")  # fmt: skip
+    gpu.add_argument(
+        "--draft-share",
+        type=float,
+        default=0.05,
+        metavar="X",
+        help="bytes a draft token reads, in the target's (default 0.05; n-grams: 0)",
+    )
     add_model(parser)
 
 

@@ -269,8 +269,9 @@ def _costs(costs: "dict[str, RoundCosts]") -> "RenderableType":
         table.add_row(name, f"{cost.c(1):.3f}", f"{cost.c(4):.3f}", f"{rest:.3f}", *best)
     words = Text(
         "c, the rest: drafting, and all that is neither drafting nor the forward, in plain steps a round. Right: the "
-        "chain length with the largest predicted speed-up, if each guess is right with probability alpha.", style="dim",
-    )  # fmt: skip
+        "chain length with the largest predicted speed-up, if each guess is right with probability alpha.",
+        style="dim",
+    )
     return Group(Rule("[bold]drafting[/]", align="left", style="dim"), table, words)
 
 

@@ -29,8 +29,13 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--endpoint-plain", metavar="URL", help="one that does not speculate, to compare it with")
     group.add_argument("--endpoint-model", metavar="NAME", help="which of its models (default: its first)")
     group.add_argument("--timeout", type=float, default=120.0, metavar="S", help="silence that is an error (120 s)")
-    group.add_argument("--load", type=int, nargs="+", metavar="N",
-                       help="a load test: so many requests at the same time, level by level, e.g. 1 2 4 8")  # fmt: skip
+    group.add_argument(
+        "--load",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="a load test: so many requests at the same time, level by level, e.g. 1 2 4 8",
+    )
     group.add_argument("--each", type=int, default=3, metavar="N", help="its requests per client and level (default 3)")
 
 
@@ -50,8 +55,13 @@ def run_endpoint(args: argparse.Namespace, prompts: "Sequence[Prompt]", command:
     work = Work(prompts, args.tokens, args.repeats, args.temperature, args.batch)
     rows: list[dict[str, Any]] = []
     about: dict[str, Any] = {}
-    ends = Endpoints(args.endpoint, args.endpoint_plain, model=args.endpoint_model, timeout=args.timeout,
-                     key=os.environ.get("OPENAI_API_KEY"))  # fmt: skip
+    ends = Endpoints(
+        args.endpoint,
+        args.endpoint_plain,
+        model=args.endpoint_model,
+        timeout=args.timeout,
+        key=os.environ.get("OPENAI_API_KEY"),
+    )
     try:
         with console(stderr=True).status("measuring") as status, ends:
             about = {"command": command, **ends.environment()}
@@ -76,8 +86,13 @@ def _load(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -
     from specdec_ref.bench.load import Load, load_table, measure_load
 
     load = Load([prompt.prompt for prompt in prompts], args.load, args.each, args.tokens, args.temperature[0])
-    ends = Endpoints(args.endpoint, args.endpoint_plain, model=args.endpoint_model, timeout=args.timeout,
-                     key=os.environ.get("OPENAI_API_KEY"))  # fmt: skip
+    ends = Endpoints(
+        args.endpoint,
+        args.endpoint_plain,
+        model=args.endpoint_model,
+        timeout=args.timeout,
+        key=os.environ.get("OPENAI_API_KEY"),
+    )
     rows: list[dict[str, Any]] = []
     about: dict[str, Any] = {}
     try:

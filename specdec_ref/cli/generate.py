@@ -75,9 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--check", action="store_true", help="decode again without speculation and compare the texts")
     group.add_argument("-v", "--verbose", action="store_true", help="show the set-up and the acceptance on stderr")
     group.add_argument(
-        "--batch-size", type=int, default=1, metavar="N",
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
         help="prompts decoded together (default 1); changes no token but by rounding",
-    )  # fmt: skip
+    )
     add_model(parser)
     add_drafting(parser, best=True)
     add_trie(parser)
@@ -158,9 +161,13 @@ def _announce(session: "Session", config: "SpecConfig", *, verbose: bool) -> Non
 
 
 def _answer(
-    work: Work, job: Job, prompt: Sequence[int], args: argparse.Namespace, out: "TextIO",
+    work: Work,
+    job: Job,
+    prompt: Sequence[int],
+    args: argparse.Namespace,
+    out: "TextIO",
     found: "list[Comparison] | None",
-) -> int:  # fmt: skip
+) -> int:
     """One prompt, streamed."""
     done = _stream(work, prompt, out)
     write_trace(args.trace, work, job.prompt, done)
@@ -210,9 +217,13 @@ def _say_stats(work: Work, tokens: int, seconds: float, records: "Sequence[StepR
 
 
 def _decode_all(
-    work: Work, jobs: Sequence[Job], prompts: Sequence[Sequence[int]], args: argparse.Namespace, out: "TextIO",
+    work: Work,
+    jobs: Sequence[Job],
+    prompts: Sequence[Sequence[int]],
+    args: argparse.Namespace,
+    out: "TextIO",
     found: "list[Comparison] | None",
-) -> int:  # fmt: skip
+) -> int:
     """All prompts, in batches. Results are written in the file's order, and flushed, as soon as that allows."""
     started, written, tokens = time.perf_counter(), 0, 0
     records: list[StepRecord] = []

@@ -21,9 +21,11 @@ def add_observing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("observing")
     group.add_argument("--trace", type=Path, metavar="FILE", help="one prompt: every round, for `specdec replay FILE`")
     group.add_argument(
-        "--metrics", type=Path, metavar="FILE",
+        "--metrics",
+        type=Path,
+        metavar="FILE",
         help="the run's figures as Prometheus text, under our, SGLang's and vLLM's names",
-    )  # fmt: skip
+    )
 
 
 def check_observing(args: argparse.Namespace, *, streamed: bool) -> None:

@@ -31,19 +31,29 @@ def legend(*, marked: bool = False) -> Text:
     if marked:
         return Text("{accepted guess}   [-rejected or never tested-]   the rest: tokens of the target's own")
     return Text.assemble(
-        ("accepted guess", STYLES["accepted"]), "   ", ("rejected", STYLES["rejected"]), ", ",
-        ("never tested", STYLES["untested"]), "   ", ("bonus or correction", STYLES["bonus"]), "   ",
+        ("accepted guess", STYLES["accepted"]),
+        "   ",
+        ("rejected", STYLES["rejected"]),
+        ", ",
+        ("never tested", STYLES["untested"]),
+        "   ",
+        ("bonus or correction", STYLES["bonus"]),
+        "   ",
         ("plain step, no guess", STYLES["plain"]),
-    )  # fmt: skip
+    )
 
 
 class Painter:
     """Writes rounds as they come, wrapped at `width` columns between tokens."""
 
     def __init__(
-        self, console: "Console", decode: Callable[[Sequence[int]], str], *, indent: int = 2,
+        self,
+        console: "Console",
+        decode: Callable[[Sequence[int]], str],
+        *,
+        indent: int = 2,
         byte_tokens: Collection[int] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         from specdec_ref.text import TextStream
 
         self.console, self.decode = console, decode

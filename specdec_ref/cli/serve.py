@@ -41,8 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draft-model", metavar="FILE", help="eagle, hybrid: a head as GGUF (default: the shipped one)"
     )
     parser.add_argument("--depth", type=int, metavar="N", help="tokens drafted per round (3 eagle; 6 ngram, hybrid)")
-    parser.add_argument("--p-min", type=float, default=0.0, metavar="X",
-                        help="eagle, hybrid: end a draft where its probability is below X (default 0)")  # fmt: skip
+    parser.add_argument(
+        "--p-min",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="eagle, hybrid: end a draft where its probability is below X (default 0)",
+    )
     parser.add_argument("--type", default="f16", metavar="NAME", help="embedded model: f16 (default), f32, q8_0, q4_1")
     parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help="default 127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="default 8080; 0: a free one")

@@ -95,17 +95,26 @@ def config_from(args: argparse.Namespace) -> SpecConfig:
     usual = DraftBudget.suited_to(args.drafter, adaptive=args.adaptive is not None)
     depth = usual.depth if args.depth is None else args.depth
     return SpecConfig(
-        target=args.target, drafter=args.drafter, draft_model=args.draft_model,
-        verifier=args.verifier, lossy=args.lossy,
+        target=args.target,
+        drafter=args.drafter,
+        draft_model=args.draft_model,
+        verifier=args.verifier,
+        lossy=args.lossy,
         budget=DraftBudget(depth, args.topk, args.nodes, args.min_confidence),
         trie=TrieOptions(
-            args.trie_match, args.trie_depth, args.trie_min_breadth, args.trie_max_breadth, args.trie_capacity,
+            args.trie_match,
+            args.trie_depth,
+            args.trie_min_breadth,
+            args.trie_max_breadth,
+            args.trie_capacity,
             args.corpus,
         ),
         suffix=SuffixOptions(args.suffix_depth, args.suffix_factor, args.suffix_min_prob, args.suffix_capacity),
         sampling=SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p),
-        dtype=args.dtype, device=args.device, adaptive=args.adaptive,
-    )  # fmt: skip
+        dtype=args.dtype,
+        device=args.device,
+        adaptive=args.adaptive,
+    )
 
 
 def check_names(config: SpecConfig) -> None:

@@ -20,9 +20,10 @@ def writable_streams() -> Iterator[None]:
     is closed, because no result could be written.
     """
     before = sys.stdin, sys.stderr
-    handlers: list[tuple[Any, str | None]] = [(stream, _set_errors(stream, errors)) for stream, errors in (
-        (sys.stdout, "replace"), (sys.stderr, "backslashreplace"),
-    )]  # fmt: skip
+    handlers: list[tuple[Any, str | None]] = [
+        (stream, _set_errors(stream, errors))
+        for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace"))
+    ]
     opened: list[Any] = []
     if sys.stdin is None:
         sys.stdin = _opened(opened, os.open(os.devnull, os.O_RDONLY), "r")

@@ -27,9 +27,12 @@ _BAR, _BAR_FROM = 2, 80  # columns of a bar for a speed-up of 1; bars are shown 
 
 
 def print_summary(
-    contest: "Contest", work: "Mapping[Task, tuple[list[int], Limits]]", answers: "Mapping[tuple[Task, str], Run]",
-    timings: "Mapping[tuple[Task, str], Timing]", out: "Console",
-) -> None:  # fmt: skip
+    contest: "Contest",
+    work: "Mapping[Task, tuple[list[int], Limits]]",
+    answers: "Mapping[tuple[Task, str], Run]",
+    timings: "Mapping[tuple[Task, str], Timing]",
+    out: "Console",
+) -> None:
     """Table, differences, words, machine, what to try next, and the result in one sentence."""
     out.print()
     out.rule("[bold]what it bought[/]", align="left", style="dim")

@@ -37,9 +37,11 @@ class Timing:
 
 
 def measure(
-    contest: "Contest", work: "Mapping[Task, tuple[Sequence[int], Limits]]", seconds: float,
+    contest: "Contest",
+    work: "Mapping[Task, tuple[Sequence[int], Limits]]",
+    seconds: float,
     clock: Callable[[], float] = time.perf_counter,
-) -> "dict[tuple[Task, str], Timing]":  # fmt: skip
+) -> "dict[tuple[Task, str], Timing]":
     """Time every decoder on every prompt: up to three passes, as many as fit into `seconds`; impossible ones again."""
     found: dict[tuple[Task, str], Timing] = {}
     drafters = {task: [name for name in contest.decoders if name != PLAIN] for task in work}
@@ -55,9 +57,12 @@ def measure(
 
 
 def _passes(
-    contest: "Contest", work: "Mapping[Task, tuple[Sequence[int], Limits]]", drafters: "Mapping[Task, Sequence[str]]",
-    seconds: float, clock: Callable[[], float],
-) -> "tuple[dict[tuple[Task, str], list[Pair]], dict[Task, list[Run]]]":  # fmt: skip
+    contest: "Contest",
+    work: "Mapping[Task, tuple[Sequence[int], Limits]]",
+    drafters: "Mapping[Task, Sequence[str]]",
+    seconds: float,
+    clock: Callable[[], float],
+) -> "tuple[dict[tuple[Task, str], list[Pair]], dict[Task, list[Run]]]":
     """Plain, drafter, plain, drafter, ..., plain: each drafter is compared with the plain runs before and after it."""
     pairs: dict[tuple[Task, str], list[Pair]] = {}
     plain: dict[Task, list[Run]] = {}

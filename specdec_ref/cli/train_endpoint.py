@@ -23,14 +23,27 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--endpoint", metavar="URL", help="its address: http://localhost:30000")
     group.add_argument("--api-model", metavar="NAME", help="which of its models (default: its first)")
-    group.add_argument("--api", choices=("completions", "chat"),
-                       help="completions sends token ids, chat sends messages and leaves out the dialogues whose user "
-                       "message the target invents (default: completions if the server takes them)")  # fmt: skip
+    group.add_argument(
+        "--api",
+        choices=("completions", "chat"),
+        help="completions sends token ids, chat sends messages and leaves out the dialogues whose user "
+        "message the target invents (default: completions if the server takes them)",
+    )
     group.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests under way (default 64)")
-    group.add_argument("--patience", type=float, default=1800.0, metavar="S",
-                       help="how long to wait for a server that stopped (default 1800 s)")  # fmt: skip
-    group.add_argument("--check", type=int, default=16, metavar="N",
-                       help="greedy answers to compare with the target here (default 16); 0: none")  # fmt: skip
+    group.add_argument(
+        "--patience",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="how long to wait for a server that stopped (default 1800 s)",
+    )
+    group.add_argument(
+        "--check",
+        type=int,
+        default=16,
+        metavar="N",
+        help="greedy answers to compare with the target here (default 16); 0: none",
+    )
 
 
 def write_served(args: argparse.Namespace, config: "CorpusConfig", out: Path) -> None:
@@ -45,8 +58,14 @@ def write_served(args: argparse.Namespace, config: "CorpusConfig", out: Path) ->
 
     if args.check < 0 or args.patience < 0:
         raise UsageError("--check and --patience must be >= 0")
-    asking = Asking(args.endpoint, args.api_model, args.api, args.concurrency, patience=args.patience,
-                    key=os.environ.get("OPENAI_API_KEY"))  # fmt: skip
+    asking = Asking(
+        args.endpoint,
+        args.api_model,
+        args.api,
+        args.concurrency,
+        patience=args.patience,
+        key=os.environ.get("OPENAI_API_KEY"),
+    )
     model: Any = None
     if args.check:
         model, tokenizer = load(args.target, dtype=args.dtype, device="cpu", pack=False)
@@ -65,15 +84,21 @@ def _print(report: "ServedCorpus") -> None:
     from specdec_ref.cli.shared import plural, say
 
     tally = report.tally
-    say(f"{plural(tally.conversations, 'conversation')} added, {tally.tokens:,} response tokens, by {tally.model} "
-        f"({tally.engine}, {tally.api})")  # fmt: skip
-    say(f"not used: {plural(tally.duplicates, 'duplicate')}, {tally.held_out} with text of held-out prompts, "
-        f"{sum(tally.skipped.values())} skipped; {plural(tally.retries, 'request')} repeated")  # fmt: skip
+    say(
+        f"{plural(tally.conversations, 'conversation')} added, {tally.tokens:,} response tokens, by {tally.model} "
+        f"({tally.engine}, {tally.api})"
+    )
+    say(
+        f"not used: {plural(tally.duplicates, 'duplicate')}, {tally.held_out} with text of held-out prompts, "
+        f"{sum(tally.skipped.values())} skipped; {plural(tally.retries, 'request')} repeated"
+    )
     for reason, times in tally.skipped.most_common():
         say(f"  {times} x {reason}")
     if tally.retokenised:
         say(f"{plural(tally.retokenised, 'answer')} stored in other tokens than the server counted")
     if report.agreement is not None:
         low = report.agreement < _LOWEST_AGREEMENT
-        say(f"agreement with the target here: {report.agreement:.4f} of {report.compared:,} greedy tokens"
-            + (": low, so check that the server runs the same weights and precision" if low else ""))  # fmt: skip
+        say(
+            f"agreement with the target here: {report.agreement:.4f} of {report.compared:,} greedy tokens"
+            + (": low, so check that the server runs the same weights and precision" if low else "")
+        )

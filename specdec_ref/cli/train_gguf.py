@@ -34,6 +34,8 @@ def _shipped(target: str) -> Path:
 
     folder = shipped_folder(target)
     if folder is None:
-        raise UsageError(f"no EAGLE head is shipped for {target} (there is one for {', '.join(SHIPPED)}): name a RUN, "
-                         "a folder of `specdec train`")  # fmt: skip
+        raise UsageError(
+            f"no EAGLE head is shipped for {target} (there is one for {', '.join(SHIPPED)}): name a RUN, "
+            "a folder of `specdec train`"
+        )
     return folder

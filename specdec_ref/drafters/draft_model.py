@@ -48,9 +48,11 @@ class DraftModelDrafter:
         self._text: dict[int, list[int]] = {}  # what is committed; its unread part is text[cached tokens:]
 
     def start(
-        self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
+        self,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take the prompts, to be read before the first guess. Raises RuntimeError while an earlier batch is open."""
         if self._rows:
             raise RuntimeError(f"requests {self._rows} are still open: finish them before starting others")
@@ -149,14 +151,20 @@ class DraftModelDrafter:
         return q
 
     def commit(
-        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Keep the text and the accepted drafts that were read, and roll back the others: leaves never are."""
         if self._growths:
-            self.lm.commit([
-                _slots(growth, tree, result) for growth, tree, result in zip(self._growths, trees, results, strict=True)
-            ])  # fmt: skip
+            self.lm.commit(
+                [
+                    _slots(growth, tree, result)
+                    for growth, tree, result in zip(self._growths, trees, results, strict=True)
+                ]
+            )
             self._agreed, self._growths = list(self.lm.lengths), []
         elif self._agreed is not None:
             lengths = zip(rows, trees, results, self.lm.lengths, strict=True)

@@ -39,9 +39,13 @@ class FastHead:
         return self.fc(features)
 
     def step(
-        self, g: Float[Tensor, "batch nodes width"], tokens: Int[Tensor, "batch nodes"],
-        positions: Int[Tensor, "batch nodes"], mask: Tensor | None, cache: SlotCache,
-    ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
+        self,
+        g: Float[Tensor, "batch nodes width"],
+        tokens: Int[Tensor, "batch nodes"],
+        positions: Int[Tensor, "batch nodes"],
+        mask: Tensor | None,
+        cache: SlotCache,
+    ) -> Float[Tensor, "batch nodes hidden"]:
         """See `EagleHead.step`."""
         head, layer = self.head, self.head.layer
         embedded = head.embed_tokens(tokens)

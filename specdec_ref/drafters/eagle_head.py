@@ -179,9 +179,13 @@ class EagleHead(nn.Module):
         return self.norm(after) if self.variant.norm_output else after
 
     def step(
-        self, g: Float[Tensor, "batch nodes width"], tokens: Int[Tensor, "batch nodes"],
-        positions: Int[Tensor, "batch nodes"], mask: Tensor | None, cache: SlotCache,
-    ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
+        self,
+        g: Float[Tensor, "batch nodes width"],
+        tokens: Int[Tensor, "batch nodes"],
+        positions: Int[Tensor, "batch nodes"],
+        mask: Tensor | None,
+        cache: SlotCache,
+    ) -> Float[Tensor, "batch nodes hidden"]:
         """Drafting: `project`, attention over the cache, `finish`. `mask`: boolean; None shows everything."""
         new = self.project(g, tokens, positions)
         keys, values = cache.update(new.k, new.v, 0)
@@ -214,8 +218,12 @@ def head_config(target: Any, version: Version, draft_vocab: int | None = None) -
     config = LlamaConfig(
         **{name: getattr(target, name) for name in copied},
         head_dim=getattr(target, "head_dim", None) or target.hidden_size // target.num_attention_heads,
-        num_hidden_layers=1, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
+        num_hidden_layers=1,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
     if version == 0:
         projected = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
         config.intermediate_size += (3 * config.hidden_size + projected) // 3

@@ -102,9 +102,11 @@ class HybridDrafter:
         self.copier.forget()
 
     def start(
-        self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
+        self,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         features: Sequence[Float[Tensor, "_ features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Both read the prompts."""
         self.eagle.start(rows, prompts, features)
         self.copier.start(rows, prompts, None)
@@ -147,9 +149,12 @@ class HybridDrafter:
         return draft.nodes, values
 
     def commit(
-        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
         features: Sequence[Float[Tensor, "_ features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Both read on; copies that were tested say how far copies can be trusted."""
         for row, tree, result in zip(rows, trees, results, strict=True):
             for node in (0, *result.path):

@@ -80,9 +80,11 @@ class NgramDrafter:
         self._index: dict[int, NgramIndex] = {}
 
     def start(
-        self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
+        self,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Index the prompts."""
         for row, prompt in zip(rows, prompts, strict=True):
             self._index[row] = NgramIndex(self.min_n, self.max_n, self.policy)
@@ -103,9 +105,12 @@ class NgramDrafter:
         return trees
 
     def commit(
-        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Index what was emitted."""
         for row, tree, result in zip(rows, trees, results, strict=True):
             self._index[row].extend([tree.token_list[node] for node in result.path] + [result.next_token])

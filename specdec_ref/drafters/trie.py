@@ -222,9 +222,11 @@ class TrieDrafter:
             self.trie.insert(tokens)
 
     def start(
-        self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
+        self,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Learn the prompts."""
         for row, prompt in zip(rows, prompts, strict=True):
             self._suffixes[row] = self.trie.insert(prompt)
@@ -242,9 +244,12 @@ class TrieDrafter:
         return [nodes.select(range(len(nodes.tokens))) for nodes in drafts]
 
     def commit(
-        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
         features: Sequence[Float[Tensor, "tokens features"]] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Learn what was emitted."""
         for row, tree, result in zip(rows, trees, results, strict=True):
             for token in [*(tree.token_list[node] for node in result.path), result.next_token]:

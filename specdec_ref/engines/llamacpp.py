@@ -38,8 +38,13 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any] | None]] = Mappi
         "--ctx-size": (("n_ctx",), int),
         "--parallel": (("n_parallel",), int),
         "--threads": (
-            ("cpuparams.n_threads", "cpuparams_batch.n_threads", "speculative.draft.cpuparams.n_threads",
-             "speculative.draft.cpuparams_batch.n_threads"), int,
+            (
+                "cpuparams.n_threads",
+                "cpuparams_batch.n_threads",
+                "speculative.draft.cpuparams.n_threads",
+                "speculative.draft.cpuparams_batch.n_threads",
+            ),
+            int,
         ),
         "--metrics": (("endpoint_metrics",), None),
         "--spec-type": (("speculative.types",), _types),
@@ -55,7 +60,7 @@ FLAGS: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any] | None]] = Mappi
         "--top-p": (("sampling.top_p",), float),
         "--min-p": (("sampling.min_p",), float),
     }
-)  # fmt: skip
+)
 
 
 def parameters(words: Sequence[str]) -> Any:

@@ -62,8 +62,12 @@ class LlamaServer:
         log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  (open while it runs)
         process = subprocess.Popen(
             [sys.executable, "-m", "specdec_ref.engines.llamacpp", *words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=os.name == "posix",
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=os.name == "posix",
+        )
         server = cls("", process, log)
         alarm = Timer(timeout, process.kill)
         alarm.start()

@@ -132,8 +132,10 @@ def _engine(words: Sequence[str]) -> str:
         return "llamacpp"
     if any(Path(word).name.startswith("llama-") or word == "llama.cpp" for word in words[:3]):
         raise ValueError("of llama.cpp's programs only llama-server is explained: begin with `llama-server`")
-    raise ValueError("neither SGLang's nor vLLM's nor llama.cpp's: start with `python -m sglang.launch_server`, "
-                     "`vllm serve` or `llama-server`")  # fmt: skip
+    raise ValueError(
+        "neither SGLang's nor vLLM's nor llama.cpp's: start with `python -m sglang.launch_server`, "
+        "`vllm serve` or `llama-server`"
+    )
 
 
 def _flags(words: Sequence[str], engine: str) -> list[tuple[str, Any]]:

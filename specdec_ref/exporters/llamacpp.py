@@ -116,8 +116,14 @@ def from_llamacpp(values: Mapping[str, Any]) -> tuple[SpecConfig | None, list[Fi
     flag = "--spec-draft-n-max" if ours != "ngram" else "--spec-ngram-simple-size-m"
     depth = int(values.get(flag, table[flag]["default"]))
     sampled = values.get("--spec-draft-sampling") == "probabilistic" and ours == "draft"
-    config = SpecConfig(target, ours, None if draft is None else str(draft), "rejection" if sampled else "auto",
-                        budget=DraftBudget(depth), sampling=SamplingParams(1.0 if sampled else 0.0))  # fmt: skip
+    config = SpecConfig(
+        target,
+        ours,
+        None if draft is None else str(draft),
+        "rejection" if sampled else "auto",
+        budget=DraftBudget(depth),
+        sampling=SamplingParams(1.0 if sampled else 0.0),
+    )
     return (None if any(finding.kind == "refused" for finding in found) else config), found
 
 

@@ -110,9 +110,15 @@ class _Maker:
 
 
 def make_case(
-    op: str, shape: Shape = Shape(), dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0, *,
-    nudge: float = 0.0, hard: bool = False,
-) -> Case:  # fmt: skip
+    op: str,
+    shape: Shape = Shape(),
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+    *,
+    nudge: float = 0.0,
+    hard: bool = False,
+) -> Case:
     """A case of one of OPS. Raises KeyError for another name.
 
     `nudge`: coins, top-p and min-p are larger by this share, to find inputs on which rounding cannot change the answer.
@@ -146,10 +152,7 @@ def _greedy(op: str, make: _Maker) -> Case:
     predict = tokens.gather(1, child).where(hit, predict)
     walk = reference.greedy_walk(tokens, links, predict)
     levels = int((walk.accept_index >= 0).sum())
-    tested = sum(
-        len(_tested(links, row, path, tokens, predict))
-        for row, path in enumerate(walk.accept_index.tolist())
-    )  # fmt: skip
+    tested = sum(len(_tested(links, row, path, tokens, predict)) for row, path in enumerate(walk.accept_index.tolist()))
     least = 8 * (2 * levels + 2 * tested + levels + 2 * len(tokens))
     return Case(op, make.shape, lambda ops: _answer(ops.greedy_walk(tokens, links, predict)), least)
 
@@ -186,9 +189,11 @@ def _tree(op: str, make: _Maker) -> Case:
     logits, coins, last = make.logits(tokens), make.uniform(*tokens.shape), make.uniform(*tokens.shape)
     rows = int((links.next_token >= 0).sum()) + len(tokens)
     return Case(
-        op, make.shape, lambda ops: _answer(ops.tree_sample(logits, tokens, links, coins, last, TEMPERATURE)),
+        op,
+        make.shape,
+        lambda ops: _answer(ops.tree_sample(logits, tokens, links, coins, last, TEMPERATURE)),
         rows * logits.shape[-1] * logits.element_size(),
-    )  # fmt: skip
+    )
 
 
 def _chain(op: str, make: _Maker) -> Case:
@@ -225,9 +230,11 @@ def _attention(op: str, make: _Maker) -> Case:
     visible = int((lengths + s.nodes).sum())
     least = 2 * (visible * s.heads + query.numel() // s.head_dim) * s.head_dim * query.element_size()
     return Case(
-        op, s, lambda ops: [ops.tree_attention(query, keys, values, lengths, bits, s.head_dim**-0.5)],
+        op,
+        s,
+        lambda ops: [ops.tree_attention(query, keys, values, lengths, bits, s.head_dim**-0.5)],
         least + 8 * (bits.numel() + len(lengths)),
-    )  # fmt: skip
+    )
 
 
 def _gather(op: str, make: _Maker) -> Case:

@@ -30,10 +30,31 @@ __all__ = ["chain_reject"]
 @triton.jit
 @no_type_check
 def _chain_walk(
-    logits, batch_stride, node_stride, tokens, next_token, coins, peak, mass, floors, table, width, column,
-    accept_index, stop, leaf, refused, temperature, nodes, blocks,
-    HAS_FLOORS: tl.constexpr, HAS_Q: tl.constexpr, Q_TYPE: tl.constexpr, HAS_COLUMN: tl.constexpr, BLOCKS: tl.constexpr,
-):  # fmt: skip
+    logits,
+    batch_stride,
+    node_stride,
+    tokens,
+    next_token,
+    coins,
+    peak,
+    mass,
+    floors,
+    table,
+    width,
+    column,
+    accept_index,
+    stop,
+    leaf,
+    refused,
+    temperature,
+    nodes,
+    blocks,
+    HAS_FLOORS: tl.constexpr,
+    HAS_Q: tl.constexpr,
+    Q_TYPE: tl.constexpr,
+    HAS_COLUMN: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     base, node, steps, drawn = row * nodes, row * 0, row * 0, row < 0
     if HAS_Q:
@@ -66,11 +87,16 @@ def _chain_walk(
 
 
 def chain_reject(
-    logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
-    floors: Float[Tensor, "batch nodes"] | None = None, q: DraftProbs | None = None,
+    logits: Float[Tensor, "batch nodes vocab"],
+    tokens: Int[Tensor, "batch nodes"],
+    links: Links,
+    coins: Float[Tensor, "batch nodes"],
+    last_coins: Float[Tensor, "batch ..."],
+    temperature: float,
+    floors: Float[Tensor, "batch nodes"] | None = None,
+    q: DraftProbs | None = None,
     keys: Int[Tensor, " batch"] | None = None,
-) -> Walk:  # fmt: skip
+) -> Walk:
     """`coins[b, i]` tests the child of node i; `last_coins`: the last draw's, one a row or one a node to end at."""
     (batch, nodes), tokens, coins = tokens.shape, tokens.contiguous(), coins.contiguous()
     inner = torch.where(links.next_token >= 0, torch.arange(nodes, device=tokens.device), -1)
@@ -79,10 +105,29 @@ def chain_reject(
     stop, leaf, refused, extra = (tokens.new_empty(batch) for _ in range(4))
     dists, flags = _lay_out(q, logits)
     launch(
-        _chain_walk, (batch,), logits, logits.stride(0), logits.stride(1), tokens, links.next_token, coins, *stats,
-        floors, *dists, accept_index, stop, leaf, refused, temperature, nodes, stats[0].shape[-1],
-        HAS_FLOORS=floors is not None, BLOCKS=padded(stats[0].shape[-1]), num_warps=1, **flags,
-    )  # fmt: skip
+        _chain_walk,
+        (batch,),
+        logits,
+        logits.stride(0),
+        logits.stride(1),
+        tokens,
+        links.next_token,
+        coins,
+        *stats,
+        floors,
+        *dists,
+        accept_index,
+        stop,
+        leaf,
+        refused,
+        temperature,
+        nodes,
+        stats[0].shape[-1],
+        HAS_FLOORS=floors is not None,
+        BLOCKS=padded(stats[0].shape[-1]),
+        num_warps=1,
+        **flags,
+    )
     if keys is not None:
         return Walk(
             accept_index, race(logits, tokens, links, stop, refused, keys, stats, temperature, floors, dists, flags)

@@ -49,10 +49,28 @@ def _rest_of_block(start, block, top, floor, tokens, next_sibling, child, temper
 @triton.jit
 @no_type_check
 def _draw_rest(
-    logits, batch_stride, node_stride, tokens, next_token, next_sibling, stop, coins, coin_batch, coin_node,
-    peak, mass, floors, extra, temperature, nodes, vocab, blocks,
-    HAS_FLOORS: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
-):  # fmt: skip
+    logits,
+    batch_stride,
+    node_stride,
+    tokens,
+    next_token,
+    next_sibling,
+    stop,
+    coins,
+    coin_batch,
+    coin_node,
+    peak,
+    mass,
+    floors,
+    extra,
+    temperature,
+    nodes,
+    vocab,
+    blocks,
+    HAS_FLOORS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     node = tl.load(stop + row)
     if node >= 0:
@@ -87,16 +105,41 @@ def _draw_rest(
 
 
 def draw_rest(
-    logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    stop: Int[Tensor, " batch"], coins: Float[Tensor, "batch nodes"],
+    logits: Float[Tensor, "batch nodes vocab"],
+    tokens: Int[Tensor, "batch nodes"],
+    links: Links,
+    stop: Int[Tensor, " batch"],
+    coins: Float[Tensor, "batch nodes"],
     stats: tuple[Float[Tensor, "batch nodes blocks"], Float[Tensor, "batch nodes blocks"]],
-    temperature: float, floors: Float[Tensor, "batch nodes"] | None, extra: Int[Tensor, " batch"],
-) -> None:  # fmt: skip
+    temperature: float,
+    floors: Float[Tensor, "batch nodes"] | None,
+    extra: Int[Tensor, " batch"],
+) -> None:
     """Draw after node `stop[b]` from p without its children's tokens, into `extra[b]`; rows with stop -1 are left."""
     batch, nodes, vocab = logits.shape
     blocks = stats[0].shape[-1]
     launch(
-        _draw_rest, (batch,), logits, logits.stride(0), logits.stride(1), tokens, links.next_token,
-        links.next_sibling, stop, coins, coins.stride(0), coins.stride(1), *stats, floors, extra, temperature, nodes,
-        vocab, blocks, HAS_FLOORS=floors is not None, BLOCK=VOCAB_BLOCK, BLOCKS=padded(blocks), num_warps=8,
-    )  # fmt: skip
+        _draw_rest,
+        (batch,),
+        logits,
+        logits.stride(0),
+        logits.stride(1),
+        tokens,
+        links.next_token,
+        links.next_sibling,
+        stop,
+        coins,
+        coins.stride(0),
+        coins.stride(1),
+        *stats,
+        floors,
+        extra,
+        temperature,
+        nodes,
+        vocab,
+        blocks,
+        HAS_FLOORS=floors is not None,
+        BLOCK=VOCAB_BLOCK,
+        BLOCKS=padded(blocks),
+        num_warps=8,
+    )

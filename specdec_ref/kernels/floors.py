@@ -44,8 +44,9 @@ def _value(key):
 
 @triton.jit
 @no_type_check
-def _threshold(start, vocab, least, top, temperature, goal, COUNTING: tl.constexpr, DIGITS: tl.constexpr,
-               BLOCK: tl.constexpr):  # fmt: skip
+def _threshold(
+    start, vocab, least, top, temperature, goal, COUNTING: tl.constexpr, DIGITS: tl.constexpr, BLOCK: tl.constexpr
+):
     """The largest t for which the tokens with x >= t, among those >= `least`, count or weigh `goal` at least."""
     digit = tl.arange(0, 16)
     found = tl.zeros([], tl.int64)
@@ -68,9 +69,23 @@ def _threshold(start, vocab, least, top, temperature, goal, COUNTING: tl.constex
 @triton.jit
 @no_type_check
 def _logit_floors(
-    logits, batch_stride, node_stride, picked, floors, temperature, top_k, top_p, log_min_p, nodes, vocab,
-    TOP_K: tl.constexpr, TOP_P: tl.constexpr, MIN_P: tl.constexpr, DIGITS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    logits,
+    batch_stride,
+    node_stride,
+    picked,
+    floors,
+    temperature,
+    top_k,
+    top_p,
+    log_min_p,
+    nodes,
+    vocab,
+    TOP_K: tl.constexpr,
+    TOP_P: tl.constexpr,
+    MIN_P: tl.constexpr,
+    DIGITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row, place = tl.program_id(0).to(tl.int64), tl.program_id(1)
     node = tl.load(picked + row * nodes + place)
     if node >= 0:
@@ -104,8 +119,24 @@ def logit_floors(
     floors = logits.new_full((batch, nodes), -float("inf"), dtype=torch.float32)
     log_min_p = float(torch.tensor(sampling.min_p).log()) if use_min else 0.0
     launch(
-        _logit_floors, (batch, nodes), logits, logits.stride(0), logits.stride(1), picked.contiguous(), floors,
-        sampling.temperature, float(sampling.top_k), sampling.top_p, log_min_p, nodes, vocab, TOP_K=use_k, TOP_P=use_p,
-        MIN_P=use_min, DIGITS=DIGITS[logits.dtype], BLOCK=BLOCK, num_warps=8,
-    )  # fmt: skip
+        _logit_floors,
+        (batch, nodes),
+        logits,
+        logits.stride(0),
+        logits.stride(1),
+        picked.contiguous(),
+        floors,
+        sampling.temperature,
+        float(sampling.top_k),
+        sampling.top_p,
+        log_min_p,
+        nodes,
+        vocab,
+        TOP_K=use_k,
+        TOP_P=use_p,
+        MIN_P=use_min,
+        DIGITS=DIGITS[logits.dtype],
+        BLOCK=BLOCK,
+        num_warps=8,
+    )
     return floors

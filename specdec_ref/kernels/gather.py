@@ -23,9 +23,19 @@ __all__ = ["move_slots"]
 @triton.jit
 @no_type_check
 def _move_slots(
-    table, start, kept, moved, heads, head_dim, batch_stride, head_stride, slot_stride,
-    TYPE: tl.constexpr, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-):  # fmt: skip
+    table,
+    start,
+    kept,
+    moved,
+    heads,
+    head_dim,
+    batch_stride,
+    head_stride,
+    slot_stride,
+    TYPE: tl.constexpr,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+):
     row = tl.program_id(1).to(tl.int64)
     head, dim = tl.arange(0, HEADS)[:, None], tl.arange(0, HEAD_DIM)[None, :]
     there = (head < heads) & (dim < head_dim)
@@ -48,7 +58,16 @@ def move_slots(buffers: Sequence[Tensor], start: Int[Tensor, " batch"], kept: In
         batch, heads, _, head_dim = one.shape
         kind = getattr(tl, f"int{8 * one.element_size()}")  # a copy looks at no values: any type of that width will do
         launch(
-            _move_slots, (len(group), batch), addresses(group, one), start.contiguous(), kept.contiguous(),
-            kept.shape[1], heads, head_dim, *one.stride()[:3], TYPE=kind, HEADS=padded(heads),
+            _move_slots,
+            (len(group), batch),
+            addresses(group, one),
+            start.contiguous(),
+            kept.contiguous(),
+            kept.shape[1],
+            heads,
+            head_dim,
+            *one.stride()[:3],
+            TYPE=kind,
+            HEADS=padded(heads),
             HEAD_DIM=padded(head_dim),
-        )  # fmt: skip
+        )

@@ -54,7 +54,14 @@ def greedy_walk(tokens: Int[Tensor, "batch nodes"], links: Links, predict: Int[T
     batch, nodes = tokens.shape
     accept_index, extra = torch.full_like(tokens, -1), tokens.new_empty(batch)
     launch(
-        _greedy_walk, (batch,), tokens.contiguous(), links.next_token, links.next_sibling, predict.contiguous(),
-        accept_index, extra, nodes,
-    )  # fmt: skip
+        _greedy_walk,
+        (batch,),
+        tokens.contiguous(),
+        links.next_token,
+        links.next_sibling,
+        predict.contiguous(),
+        accept_index,
+        extra,
+        nodes,
+    )
     return Walk(accept_index, extra)

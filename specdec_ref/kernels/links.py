@@ -73,7 +73,17 @@ def tree_links(
     child, sibling, positions = (torch.empty_like(parents) for _ in range(3))
     bits = parents.new_zeros(batch, nodes, words)
     launch(
-        _build_links, (batch,), parents.contiguous(), tokens.contiguous(), lengths.contiguous(), child, sibling,
-        positions, bits, nodes, words, NODES=padded(nodes),
-    )  # fmt: skip
+        _build_links,
+        (batch,),
+        parents.contiguous(),
+        tokens.contiguous(),
+        lengths.contiguous(),
+        child,
+        sibling,
+        positions,
+        bits,
+        nodes,
+        words,
+        NODES=padded(nodes),
+    )
     return Links(child, sibling, positions, bits)

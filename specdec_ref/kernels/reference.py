@@ -68,10 +68,14 @@ def greedy_walk(tokens: Int[Tensor, "batch nodes"], links: Links, predict: Int[T
 
 
 def tree_sample(
-    logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
+    logits: Float[Tensor, "batch nodes vocab"],
+    tokens: Int[Tensor, "batch nodes"],
+    links: Links,
+    coins: Float[Tensor, "batch nodes"],
+    last_coins: Float[Tensor, "batch ..."],
+    temperature: float,
     floors: Float[Tensor, "batch nodes"] | None = None,
-) -> Walk:  # fmt: skip
+) -> Walk:
     """(c) One coin a node against the running sum of its children's p; then p without the children's tokens."""
     last_coins = per_node(last_coins, tokens.shape[1])
     paths, extra = [], []
@@ -93,11 +97,16 @@ def tree_sample(
 
 
 def chain_reject(
-    logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
-    floors: Float[Tensor, "batch nodes"] | None = None, q: DraftProbs | None = None,
+    logits: Float[Tensor, "batch nodes vocab"],
+    tokens: Int[Tensor, "batch nodes"],
+    links: Links,
+    coins: Float[Tensor, "batch nodes"],
+    last_coins: Float[Tensor, "batch ..."],
+    temperature: float,
+    floors: Float[Tensor, "batch nodes"] | None = None,
+    q: DraftProbs | None = None,
     keys: Int[Tensor, " batch"] | None = None,
-) -> Walk:  # fmt: skip
+) -> Walk:
     """(d) Accept with probability min(1, p/q), then one draw: by coin (inverse CDF), or by `keys` (a race)."""
     last_coins = per_node(last_coins, tokens.shape[1])
     paths, extra = [], []
@@ -134,10 +143,13 @@ def logit_floors(
 
 
 def tree_attention(
-    query: Float[Tensor, "batch heads nodes head_dim"], keys: Float[Tensor, "batch kv_heads slots head_dim"],
-    values: Float[Tensor, "batch kv_heads slots head_dim"], lengths: Int[Tensor, " batch"],
-    bits: Int[Tensor, "batch nodes words"], scale: float,
-) -> Float[Tensor, "batch nodes heads head_dim"]:  # fmt: skip
+    query: Float[Tensor, "batch heads nodes head_dim"],
+    keys: Float[Tensor, "batch kv_heads slots head_dim"],
+    values: Float[Tensor, "batch kv_heads slots head_dim"],
+    lengths: Int[Tensor, " batch"],
+    bits: Int[Tensor, "batch nodes words"],
+    scale: float,
+) -> Float[Tensor, "batch nodes heads head_dim"]:
     """(e) Attention under the mask: prefix slots, ancestors, itself."""
     nodes, slots = query.shape[2], keys.shape[2]
     slot = torch.arange(slots, device=query.device)

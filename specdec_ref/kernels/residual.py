@@ -32,9 +32,27 @@ def draft_prob(table, row, node, width, column, token, there, Q_TYPE: tl.constex
 @triton.jit
 @no_type_check
 def residual_block(
-    logits, batch_stride, node_stride, floors, table, width, column, row, node, block, top, total, part, temperature,
-    nodes, vocab, HAS_FLOORS: tl.constexpr, Q_TYPE: tl.constexpr, HAS_COLUMN: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    logits,
+    batch_stride,
+    node_stride,
+    floors,
+    table,
+    width,
+    column,
+    row,
+    node,
+    block,
+    top,
+    total,
+    part,
+    temperature,
+    nodes,
+    vocab,
+    HAS_FLOORS: tl.constexpr,
+    Q_TYPE: tl.constexpr,
+    HAS_COLUMN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """max(p - part q, 0) over one block: `part` is 1, or 0 where p itself is wanted."""
     token = block * BLOCK + tl.arange(0, BLOCK)
     there = token < vocab
@@ -50,28 +68,84 @@ def residual_block(
 @triton.jit
 @no_type_check
 def _residual_mass(
-    logits, batch_stride, node_stride, floors, table, width, column, refused, peak, mass, rest, temperature, nodes,
-    vocab, blocks, HAS_FLOORS: tl.constexpr, Q_TYPE: tl.constexpr, HAS_COLUMN: tl.constexpr, BLOCK: tl.constexpr,
+    logits,
+    batch_stride,
+    node_stride,
+    floors,
+    table,
+    width,
+    column,
+    refused,
+    peak,
+    mass,
+    rest,
+    temperature,
+    nodes,
+    vocab,
+    blocks,
+    HAS_FLOORS: tl.constexpr,
+    Q_TYPE: tl.constexpr,
+    HAS_COLUMN: tl.constexpr,
+    BLOCK: tl.constexpr,
     BLOCKS: tl.constexpr,
-):  # fmt: skip
+):
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     node = tl.load(refused + row)
     if node >= 0:
         top, total = row_distribution(peak, mass, row * nodes + node, temperature, blocks, BLOCKS)
         weights = residual_block(
-            logits, batch_stride, node_stride, floors, table, width, column, row, node, block, top, total, 1.0,
-            temperature, nodes, vocab, HAS_FLOORS, Q_TYPE, HAS_COLUMN, BLOCK,
-        )  # fmt: skip
+            logits,
+            batch_stride,
+            node_stride,
+            floors,
+            table,
+            width,
+            column,
+            row,
+            node,
+            block,
+            top,
+            total,
+            1.0,
+            temperature,
+            nodes,
+            vocab,
+            HAS_FLOORS,
+            Q_TYPE,
+            HAS_COLUMN,
+            BLOCK,
+        )
         tl.store(rest + row * blocks + block, tl.sum(weights, 0))
 
 
 @triton.jit
 @no_type_check
 def _draw_residual(
-    logits, batch_stride, node_stride, floors, table, width, column, refused, peak, mass, rest, coins, coin_batch,
-    coin_node, extra, temperature, nodes, vocab, blocks, HAS_FLOORS: tl.constexpr, Q_TYPE: tl.constexpr,
-    HAS_COLUMN: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
-):  # fmt: skip
+    logits,
+    batch_stride,
+    node_stride,
+    floors,
+    table,
+    width,
+    column,
+    refused,
+    peak,
+    mass,
+    rest,
+    coins,
+    coin_batch,
+    coin_node,
+    extra,
+    temperature,
+    nodes,
+    vocab,
+    blocks,
+    HAS_FLOORS: tl.constexpr,
+    Q_TYPE: tl.constexpr,
+    HAS_COLUMN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     node = tl.load(refused + row)
     if node >= 0:
@@ -86,19 +160,42 @@ def _draw_residual(
         mark = (tl.load(coins + row * coin_batch + node * coin_node) * tl.sum(weights, 0)).to(tl.float32)
         block, before = invert_cdf(weights, mark, BLOCKS)
         inside = residual_block(
-            logits, batch_stride, node_stride, floors, table, width, column, row, node, block, top, total, part,
-            temperature, nodes, vocab, HAS_FLOORS, Q_TYPE, HAS_COLUMN, BLOCK,
-        )  # fmt: skip
+            logits,
+            batch_stride,
+            node_stride,
+            floors,
+            table,
+            width,
+            column,
+            row,
+            node,
+            block,
+            top,
+            total,
+            part,
+            temperature,
+            nodes,
+            vocab,
+            HAS_FLOORS,
+            Q_TYPE,
+            HAS_COLUMN,
+            BLOCK,
+        )
         token, _ = invert_cdf(inside, mark - before, BLOCK)
         tl.store(extra + row, tl.where(total == total, block * BLOCK + token, -1))
 
 
 def draw_residual(
-    logits: Float[Tensor, "batch nodes vocab"], q: tuple[object, ...], refused: Int[Tensor, " batch"],
+    logits: Float[Tensor, "batch nodes vocab"],
+    q: tuple[object, ...],
+    refused: Int[Tensor, " batch"],
     coins: Float[Tensor, "batch nodes"],
-    stats: tuple[Float[Tensor, "batch nodes blocks"], Float[Tensor, "batch nodes blocks"]], temperature: float,
-    floors: Float[Tensor, "batch nodes"] | None, extra: Int[Tensor, " batch"], flags: dict[str, object],
-) -> None:  # fmt: skip
+    stats: tuple[Float[Tensor, "batch nodes blocks"], Float[Tensor, "batch nodes blocks"]],
+    temperature: float,
+    floors: Float[Tensor, "batch nodes"] | None,
+    extra: Int[Tensor, " batch"],
+    flags: dict[str, object],
+) -> None:
     """Draw from the residual after node `refused[b]`, into `extra[b]`; rows with -1 are left.
 
     `q`: (table of addresses, width, column) and `flags` as `chain.py` makes them.

@@ -43,9 +43,21 @@ def row_distribution(peak, mass, row, temperature, blocks, BLOCKS: tl.constexpr)
 @triton.jit
 @no_type_check
 def _block_stats(
-    logits, batch_stride, node_stride, picked, floors, peak, mass, temperature, nodes, picks, vocab, blocks,
-    HAS_FLOORS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    logits,
+    batch_stride,
+    node_stride,
+    picked,
+    floors,
+    peak,
+    mass,
+    temperature,
+    nodes,
+    picks,
+    vocab,
+    blocks,
+    HAS_FLOORS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row, pick, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     node = tl.load(picked + row * picks + pick)
     if node >= 0:
@@ -74,8 +86,21 @@ def block_stats(
     blocks = triton.cdiv(vocab, VOCAB_BLOCK)
     peak, mass = into or (logits.new_empty(batch, nodes, blocks, dtype=torch.float32) for _ in range(2))
     launch(
-        _block_stats, (batch, picked.shape[1], blocks), logits, logits.stride(0), logits.stride(1), picked.contiguous(),
-        floors, peak, mass, temperature, nodes, picked.shape[1], vocab, blocks, HAS_FLOORS=floors is not None,
+        _block_stats,
+        (batch, picked.shape[1], blocks),
+        logits,
+        logits.stride(0),
+        logits.stride(1),
+        picked.contiguous(),
+        floors,
+        peak,
+        mass,
+        temperature,
+        nodes,
+        picked.shape[1],
+        vocab,
+        blocks,
+        HAS_FLOORS=floors is not None,
         BLOCK=VOCAB_BLOCK,
-    )  # fmt: skip
+    )
     return peak, mass

@@ -41,9 +41,11 @@ DEEP = Shape(batch=1, nodes=60, vocab=128256, length=2000, heads=8, group=4, hea
 
 
 def equality_table(
-    shapes: Sequence[Shape] = (*SHAPES, WIDE, LONG), seeds: int = 2, operations: Sequence[str] = OPS,
+    shapes: Sequence[Shape] = (*SHAPES, WIDE, LONG),
+    seeds: int = 2,
+    operations: Sequence[str] = OPS,
     dtypes: Sequence[str] = tuple(DTYPES),
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """One row an operation and number format. `difference`: largest absolute one; integers must agree exactly."""
     rows = []
     for op in operations:
@@ -52,9 +54,15 @@ def equality_table(
             worst = max(difference(case.run(ops("torch")), case.run(ops("triton"))) for case in cases)
             limit = TOLERANCE[dtype] if op == "attention" else 0.0
             rows.append(
-                {"op": op, "dtype": name, "cases": len(cases), "difference": worst, "limit": limit,
-                 "equal": worst <= limit}
-            )  # fmt: skip
+                {
+                    "op": op,
+                    "dtype": name,
+                    "cases": len(cases),
+                    "difference": worst,
+                    "limit": limit,
+                    "equal": worst <= limit,
+                }
+            )
     return rows
 
 
@@ -81,9 +89,15 @@ def byte_table(shapes: Iterable[Shape] = (REAL,), dtype: torch.dtype = torch.bfl
                 case.run(ops("triton"))
             total = traffic.read + traffic.written
             rows.append(
-                {"op": op, "shape": str(shape), "read": traffic.read, "written": traffic.written,
-                 "least": case.least_bytes, "ratio": total / case.least_bytes}
-            )  # fmt: skip
+                {
+                    "op": op,
+                    "shape": str(shape),
+                    "read": traffic.read,
+                    "written": traffic.written,
+                    "least": case.least_bytes,
+                    "ratio": total / case.least_bytes,
+                }
+            )
     return rows
 
 
@@ -104,11 +118,18 @@ def compiled_table(targets: Sequence[str] = (), dtypes: Sequence[str] = tuple(DT
                 started = time.perf_counter()
                 built = compile_for(launch, target)
                 rows.append(
-                    {"kernel": launch.kernel.__name__.strip("_"), "dtype": name, "target": target,
-                     "registers": built.registers, "spills": built.spills, "shared_bytes": built.shared_bytes,
-                     "fits": built.shared_bytes <= 1024 * SHARED_KIB[target], "code_bytes": built.code_bytes,
-                     "seconds": time.perf_counter() - started}
-                )  # fmt: skip
+                    {
+                        "kernel": launch.kernel.__name__.strip("_"),
+                        "dtype": name,
+                        "target": target,
+                        "registers": built.registers,
+                        "spills": built.spills,
+                        "shared_bytes": built.shared_bytes,
+                        "fits": built.shared_bytes <= 1024 * SHARED_KIB[target],
+                        "code_bytes": built.code_bytes,
+                        "seconds": time.perf_counter() - started,
+                    }
+                )
     return rows
 
 

@@ -27,9 +27,25 @@ __all__ = ["tree_sample"]
 @triton.jit
 @no_type_check
 def _tree_walk(
-    logits, batch_stride, node_stride, tokens, next_token, next_sibling, coins, peak, mass, floors,
-    accept_index, stop, leaf, temperature, nodes, blocks, HAS_FLOORS: tl.constexpr, BLOCKS: tl.constexpr,
-):  # fmt: skip
+    logits,
+    batch_stride,
+    node_stride,
+    tokens,
+    next_token,
+    next_sibling,
+    coins,
+    peak,
+    mass,
+    floors,
+    accept_index,
+    stop,
+    leaf,
+    temperature,
+    nodes,
+    blocks,
+    HAS_FLOORS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     base, node, steps, taken = row * nodes, row * 0, row * 0, row * 0
     child = taken
@@ -58,20 +74,41 @@ def _tree_walk(
 
 
 def tree_sample(
-    logits: Float[Tensor, "batch nodes vocab"], tokens: Int[Tensor, "batch nodes"], links: Links,
-    coins: Float[Tensor, "batch nodes"], last_coins: Float[Tensor, "batch ..."], temperature: float,
+    logits: Float[Tensor, "batch nodes vocab"],
+    tokens: Int[Tensor, "batch nodes"],
+    links: Links,
+    coins: Float[Tensor, "batch nodes"],
+    last_coins: Float[Tensor, "batch ..."],
+    temperature: float,
     floors: Float[Tensor, "batch nodes"] | None = None,
-) -> Walk:  # fmt: skip
+) -> Walk:
     """`last_coins`: the coin of the last draw, one a row as in SGLang, or one for each node where the walk may end."""
     (batch, nodes), tokens, coins = tokens.shape, tokens.contiguous(), coins.contiguous()
     inner = torch.where(links.next_token >= 0, torch.arange(nodes, device=tokens.device), -1)
     stats = block_stats(logits, inner, temperature, floors)
     accept_index, (stop, leaf, extra) = torch.full_like(tokens, -1), (tokens.new_empty(batch) for _ in range(3))
     launch(
-        _tree_walk, (batch,), logits, logits.stride(0), logits.stride(1), tokens, links.next_token,
-        links.next_sibling, coins, *stats, floors, accept_index, stop, leaf, temperature, nodes, stats[0].shape[-1],
-        HAS_FLOORS=floors is not None, BLOCKS=padded(stats[0].shape[-1]), num_warps=1,
-    )  # fmt: skip
+        _tree_walk,
+        (batch,),
+        logits,
+        logits.stride(0),
+        logits.stride(1),
+        tokens,
+        links.next_token,
+        links.next_sibling,
+        coins,
+        *stats,
+        floors,
+        accept_index,
+        stop,
+        leaf,
+        temperature,
+        nodes,
+        stats[0].shape[-1],
+        HAS_FLOORS=floors is not None,
+        BLOCKS=padded(stats[0].shape[-1]),
+        num_warps=1,
+    )
     block_stats(logits, leaf[:, None], temperature, floors, into=stats)
     draw_rest(logits, tokens, links, stop, per_node(last_coins, nodes), stats, temperature, floors, extra)
     return Walk(accept_index, extra)

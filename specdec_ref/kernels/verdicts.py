@@ -96,9 +96,13 @@ def device_key(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
 
 
 def in_child(
-    device: str, dtype: torch.dtype, *, seeds: int = 4, environment: Mapping[str, str] | None = None,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    seeds: int = 4,
+    environment: Mapping[str, str] | None = None,
     limit: float | None = None,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """Run the self-test in a process of its own: what goes wrong there cannot spoil this process's device.
 
     `environment`: variables that are different there. `limit`: seconds until it is stopped; None: TIME_LIMIT.

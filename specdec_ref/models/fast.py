@@ -80,9 +80,13 @@ class Layer:
         self.norms = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
 
     def attend(
-        self, x: Float[Tensor, "batch nodes inputs"], turn: tuple[Tensor, Tensor], mask: Tensor | None,
-        cache: SlotCache, index: int,
-    ) -> Float[Tensor, "batch nodes width"]:  # fmt: skip
+        self,
+        x: Float[Tensor, "batch nodes inputs"],
+        turn: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: SlotCache,
+        index: int,
+    ) -> Float[Tensor, "batch nodes width"]:
         """Attention of the normed x: cached keys and values, then the new ones. `mask`: see `grouped`."""
         batch, nodes, _ = x.shape
         q, k, v = self.qkv(x).view(batch, nodes, -1, self.head_dim).split((self.heads, self.shared, self.shared), 2)
@@ -141,9 +145,14 @@ class FastForward:
         return self.model.training or foreign_hooks(self.hooks)
 
     def __call__(
-        self, tokens: Int[Tensor, "batch nodes"], positions: Int[Tensor, "batch nodes"], mask: Tensor, cache: SlotCache,
-        keep: Int[Tensor, " kept"] | None, feature_layers: Sequence[int],
-    ) -> TargetOutput:  # fmt: skip
+        self,
+        tokens: Int[Tensor, "batch nodes"],
+        positions: Int[Tensor, "batch nodes"],
+        mask: Tensor,
+        cache: SlotCache,
+        keep: Int[Tensor, " kept"] | None,
+        feature_layers: Sequence[int],
+    ) -> TargetOutput:
         """As the model's own: logits (`keep`: only at these nodes), and the asked `hidden_states` side by side."""
         x = self.embed(tokens)
         turn, mask_ = rotation(self.rotary, x, positions), self.layers[0].grouped(mask, x.dtype)

@@ -67,8 +67,10 @@ class Product:
             parts = [linear.bias for linear in self.linears]
             bias = None
             if any(part is not None for part in parts):
-                filled = [weight.new_zeros(len(weight)) if part is None else part.detach()
-                          for weight, part in zip(weights, parts, strict=True)]  # fmt: skip
+                filled = [
+                    weight.new_zeros(len(weight)) if part is None else part.detach()
+                    for weight, part in zip(weights, parts, strict=True)
+                ]
                 bias = torch.cat(filled)
             known = self._versions(), torch.ops.mkldnn._reorder_linear_weight(rows, _ROWS), bias
             _PACKED[weights[0]] = known
@@ -118,8 +120,12 @@ def pack_linears(model: nn.Module) -> int:
     """Replace every `nn.Linear` in place, doubling its memory. Returns how many; ValueError unless `can_pack`."""
     if not can_pack(model):
         raise ValueError("packing needs float32 or bfloat16 weights on a CPU, a torch with oneDNN, and memory for both")
-    linears = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()
-               if type(child) is nn.Linear]  # fmt: skip
+    linears = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear
+    ]
     for parent, name, child in linears:
         setattr(parent, name, PackedLinear(child))
     return len(linears)

@@ -38,9 +38,14 @@ class Target:
     model: Any  # an nn.Module; its attributes are transformers' affair
 
     def __init__(
-        self, model: nn.Module, feature_layers: Sequence[int] = (), *, check: bool = True, backend: str = "auto",
+        self,
+        model: nn.Module,
+        feature_layers: Sequence[int] = (),
+        *,
+        check: bool = True,
+        backend: str = "auto",
         fast: bool | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`feature_layers`: which `hidden_states` a forward returns as features. `backend`: kernels.resolve_backend.
 
         `fast`: run the forward of `fast.py` where the model is of the kind that it knows; None: unless SPECDEC_FAST

@@ -24,9 +24,12 @@ class TableLM(nn.Module):
         super().__init__()
         self.vocab, self.seed, self.order, self.spread = vocab, seed, order, spread
         self.config = SimpleNamespace(
-            model_type="table", num_hidden_layers=1, vocab_size=vocab, max_position_embeddings=4096,
+            model_type="table",
+            num_hidden_layers=1,
+            vocab_size=vocab,
+            max_position_embeddings=4096,
             _attn_implementation="sdpa",
-        )  # fmt: skip
+        )
         self.anchor = nn.Parameter(torch.zeros(1, dtype=torch.float64), requires_grad=False)
         self.rows: dict[tuple[int, ...], Tensor] = {}
 
@@ -64,17 +67,31 @@ class TableLM(nn.Module):
 
 
 def tiny_llama(
-    seed: int = 0, *, vocab: int = 97, layers: int = 3, hidden: int = 64, dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    *,
+    vocab: int = 97,
+    layers: int = 3,
+    hidden: int = 64,
+    dtype: torch.dtype = torch.float64,
     attention: str = "sdpa",
-) -> Any:  # fmt: skip
+) -> Any:
     """A random Llama of about 100 k weights, wide enough apart in its logits that greedy decoding does not loop."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024, initializer_range=0.3,
-        attn_implementation=attention, eos_token_id=None, bos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        attn_implementation=attention,
+        eos_token_id=None,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).to(dtype).eval()

@@ -41,9 +41,10 @@ def ship(run: Path, target: Any, folder: Path, *, name: str, measured: Path | No
         "target_norm": f"{norm_sum(target):.4f}", "progress": files.metadata.get("progress", ""),
     }  # fmt: skip
     save_file(
-        {key: (t if key == "d2t" else t.bfloat16()).contiguous() for key, t in kept.items()}, folder / OWN_FILE,
+        {key: (t if key == "d2t" else t.bfloat16()).contiguous() for key, t in kept.items()},
+        folder / OWN_FILE,
         metadata=metadata,
-    )  # fmt: skip
+    )
     rows = [] if measured is None else [json.loads(line) for line in measured.read_text(encoding="utf-8").splitlines()]
     trained = sum(t.numel() for key, t in kept.items() if key != "d2t")
     log = read_log(run)
@@ -54,9 +55,14 @@ def ship(run: Path, target: Any, folder: Path, *, name: str, measured: Path | No
 
 
 def card(
-    version: int, target: str, layers: Sequence[int], trained: int, vocab: int, log: Sequence[Mapping[str, Any]],
+    version: int,
+    target: str,
+    layers: Sequence[int],
+    trained: int,
+    vocab: int,
+    log: Sequence[Mapping[str, Any]],
     measured: Sequence[Mapping[str, Any]],
-) -> str:  # fmt: skip
+) -> str:
     """The card as Markdown. `log`: the run's; `measured`: rows of `bench.acceptance`, perhaps none."""
     last = log[-1]
     agreement = ", ".join(f"{share:.2f}" for share in last["chain"])
@@ -82,8 +88,9 @@ def card(
         ]  # fmt: skip
         lines += [
             f"| {row['drafter'].partition('=')[0]} | {row['temperature']:g} | {row['split']} | {row['task']} "
-            f"| {row['tau']:.2f} | {' '.join(f'{share:.2f}' for share in row['per_position'])} |" for row in tables
-        ]  # fmt: skip
+            f"| {row['tau']:.2f} | {' '.join(f'{share:.2f}' for share in row['per_position'])} |"
+            for row in tables
+        ]
         lines.append("")
     return "\n".join(lines)
 

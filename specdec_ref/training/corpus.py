@@ -30,9 +30,13 @@ __all__ = ["CorpusConfig", "ShardWriter", "find_loop", "generate_corpus", "waiti
 
 
 def generate_corpus(
-    config: CorpusConfig, model: nn.Module, tokenizer: Any, folder: Path | str, material: Material | None = None,
+    config: CorpusConfig,
+    model: nn.Module,
+    tokenizer: Any,
+    folder: Path | str,
+    material: Material | None = None,
     store: Store | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Generate conversations into shards in `folder` until `config.conversations` exist or it is interrupted.
 
     `model`: a transformers causal LM with full attention, on a CPU in float32 unless that has bfloat16 instructions;

@@ -78,9 +78,13 @@ class Block:
         for (prompt, response), task, number in zip(sizes, tasks, numbers, strict=True):
             length, pairs = prompt + response, prompt + response - 2
             yield Example(
-                task, number, tokens[token : token + length], prompt, fused[pair : pair + pairs],
+                task,
+                number,
+                tokens[token : token + length],
+                prompt,
+                fused[pair : pair + pairs],
                 final[row : row + response],
-            )  # fmt: skip
+            )
             token, pair, row = token + length, pair + pairs, row + response
 
 
@@ -142,10 +146,13 @@ class Store:
     def missing(self, file: Path, conversations: Iterable[Conversation]) -> Iterator[tuple[str, list[Conversation]]]:
         """The blocks of a corpus file that are not there yet: their names and conversations."""
         stem = file.name.split(".")[0]
-        usable = iter([
-            c for c in conversations
-            if len(c.prompt) > 1 and c.response and len(c.prompt) + len(c.response) <= self.longest
-        ])  # fmt: skip
+        usable = iter(
+            [
+                c
+                for c in conversations
+                if len(c.prompt) > 1 and c.response and len(c.prompt) + len(c.response) <= self.longest
+            ]
+        )
         for number, piece in enumerate(iter(lambda: list(islice(usable, BLOCK)), [])):
             name = _free_name(self.folder, f"{stem}-{number:04d}", piece)
             if name is not None:
@@ -235,8 +242,9 @@ def _hidden_states(model: Any, batch: Sequence[Conversation], layers: Sequence[i
     width = max(map(len, texts))
     output = model.base_model(
         input_ids=torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=model.device),
-        output_hidden_states=True, use_cache=False,
-    )  # fmt: skip
+        output_hidden_states=True,
+        use_cache=False,
+    )
     states = output.hidden_states
     for row, (text, conversation) in enumerate(zip(texts, batch, strict=True)):
         fused = torch.cat([states[layer][row, : len(text) - 2] for layer in layers], -1)

@@ -80,8 +80,10 @@ def _names(path: Path, found: set[str], settings: dict[str, Any]) -> None:
     if absent := [name for name in needed if name not in settings]:
         raise ValueError(f"{path}: no {ARCHITECTURE}.{absent[0]}")
     if settings["block_count"] != 1 or len(settings["target_layers"]) != 3:
-        raise ValueError(f"{path}: {settings['block_count']} layers that read {settings['target_layers']}: an EAGLE-3 "
-                         "head has one layer and reads three")  # fmt: skip
+        raise ValueError(
+            f"{path}: {settings['block_count']} layers that read {settings['target_layers']}: an EAGLE-3 "
+            "head has one layer and reads three"
+        )
 
 
 def _sizes(path: Path, arrays: dict[str, Stored], settings: dict[str, Any]) -> None:
@@ -118,8 +120,9 @@ def _target(file: GGUFFile, target: GGUFFile, settings: dict[str, Any]) -> None:
     path, name, kind = file.path, target.path, target.told("general.architecture")
     layers, width = target.told(f"{kind}.block_count") or 0, target.told(f"{kind}.embedding_length")
     if any(not 0 <= layer <= layers for layer in settings["target_layers"]):
-        raise ValueError(f"{path}: layers {settings['target_layers']} are outside 0 to {layers} of {name}: llama.cpp "
-                         "aborts on them")  # fmt: skip
+        raise ValueError(
+            f"{path}: layers {settings['target_layers']} are outside 0 to {layers} of {name}: llama.cpp aborts on them"
+        )
     if width != settings["target_hidden_size"]:
         raise ValueError(f"{path} is for a target {settings['target_hidden_size']} wide, {name} is {width}")
     if file.told("tokenizer.ggml.tokens") != target.told("tokenizer.ggml.tokens"):

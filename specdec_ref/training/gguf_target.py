@@ -200,8 +200,14 @@ def _split(rule: Mapping[str, Any] | None) -> str:
     """llama.cpp's name for the rule that splits text before merging."""
     parts = list((rule or {}).get("pretokenizers", [rule]))
     kinds = [part["type"] for part in parts if part]
-    plain = all(part[key] == value for part in parts if part for want in (_LEVEL, _DIGITS)
-                if want["type"] == part["type"] for key, value in want.items())  # fmt: skip
+    plain = all(
+        part[key] == value
+        for part in parts
+        if part
+        for want in (_LEVEL, _DIGITS)
+        if want["type"] == part["type"]
+        for key, value in want.items()
+    )
     for wanted, name in SPLITS:
         if kinds == wanted and plain:
             return name

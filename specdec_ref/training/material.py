@@ -81,9 +81,11 @@ def debian_files(folder: Path = Path("/usr/share/doc")) -> Iterator[Path]:
         fields = re.findall(r"^License: *(.+)$", copyright_file.read_text("utf8", errors="ignore"), re.M)
         if fields and all(is_permissive(field) for field in fields):
             yield from sorted(
-                path for name in ("README*", "NEWS*", "FAQ*") for path in copyright_file.parent.glob(name)
+                path
+                for name in ("README*", "NEWS*", "FAQ*")
+                for path in copyright_file.parent.glob(name)
                 if path.is_file() and path.suffix != ".gz"
-            )  # fmt: skip
+            )
 
 
 def _definitions(path: Path) -> Iterator[tuple[str, str]]:

@@ -52,9 +52,13 @@ PRESETS = {
 
 
 def write_corpus(
-    config: CorpusConfig, model: Any, tokenizer: Any, folder: Path, material: Material | None = None,
+    config: CorpusConfig,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    material: Material | None = None,
     features: Path | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """`generate_corpus`, up to `config.conversations` in all; the model's own attention is put back afterwards.
 
     Each of several workers writes its share of them, wherever the others are. `features`: a folder for the features
@@ -82,18 +86,27 @@ def write_features(model: Any, corpus: Sequence[Path], folder: Path, version: Ve
     A plain model reads none, but is trained on the same files. Returns how many response tokens were added.
     """
     files = [
-        file for path in corpus
-        for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.name.endswith((".npz", ".jsonl.gz"))
-    ]  # fmt: skip
+        file
+        for path in corpus
+        for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+        if file.name.endswith((".npz", ".jsonl.gz"))
+    ]
     if not files:
         raise FileNotFoundError(f"no corpus in {', '.join(map(str, corpus))}: `specdec train corpus` writes one")
     return extract_features(model, files, folder, default_layers(version or 3, model.config.num_hidden_layers))
 
 
 def fit(
-    config: TrainConfig, model: Any, features: Sequence[Path], folder: Path, *, draft_vocab: int = 8192,
-    like: Path | None = None, start: Path | None = None, passes: int | None = None,
-) -> EagleHead:  # fmt: skip
+    config: TrainConfig,
+    model: Any,
+    features: Sequence[Path],
+    folder: Path,
+    *,
+    draft_vocab: int = 8192,
+    like: Path | None = None,
+    start: Path | None = None,
+    passes: int | None = None,
+) -> EagleHead:
     """Train to the end of the budget, or go on where `folder` stands; a new run begins with the weights of `start`.
 
     The draft vocabulary is that of `start` or of the head `like`, or the most frequent tokens of the responses in the

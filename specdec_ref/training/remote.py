@@ -80,10 +80,15 @@ class Tally:
 
 
 def write_remotely(
-    asking: Asking, script: Script, waiting: Iterator[Dialogue], add: Callable[[Conversation], None], *,
-    refused: Callable[[Conversation], bool] = lambda _: False, seen: set[int] | None = None,
+    asking: Asking,
+    script: Script,
+    waiting: Iterator[Dialogue],
+    add: Callable[[Conversation], None],
+    *,
+    refused: Callable[[Conversation], bool] = lambda _: False,
+    seen: set[int] | None = None,
     tick: Callable[[Conversation, Tally], None] = lambda *_: None,
-) -> Tally:  # fmt: skip
+) -> Tally:
     """Let the server answer the dialogues of `waiting` until none is left or `config.conversations` are written.
 
     `refused`: conversations not to keep, e.g. because they hold a held-out prompt. `seen`: hashes of (prompt,
@@ -96,9 +101,16 @@ def write_remotely(
 class _Client:
     """One run: `concurrency` tasks that take dialogues from the same iterator."""
 
-    def __init__(self, asking: Asking, script: Script, waiting: Iterator[Dialogue], add: Callable[[Conversation], None],
-                 refused: Callable[[Conversation], bool], seen: set[int],
-                 tick: Callable[[Conversation, Tally], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        asking: Asking,
+        script: Script,
+        waiting: Iterator[Dialogue],
+        add: Callable[[Conversation], None],
+        refused: Callable[[Conversation], bool],
+        seen: set[int],
+        tick: Callable[[Conversation, Tally], None],
+    ) -> None:
         self.asking, self.script, self.waiting, self.add = asking, script, waiting, add
         self.refused, self.seen, self.tick, self.tally = refused, seen, tick, Tally()
         self.url = address(asking.url)

@@ -68,11 +68,15 @@ def _attend_by_row(
     queries, keys, values = query.to(key.dtype).split(1), key.split(1), value.split(1)
     read = [
         F.scaled_dot_product_attention(
-            queries[i], keys[row][:, :, :length], values[row][:, :, :length], attn_mask=mask, scale=options["scaling"],
+            queries[i],
+            keys[row][:, :, :length],
+            values[row][:, :, :length],
+            attn_mask=mask,
+            scale=options["scaling"],
             enable_gqa=tokens > 1,
         )
         for i, (row, length) in enumerate(options["spans"])
-    ]  # fmt: skip
+    ]
     joined = torch.cat(read).to(query.dtype)
     return (joined.reshape(batch, 1, heads, head_dim) if tokens == 1 else joined.transpose(1, 2)), None
 
@@ -101,9 +105,14 @@ class RowDecoder:
     """
 
     def __init__(
-        self, model: nn.Module, rows: int, slots: int, cache_dtype: torch.dtype | None = None,
-        layers: Sequence[int] = (), together: bool | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        rows: int,
+        slots: int,
+        cache_dtype: torch.dtype | None = None,
+        layers: Sequence[int] = (),
+        together: bool | None = None,
+    ) -> None:
         """`model`: a transformers causal LM with full attention. Its attention implementation is changed.
 
         `cache_dtype`: None is bfloat16 on a CPU that computes in it, else float32: emulated, it is slower; on a GPU it
@@ -175,10 +184,14 @@ class RowDecoder:
         spans = [(row, int(last) + 1) for row, last in zip(rows, places[:, -1], strict=True)]
         output = self.model.base_model(
             input_ids=torch.tensor(tokens, device=self.device),
-            attention_mask=None if mask is None else mask.to(self.device), position_ids=self.cache.places,
-            past_key_values=self.cache, use_cache=True, spans=spans, rows=where,
+            attention_mask=None if mask is None else mask.to(self.device),
+            position_ids=self.cache.places,
+            past_key_values=self.cache,
+            use_cache=True,
+            spans=spans,
+            rows=where,
             output_hidden_states=bool(self.layers),
-        )  # fmt: skip
+        )
         if self.layers:
             wanted = torch.cat([output.hidden_states[layer] for layer in self.layers], -1)
             self.states[self.cache.rows, self.cache.places] = wanted.half()

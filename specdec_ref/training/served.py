@@ -41,9 +41,16 @@ class ServedCorpus:
 
 
 def serve_corpus(
-    config: CorpusConfig, asking: Asking, tokenizer: Any, folder: Path, *, model: Any = None, check: int = 16,
-    held_out: Sequence[Sequence[int]] = (), material: Material | None = None,
-) -> ServedCorpus:  # fmt: skip
+    config: CorpusConfig,
+    asking: Asking,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    model: Any = None,
+    check: int = 16,
+    held_out: Sequence[Sequence[int]] = (),
+    material: Material | None = None,
+) -> ServedCorpus:
     """Write shards to `folder` as `generate_corpus` does, the server at `asking.url` in the place of the model.
 
     `check`: greedy answers to compare with `model`, the target here. `held_out`: token ids of prompts; a conversation

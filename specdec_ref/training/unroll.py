@@ -68,10 +68,15 @@ def pack(examples: Sequence[Example], dtype: torch.dtype = torch.float32) -> Bat
         spans.append((slice(pair, pair + pairs), slice(row, row + response)))
         token, pair, row = token + len(example.tokens), pair + pairs, row + response
     return Batch(
-        torch.cat([e.tokens for e in examples]), torch.cat([e.fused for e in examples]).to(dtype),
-        torch.cat([e.final for e in examples]).to(dtype), torch.cat(pair_token), torch.cat(position), torch.cat(query),
-        torch.cat(left), tuple(spans),
-    )  # fmt: skip
+        torch.cat([e.tokens for e in examples]),
+        torch.cat([e.fused for e in examples]).to(dtype),
+        torch.cat([e.final for e in examples]).to(dtype),
+        torch.cat(pair_token),
+        torch.cat(position),
+        torch.cat(query),
+        torch.cat(left),
+        tuple(spans),
+    )
 
 
 def unroll(
@@ -98,9 +103,12 @@ def unroll(
 
 
 def _attend(
-    q: Float[Tensor, "1 heads rows head_dim"], first: Projected, later: Sequence[tuple[Tensor, Tensor]], batch: Batch,
+    q: Float[Tensor, "1 heads rows head_dim"],
+    first: Projected,
+    later: Sequence[tuple[Tensor, Tensor]],
+    batch: Batch,
     rows: Int[Tensor, " rows"],
-) -> Float[Tensor, "1 heads rows head_dim"]:  # fmt: skip
+) -> Float[Tensor, "1 heads rows head_dim"]:
     """Attention text by text: to step 0's keys of the text's pairs so far, and to the row's own of later steps.
 
     Written out because a row uses one of its step's own keys: with the library's attention, the mask would have a

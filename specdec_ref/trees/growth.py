@@ -102,9 +102,15 @@ class StaticGrowth:
     """A shape that is known beforehand: node i of it gets its children, whatever they turn out to be."""
 
     def __init__(
-        self, parents: Sequence[int], how: Draw, root: int, budget: DraftBudget, sampling: SamplingParams,
-        rng: Randomness, ids: Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        parents: Sequence[int],
+        how: Draw,
+        root: int,
+        budget: DraftBudget,
+        sampling: SamplingParams,
+        rng: Randomness,
+        ids: Tensor | None = None,
+    ) -> None:
         """`parents`: the shape. `drawn`: how children are drawn above T = 0; at T = 0 they are the likeliest."""
         self.nodes, self.origin = Nodes(root), [0]
         self.drawn: Draw = "point" if sampling.greedy else how

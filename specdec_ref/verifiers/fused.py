@@ -65,9 +65,13 @@ def _all_keyed(rngs: Sequence[Randomness]) -> TypeGuard[Sequence[KeyedRandomness
 
 
 def fused_verify(
-    verifier: Verifier, trees: Sequence[DraftTree], logits: Float[Tensor, "batch nodes vocab"],
-    sampling: SamplingParams, rngs: Sequence[Randomness], backend: Backend,
-) -> list[VerifyResult]:  # fmt: skip
+    verifier: Verifier,
+    trees: Sequence[DraftTree],
+    logits: Float[Tensor, "batch nodes vocab"],
+    sampling: SamplingParams,
+    rngs: Sequence[Randomness],
+    backend: Backend,
+) -> list[VerifyResult]:
     """Verify a round that `reason_unfused` has nothing against.
 
     Raises ValueError for logits without a distribution, as `sampling.warp` does, and TypeError for other coins.

@@ -17,10 +17,23 @@ ROWS = files("specdec_ref.bench").joinpath("rows")
 
 def row(task: str, method: str, speedup: float, **other: Any) -> dict[str, Any]:
     return {
-        "dtype": "float32", "batch": 1, "temperature": 0.0, "context": 0, "clock": "wall", "task": task, "method": method,
-        "setting": "gamma 2", "calls": 1, "tau": 1.5, "speedup_vs_plain": speedup, "speedup_vs_hf": 2.5, "ci_low": 1.0,
-        "ci_high": 2.0, "identical": 3, "texts": 4,
-    } | other  # fmt: skip
+        "dtype": "float32",
+        "batch": 1,
+        "temperature": 0.0,
+        "context": 0,
+        "clock": "wall",
+        "task": task,
+        "method": method,
+        "setting": "gamma 2",
+        "calls": 1,
+        "tau": 1.5,
+        "speedup_vs_plain": speedup,
+        "speedup_vs_hf": 2.5,
+        "ci_low": 1.0,
+        "ci_high": 2.0,
+        "identical": 3,
+        "texts": 4,
+    } | other
 
 
 ABOUT = {"command": "specdec bench --dtype float32 --json", "target": "tiny", "dtype": "float32", "machine": "a machine",
@@ -28,10 +41,14 @@ ABOUT = {"command": "specdec bench --dtype float32 --json", "target": "tiny", "d
 MADE = [
     row(task, method, speedup)
     for method, speedups in {
-        "plain": (1, 1), "eagle": (1.2, 1.4), "eagle tree": (1.6, 1.3), "ngram": (0.9, 4.0), "hf prompt lookup": (0.6, 3.0)
+        "plain": (1, 1),
+        "eagle": (1.2, 1.4),
+        "eagle tree": (1.6, 1.3),
+        "ngram": (0.9, 4.0),
+        "hf prompt lookup": (0.6, 3.0),
     }.items()
     for task, speedup in zip(("code", "editing"), speedups, strict=True)
-] + [row("all", method, 1.5) for method in ("plain", "eagle", "eagle tree", "ngram", "hf prompt lookup")]  # fmt: skip
+] + [row("all", method, 1.5) for method in ("plain", "eagle", "eagle tree", "ngram", "hf prompt lookup")]
 
 FORETOLD = [
     row("code", "eagle", 0.0, tau_dev=1.8, prefill=0.11, predicted=1.25, with_test_tau=1.1, measured=1.2, reason=""),

@@ -186,9 +186,13 @@ REFUSES = "\nexcept (OSError, MemoryError) as error:\n    print('refused', error
 
 
 def refused(name: str, code: str, told: str = "refused") -> Attack:
-    return act(name, "import os, ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-               "def call(name, *args):\n    if getattr(libc, name)(*args) < 0: raise OSError(ctypes.get_errno(), name)\n"
-               "try:\n" + "\n".join(f"    {line}" for line in code.splitlines()) + REFUSES, told=told)  # fmt: skip
+    return act(
+        name,
+        "import os, ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "def call(name, *args):\n    if getattr(libc, name)(*args) < 0: raise OSError(ctypes.get_errno(), name)\n"
+        "try:\n" + "\n".join(f"    {line}" for line in code.splitlines()) + REFUSES,
+        told=told,
+    )
 
 
 SYSTEM = (

@@ -153,9 +153,14 @@ def main() -> int:
     known = write(folder / "in", list(everybody))
     specdec = [sys.executable, "-m", "specdec_ref", "grade"]
     began = perf_counter()
-    done = subprocess.run([*specdec, "class", str(folder / "in"), "--course", str(course), "--jobs", args.jobs, "--cell-seconds", "20"], check=False)  # fmt: skip
+    done = subprocess.run(
+        [*specdec, "class", str(folder / "in"), "--course", str(course), "--jobs", args.jobs, "--cell-seconds", "20"],
+        check=False,
+    )
     seconds = perf_counter() - began
-    report = subprocess.run([*specdec, "report", "--json", "--course", str(course)], check=True, capture_output=True, text=True)  # fmt: skip
+    report = subprocess.run(
+        [*specdec, "report", "--json", "--course", str(course)], check=True, capture_output=True, text=True
+    )
     wrong = list(differences(known, [json.loads(line) for line in report.stdout.splitlines()]))
     pages = len(list(course.glob("gradebook/feedback/*/*/*.html")))
     said = [*wrong, f"{len(known)} hand-ins in {seconds:.0f} s, {pages} pages, {len(wrong)} marks not as expected"]

@@ -129,8 +129,10 @@ def test_make_notebooks_is_clean_and_repeatable(tmp_path: Path, foreign_kernel: 
     for _ in range(2):
         subprocess.run(
             [sys.executable, str(ROOT / "tools" / "run_notebooks.py"), str(path)],
-            check=True, capture_output=True, env=os.environ | {"JUPYTER_PATH": foreign_kernel},
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            env=os.environ | {"JUPYTER_PATH": foreign_kernel},
+        )
         files.append(path.read_text(encoding="utf-8"))
     assert files[0] == files[1], "two runs differ"
     done = json.loads(files[0])

@@ -83,8 +83,10 @@ def test_brightspace_s_user_number_is_the_one_that_is_not_everybody_s() -> None:
     ]
     uploads = [upload for name in names if (upload := parse(name, RELEASES, folder=True)) is not None]
     assert [each.who for each in settled(uploads, {})] == [
-        Identity("brightspace", "1", "Ada"), Identity("brightspace", "2", "Bob"), Identity("brightspace", "3", "Bob"),
-    ]  # fmt: skip
+        Identity("brightspace", "1", "Ada"),
+        Identity("brightspace", "2", "Bob"),
+        Identity("brightspace", "3", "Bob"),
+    ]
 
 
 def test_folder_names_keep_marks_and_merge_nobody(tmp_path: Path) -> None:
@@ -138,11 +140,15 @@ def test_every_platform_s_names_are_read_and_every_file_is_accounted_for(tmp_pat
     write(folder / "broken.zip", b"PK\x03\x04 no archive")
     told, found = collected(tmp_path)
     assert told == {
-        "ada": f"{NAME}, {NAME}.ipynb", "Ida-Rhodes_1234": f"{NAME}, homework.ipynb",
-        "hopper_567": f"{NAME}, hopper_LATE_567_890_{NAME}-1.ipynb", "eve": f"{NAME}, {NAME} (1).ipynb",
-        "bob": f"{NAME}, None", "mal": f"{NAME}, homework.ipynb", "zoe": f"{NAME}, {NAME}.ipynb",
+        "ada": f"{NAME}, {NAME}.ipynb",
+        "Ida-Rhodes_1234": f"{NAME}, homework.ipynb",
+        "hopper_567": f"{NAME}, hopper_LATE_567_890_{NAME}-1.ipynb",
+        "eve": f"{NAME}, {NAME} (1).ipynb",
+        "bob": f"{NAME}, None",
+        "mal": f"{NAME}, homework.ipynb",
+        "zoe": f"{NAME}, {NAME}.ipynb",
         "broken": f"{NAME}, None",
-    }  # fmt: skip
+    }
     notes = {each.student: each.note for each in found.hand_ins}
     assert "recognised as 04_ngram by its cells" in notes["Ida-Rhodes_1234"]
     assert "handed in 2 notebooks" in notes["eve"]
@@ -191,7 +197,11 @@ def test_attempts_collapse_into_one_student_and_the_latest_counts(tmp_path: Path
         write(folder / f"9-7 - Ida - Nov {int(day)}, 2026 926 PM" / f"{day}.ipynb", when=at)
     write(folder / "8-7 - Ida - Nov 1, 2026 926 PM" / "x.ipynb")
     told, found = collected(tmp_path)
-    assert told == {"a_b": f"{NAME}, {NAME}_a_b_attempt_2026-11-02-10-00-00_02.ipynb", "Ida_9": f"{NAME}, 02.ipynb", "Ida_8": f"{NAME}, x.ipynb"}  # fmt: skip
+    assert told == {
+        "a_b": f"{NAME}, {NAME}_a_b_attempt_2026-11-02-10-00-00_02.ipynb",
+        "Ida_9": f"{NAME}, 02.ipynb",
+        "Ida_8": f"{NAME}, x.ipynb",
+    }
     assert {each.when for each in found.hand_ins} == {
         "2026-11-02T10:00:00",
         "2026-11-02T21:26:00",

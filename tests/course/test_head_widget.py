@@ -125,5 +125,7 @@ def test_a_mask_is_drawn_small() -> None:
     picture = pattern(blocks, x="x", y="y", alt="A", colours=("target", "draft"))
     assert picture.alt == "A"
     assert 1000 < len(picture.png) < 60_000
-    assert picture.png != pattern({**blocks, "own": blocks["first"]}, x="x", y="y", alt="A",
-                                  colours=("target", "draft")).png  # fmt: skip
+    assert (
+        picture.png
+        != pattern({**blocks, "own": blocks["first"]}, x="x", y="y", alt="A", colours=("target", "draft")).png
+    )

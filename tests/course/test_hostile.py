@@ -80,7 +80,13 @@ def ordinary(home: Path) -> tuple[list[str], dict[str, str]]:
     inside = sorted({str(p) for p in places if hidden and str(p).startswith(hidden + os.sep)})
     environment = {"PLACES": " ".join(inside), "CLOSED": hidden, "HOME": str(home), "USER_ID": str(ORDINARY)}
     prefix = ["unshare", "--mount", "sh", "-c", AS_ORDINARY, "sh"]
-    probe = subprocess.run([*prefix, sys.executable, "-c", "pass"], env={**os.environ, **environment}, check=False, capture_output=True, text=True)  # fmt: skip
+    probe = subprocess.run(
+        [*prefix, sys.executable, "-c", "pass"],
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     if probe.returncode:
         pytest.skip(f"this machine cannot run Python as another user: {probe.stderr.strip()}")
     return prefix, environment
@@ -142,8 +148,17 @@ def grade(mode: str) -> Graded:
     limits += ["--no-sandbox"] if mode == "without namespaces" else []
     specdec = [*prefix, sys.executable, "-m", "specdec_ref", "grade"]
     env = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "TMPDIR": str(root / "tmp")}
-    done = subprocess.run([*specdec, "class", str(root / "in"), *course, *limits], env=env, cwd=root, capture_output=True, text=True, check=False)  # fmt: skip
-    marks = subprocess.run([*specdec, "report", "--json", *course], env=env, cwd=root, capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [*specdec, "class", str(root / "in"), *course, *limits],
+        env=env,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    marks = subprocess.run(
+        [*specdec, "report", "--json", *course], env=env, cwd=root, capture_output=True, text=True, check=True
+    )
     (root / "marks.jsonl").write_text(marks.stdout)
     return Graded(root, done.returncode, done.stdout + done.stderr, handed_in)
 

@@ -332,9 +332,13 @@ def test_a_folder_in_a_box_can_be_empty(tmp_path: Path, hides: bool) -> None:
     count = [sys.executable, "-c", f"import os, sys; sys.exit(len(os.listdir({str(tmp_path / 'package')!r})))"]
     with scratch_folder() as scratch:
         command = boxed(
-            scratch, count, Limits(60, 10**9, 0), namespaced=True, sees=[*seen(), str(tmp_path)],
+            scratch,
+            count,
+            Limits(60, 10**9, 0),
+            namespaced=True,
+            sees=[*seen(), str(tmp_path)],
             hides=[str(tmp_path / "package")] if hides else [],
-        )  # fmt: skip
+        )
         assert subprocess.run(command, check=False).returncode == (0 if hides else 3)
 
 

@@ -84,8 +84,13 @@ def test_what_became_of_each_guess() -> None:
     """a is accepted, b beside it was asked about, c and d below it were, e below b was not; then the target's own f."""
     boxes, parents = judged(drafted([6, 0, 1, 2, 3, 4], [-1, 0, 0, 1, 1, 2]), VerifyResult((1,), 5), letters)
     assert [(box.text, box.kind) for box in boxes[1:]] == [
-        ("a", "accepted"), ("b", "rejected"), ("c", "rejected"), ("d", "rejected"), ("e", "prompt"), ("f", "bonus"),
-    ]  # fmt: skip
+        ("a", "accepted"),
+        ("b", "rejected"),
+        ("c", "rejected"),
+        ("d", "rejected"),
+        ("e", "prompt"),
+        ("f", "bonus"),
+    ]
     assert parents == [-1, 0, 0, 1, 1, 2, 1]
 
 

@@ -92,10 +92,14 @@ OTHERS = "(torch.arange(len(q)) != x)"
 
 
 def _rounds(
-    ratio: str = "owed[x] / q[x]", owed: str = "residual(owed, q) / residual(owed, q).sum()", last: str = "owed",
-    drop: str = 'tree.drawn == "without_replacement"', rest: str = f"q * {OTHERS} / (q * {OTHERS}).sum()",
-    kids: str = "tree.children(node)", then: str = "continue",
-) -> str:  # fmt: skip
+    ratio: str = "owed[x] / q[x]",
+    owed: str = "residual(owed, q) / residual(owed, q).sum()",
+    last: str = "owed",
+    drop: str = 'tree.drawn == "without_replacement"',
+    rest: str = f"q * {OTHERS} / (q * {OTHERS}).sum()",
+    kids: str = "tree.children(node)",
+    then: str = "continue",
+) -> str:
     return ROUNDS.format(ratio=ratio, owed=owed, last=last, drop=drop, rest=rest, kids=kids, then=then)
 
 
@@ -132,9 +136,12 @@ LINKS = """
 
 
 def _linked(
-    pad: str = "0", parents: str = "parents + [0] * pads", end: str = "size", skip: str = "False",
+    pad: str = "0",
+    parents: str = "parents + [0] * pads",
+    end: str = "size",
+    skip: str = "False",
     answer: str = "tokens, child, sibling",
-) -> str:  # fmt: skip
+) -> str:
     return LINKS.format(pad=pad, parents=parents, end=end, skip=skip, answer=answer)
 
 

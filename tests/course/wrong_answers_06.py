@@ -19,7 +19,10 @@ RIGHT = {
 
 def _numbers(name: str, told: str, **wrong: str) -> Wrong:
     made = ", ".join(f'"{key}": {code}' for key, code in {**RIGHT, **wrong}.items())
-    return _count(name, told, f"""
+    return _count(
+        name,
+        told,
+        f"""
         n = len(records)
         if n == 0:
             return dict(tau=0, alpha=0, sglang_rate=0, vllm_length=0, vllm_rate=0, shares=[])
@@ -29,12 +32,23 @@ def _numbers(name: str, told: str, **wrong: str) -> Wrong:
         emitted = sum(r.emitted for r in records)
         longest, drafting = max(r.drafted for r in records), sum(r.drafted > 0 for r in records)
         return {{{made}}}
-        """)  # fmt: skip
+        """,
+    )
 
 
-def _best(name: str, told: str, tokens: str = "tau", steps: str = "(g * draft + forward(rows * (g + 1))) / forward(rows)",
-          start: str = "0", better: str = "gain > best[1]", tau: str = "tau += reached") -> Wrong:  # fmt: skip
-    return _length(name, told, f"""
+def _best(
+    name: str,
+    told: str,
+    tokens: str = "tau",
+    steps: str = "(g * draft + forward(rows * (g + 1))) / forward(rows)",
+    start: str = "0",
+    better: str = "gain > best[1]",
+    tau: str = "tau += reached",
+) -> Wrong:
+    return _length(
+        name,
+        told,
+        f"""
         best = (0, 0.0)
         tau, reached = 1.0, 1.0
         for g in range(len(chances) + 1):
@@ -45,14 +59,23 @@ def _best(name: str, told: str, tokens: str = "tau", steps: str = "(g * draft + 
             if g >= {start} and ({better}):
                 best = (g, gain)
         return best
-        """)  # fmt: skip
+        """,
+    )
 
 
 def _loop(
-    name: str, told: str, *, see: str = "if a is not None and size:\n    mean = mean + 0.5 * (a - mean)", when: str = "(i + 1) % 5 == 0",
-    wake: str = "at = at + 1", low: str = "0", fall: str = "while", down: str = "0.75", up: str = "0.25",
+    name: str,
+    told: str,
+    *,
+    see: str = "if a is not None and size:\n    mean = mean + 0.5 * (a - mean)",
+    when: str = "(i + 1) % 5 == 0",
+    wake: str = "at = at + 1",
+    low: str = "0",
+    fall: str = "while",
+    down: str = "0.75",
+    up: str = "0.25",
     after: str = "",
-) -> Wrong:  # fmt: skip
+) -> Wrong:
     body = f"""
 at, mean, out = 2, float(tiers[2]), []
 for i in range(rounds):

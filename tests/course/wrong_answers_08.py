@@ -35,9 +35,13 @@ def _triple(name: str, told: str, checks: str, made: str) -> Wrong:
 
 
 def _pick(
-    name: str, told: str, tau: str = "1 + sum(alive[:g])", cost: str = "share * (g * c + v(g + 1)) + 1 - share",
-    lengths: str = "range(1, len(alive) + 1)", end: str = 'best[:2] if best[2] >= margin else ("none", 0)',
-) -> Wrong:  # fmt: skip
+    name: str,
+    told: str,
+    tau: str = "1 + sum(alive[:g])",
+    cost: str = "share * (g * c + v(g + 1)) + 1 - share",
+    lengths: str = "range(1, len(alive) + 1)",
+    end: str = 'best[:2] if best[2] >= margin else ("none", 0)',
+) -> Wrong:
     body = f"""
     best = ("none", 0, 0.0)
     for name, (alive, c, share) in drafters.items():

@@ -110,10 +110,17 @@ LATE = """new += block
 
 
 def _decoder(
-    name: str, told: str, unchecked: str = "pass", keep: str = "rng.accept(float(p[i, x]))",
-    draw: str = "rng.draw(row)", adapt: str = "min(16, 2 * gamma) if len(block) > len(guess) else max(1, len(block))",
-    stop: str = STOP, before: str = "", room: bool = True, own: str = "int(row.argmax())",
-) -> Wrong:  # fmt: skip
+    name: str,
+    told: str,
+    unchecked: str = "pass",
+    keep: str = "rng.accept(float(p[i, x]))",
+    draw: str = "rng.draw(row)",
+    adapt: str = "min(16, 2 * gamma) if len(block) > len(guess) else max(1, len(block))",
+    stop: str = STOP,
+    before: str = "",
+    room: bool = True,
+    own: str = "int(row.argmax())",
+) -> Wrong:
     body = GENERATE if room else GENERATE.replace("min(gamma, max_new_tokens - len(new) - 1)", "gamma")
     body = body.replace("int(row.argmax()) if", f"{own} if")
     for word, code in (("UNCHECKED", unchecked), ("KEEP", keep), ("DRAW", draw), ("ADAPT", adapt), ("STOP", stop)):

@@ -51,10 +51,13 @@ def test_tree_sample_emits_p() -> None:
     last[range(len(grid)), [node for _, _, node, _ in grid]] = torch.tensor([end[0] for *_, end in grid]).double()
     size = len(grid)
     walk = KERNEL.tree_sample(
-        LOGITS.expand(size, 4, 3), tokens.expand(size, 4).contiguous(),
+        LOGITS.expand(size, 4, 3),
+        tokens.expand(size, 4).contiguous(),
         KERNEL.tree_links(tokens.expand(size, 4), parents.expand(size, 4), torch.zeros(size, dtype=torch.long)),
-        coins, last, 1.0,
-    )  # fmt: skip
+        coins,
+        last,
+        1.0,
+    )
     assert links.next_token.tolist() == [[1, 3, -1, -1]]
     dist: Counter[tuple[int, ...]] = Counter()
     for (root, first, node, end), path, extra in zip(

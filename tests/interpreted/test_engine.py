@@ -77,16 +77,22 @@ def test_values_may_be_narrower_than_keys() -> None:
     ids=["greedy", "sampled", "cut"],
 )  # fmt: skip
 def test_same_tokens(
-    model: nn.Module, targets: tuple[Target, Target], make: Callable[[nn.Module, SamplingParams], Drafter],
+    model: nn.Module,
+    targets: tuple[Target, Target],
+    make: Callable[[nn.Module, SamplingParams], Drafter],
     sampling: SamplingParams,
-) -> None:  # fmt: skip
+) -> None:
     """A ragged batch of three, one prompt of a single token."""
     texts = []
     for target, backend in zip(targets, ("torch", "triton"), strict=True):
         engine = SpecEngine(
-            target, make(model, sampling), budget=DraftBudget(depth=3, nodes=13), sampling=sampling,
-            limits=Limits(NEW), backend=backend,
-        )  # fmt: skip
+            target,
+            make(model, sampling),
+            budget=DraftBudget(depth=3, nodes=13),
+            sampling=sampling,
+            limits=Limits(NEW),
+            backend=backend,
+        )
         done = engine.generate(PROMPTS)
         texts.append([generation.tokens for generation in done])
         accepted = sum(generation.stats.accepted for generation in done)

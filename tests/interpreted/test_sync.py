@@ -104,9 +104,13 @@ def test_one_read_a_round(
     token = LAUNCHER.set(lambda *_: None)
     try:
         engine = SpecEngine(
-            target, drafter, budget=DraftBudget(depth=2, nodes=4), sampling=sampling, limits=Limits(30),
+            target,
+            drafter,
+            budget=DraftBudget(depth=2, nodes=4),
+            sampling=sampling,
+            limits=Limits(30),
             backend="triton",
-        )  # fmt: skip
+        )
         engine.start([[1, 2, 3], [4]])
         reads.clear()
         uploads.clear()
@@ -148,9 +152,12 @@ def test_greedy_draft_is_read_with_its_verdict(
     target = Target(model.to(META), check=False, backend="triton")
     monkeypatch.setattr(torch.Tensor, "tolist", tolist)
     drafter: Any = (
-        EagleDrafter(head, [3]) if kind == "eagle" else
-        DraftModelDrafter(Target(tiny_model(dtype=torch.float32).to(META), check=False, backend="triton"), target.vocab_size)
-    )  # fmt: skip
+        EagleDrafter(head, [3])
+        if kind == "eagle"
+        else DraftModelDrafter(
+            Target(tiny_model(dtype=torch.float32).to(META), check=False, backend="triton"), target.vocab_size
+        )
+    )
     token = LAUNCHER.set(lambda *_: None)
     try:
         engine = SpecEngine(target, drafter, budget=DraftBudget(depth=depth), limits=Limits(30), backend="triton")

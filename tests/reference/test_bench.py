@@ -199,8 +199,11 @@ def test_the_command(lab: Session, tmp_path: Path, capsys: pytest.CaptureFixture
     about, *rows = map(json.loads, capsys.readouterr().out.splitlines())
     assert about["environment"]["dtype"] == "float64"
     assert [(r["task"], r["method"], r.get("texts")) for r in rows] == [
-        ("greetings", "plain", 4), ("greetings", "ngram", 4), ("all", "plain", None), ("all", "ngram", None)
-    ]  # fmt: skip
+        ("greetings", "plain", 4),
+        ("greetings", "ngram", 4),
+        ("all", "plain", None),
+        ("all", "ngram", None),
+    ]
     assert rows[1]["setting"].startswith("gamma")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
     assert main([*argv, *work, "--json", "--cpu-clock"]) == 0

@@ -38,9 +38,13 @@ def test_block_verification_of_a_draft_that_stops_when_unsure() -> None:
     model = TableLM(3, seed=1)
     drafter = DraftModelDrafter(Target(TableLM(3, seed=2)), 3)
     engine = SpecEngine(
-        Target(model), drafter, budget=DraftBudget(3, min_confidence=0.45), sampling=PLAIN, verifier="block",
+        Target(model),
+        drafter,
+        budget=DraftBudget(3, min_confidence=0.45),
+        sampling=PLAIN,
+        verifier="block",
         limits=Limits(max_new_tokens=50),
-    )  # fmt: skip
+    )
     assert (
         total_variation(engine_distribution(engine, PROMPT, 3, 3), table_distribution(model, PROMPT, 3, PLAIN)) <= 1e-12
     )
@@ -182,9 +186,14 @@ def distribution_and_distortion(drafter: FunctionDrafter, verifier: Verifier, to
     """Total variation of the first `tokens` tokens of one round, and the expected distortion that was reported."""
     model, reported = TableLM(3, seed=1), 0.0
     engine = SpecEngine(
-        Target(model), drafter, budget=DraftBudget(4, 3, 9), sampling=PLAIN, verifier=verifier, lossy=True,
+        Target(model),
+        drafter,
+        budget=DraftBudget(4, 3, 9),
+        sampling=PLAIN,
+        verifier=verifier,
+        lossy=True,
         limits=Limits(max_new_tokens=50),
-    )  # fmt: skip
+    )
     emitted: dict[tuple[int, ...], float] = defaultdict(float)
 
     def run(rng: Randomness) -> tuple[tuple[int, ...], float]:

@@ -329,8 +329,9 @@ def test_fetch_prints_the_folder_alone(specdec: Specdec, monkeypatch: pytest.Mon
     assert specdec("fetch", "--verify", hub.EMBEDDED) == 0
     assert (specdec.out, "every sha256 compared" in specdec.err) == (f"{tmp_path}\n", True)
     assert asked == [
-        {"name": hub.EMBEDDED, "force": True, "verify": False}, {"name": hub.EMBEDDED, "force": False, "verify": True}
-    ]  # fmt: skip
+        {"name": hub.EMBEDDED, "force": True, "verify": False},
+        {"name": hub.EMBEDDED, "force": False, "verify": True},
+    ]
 
 
 def test_doctor_measures_and_reports(folder: Path, specdec: Specdec) -> None:

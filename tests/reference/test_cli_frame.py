@@ -48,9 +48,14 @@ def shell(line: str, **environment: str) -> "subprocess.CompletedProcess[bytes]"
     variables = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = f"'{sys.executable}' -m specdec_ref"
     return subprocess.run(
-        ["sh", "-c", line.replace("$SPECDEC", command)], capture_output=True, cwd=ROOT, check=False, timeout=120,
-        env=os.environ | variables | environment, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["sh", "-c", line.replace("$SPECDEC", command)],
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+        timeout=120,
+        env=os.environ | variables | environment,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.mark.parametrize(

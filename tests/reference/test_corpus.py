@@ -49,9 +49,16 @@ def model(tokenizer: Any) -> Any:
 
 
 CONFIG = CorpusConfig(
-    seed=5, rows=4, slots=1200, max_response=24, max_long_response=40, max_user_turn=30, shard_size=5,
-    conversations=12, cache_dtype=torch.float32,
-)  # fmt: skip
+    seed=5,
+    rows=4,
+    slots=1200,
+    max_response=24,
+    max_long_response=40,
+    max_user_turn=30,
+    shard_size=5,
+    conversations=12,
+    cache_dtype=torch.float32,
+)
 
 
 # ---- prompts ---------------------------------------------------------------------------------------------------------
@@ -251,9 +258,16 @@ def test_rows_refuse_what_does_not_fit(model: Any) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     windowed = Qwen2Config(
-        vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
-        num_key_value_heads=1, use_sliding_window=True, sliding_window=4, max_window_layers=0,
-    )  # fmt: skip
+        vocab_size=9,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=0,
+    )
     with pytest.raises(ValueError, match="other than full attention"):
         RowDecoder(Qwen2ForCausalLM(windowed), rows=1, slots=4)
 

@@ -220,8 +220,15 @@ def test_agreement_with_the_target_is_reported(tokenizer: Any, tmp_path: Path) -
     shares = []
     with CorpusServer(tokenizer, model) as server:
         for judge in (model, other, None):
-            report = serve_corpus(replace(config, conversations=4), replace(asking, url=server.url), tokenizer,
-                                  tmp_path, material=MATERIAL, model=judge, check=2)  # fmt: skip
+            report = serve_corpus(
+                replace(config, conversations=4),
+                replace(asking, url=server.url),
+                tokenizer,
+                tmp_path,
+                material=MATERIAL,
+                model=judge,
+                check=2,
+            )
             shares.append(report.agreement)
     assert shares[0] > 0.9
     assert shares[1] < 0.3

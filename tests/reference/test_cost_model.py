@@ -53,8 +53,9 @@ def test_weights_are_counted_once_and_an_untied_embedding_not_at_all(tiny_weight
     assert shape.bytes_per_weight == 8
     tied = SimpleNamespace(
         config=SimpleNamespace(**{**config.to_dict(), "tie_word_embeddings": True, "head_dim": None}),
-        parameters=tiny_llama().parameters, dtype=tiny_weights.dtype,
-    )  # fmt: skip
+        parameters=tiny_llama().parameters,
+        dtype=tiny_weights.dtype,
+    )
     assert ModelShape.of(tied).weights == total
     assert ModelShape.of(tied).head_dim == 16
 

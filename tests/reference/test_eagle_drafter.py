@@ -70,9 +70,12 @@ class Recorder:
         return trees
 
     def commit(
-        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
         features: Sequence[Tensor] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for row, tree, result, new in zip(
             rows, trees, results, features or [torch.zeros(0, 0)] * len(rows), strict=True
         ):

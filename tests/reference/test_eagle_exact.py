@@ -30,9 +30,17 @@ PROMPT = [0, 1, 2, 0, 1]
 def table_head(version: Version, seed: int = 0) -> EagleDrafter:
     """A random head that reads a TableLM: its features are the table's rows."""
     config = LlamaConfig(
-        vocab_size=3, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1, head_dim=4,
-        num_hidden_layers=1, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
+        vocab_size=3,
+        hidden_size=8,
+        intermediate_size=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        num_hidden_layers=1,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
     config.target_hidden_size = 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -56,8 +56,10 @@ def eagle_repository(head: EagleHead, folder: Path) -> None:
 def pickled(head: EagleHead, folder: Path) -> None:
     eagle_repository(head, folder)
     (folder / "model.safetensors").unlink()
-    torch.save({k: v for k, v in tensors_of(head).items() if head.version == 3 or k != "lm_head.weight"},
-               folder / "pytorch_model.bin")  # fmt: skip
+    torch.save(
+        {k: v for k, v in tensors_of(head).items() if head.version == 3 or k != "lm_head.weight"},
+        folder / "pytorch_model.bin",
+    )
 
 
 def sglang(head: EagleHead, folder: Path) -> None:
@@ -392,8 +394,15 @@ def test_layer_skip_on_gpt_neo() -> None:
     from specdec_ref.models.target import Target
     from specdec_ref.request import Limits
 
-    config = AutoConfig.for_model("gpt_neo", vocab_size=VOCAB, hidden_size=32, num_layers=5, num_heads=4,
-                                  max_position_embeddings=64, attention_types=[[["global"], 5]])  # fmt: skip
+    config = AutoConfig.for_model(
+        "gpt_neo",
+        vocab_size=VOCAB,
+        hidden_size=32,
+        num_layers=5,
+        num_heads=4,
+        max_position_embeddings=64,
+        attention_types=[[["global"], 5]],
+    )
     target, limits = Target(AutoModelForCausalLM.from_config(config).double().eval()), Limits(12)
     engine = SpecEngine(target, layer_skip_drafter(target), limits=limits)
     assert engine.generate([[3, 4]])[0].tokens == plain_generate(target, [[3, 4]], limits=limits)[0].tokens

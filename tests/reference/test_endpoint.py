@@ -100,8 +100,12 @@ def test_two_servers_are_paired(specdec: Specdec, engine: str) -> None:
         about, rows = measured(specdec, fast.url, "--endpoint-plain", plain.url)
     assert [server["url"] for server in about["servers"]] == [plain.url, fast.url]
     assert [(row["task"], row["method"]) for row in rows] == [
-        ("chat", "plain"), ("chat", engine), ("code", "plain"), ("code", engine), ("all", engine)
-    ]  # fmt: skip
+        ("chat", "plain"),
+        ("chat", engine),
+        ("code", "plain"),
+        ("code", engine),
+        ("all", engine),
+    ]
     rounds = 1 + expected(TOKENS, 3, 1)["rounds"]
     for row in rows:
         ideal = 1.0 if row["method"] == "plain" else TOKENS / rounds

@@ -69,10 +69,19 @@ def cut(wheel: str, member: str, *names: str, **known: Any) -> SimpleNamespace:
 @cache
 def sglang_tiers() -> SimpleNamespace:
     return cut(
-        SGLANG, "sglang/srt/speculative/adaptive_spec_params.py", "DEFAULT_ADAPTIVE_CONFIG", "_load_adaptive_config",
-        "AdaptiveStepSlot", "AdaptiveSpeculativeParams", bisect=bisect, json=json, math=math, cached_property=cached_property,
-        logger=logging.getLogger("engine"), log_info_on_rank0=lambda *_: None,
-    )  # fmt: skip
+        SGLANG,
+        "sglang/srt/speculative/adaptive_spec_params.py",
+        "DEFAULT_ADAPTIVE_CONFIG",
+        "_load_adaptive_config",
+        "AdaptiveStepSlot",
+        "AdaptiveSpeculativeParams",
+        bisect=bisect,
+        json=json,
+        math=math,
+        cached_property=cached_property,
+        logger=logging.getLogger("engine"),
+        log_info_on_rank0=lambda *_: None,
+    )
 
 
 @cache

@@ -35,9 +35,16 @@ MIN_P = SamplingParams(0.9, min_p=0.3)
 
 
 def exact(
-    drafter: Drafter, sampling: SamplingParams, gamma: int, verifier: Verifier | str = "auto", *, tokens: int = 3,
-    rounds: int = 3, seed: int = 1, min_confidence: float = 0.0,
-) -> float:  # fmt: skip
+    drafter: Drafter,
+    sampling: SamplingParams,
+    gamma: int,
+    verifier: Verifier | str = "auto",
+    *,
+    tokens: int = 3,
+    rounds: int = 3,
+    seed: int = 1,
+    min_confidence: float = 0.0,
+) -> float:
     """Largest |emitted - target| over texts of `tokens` tokens."""
     emitted, wanted = both_distributions(drafter, sampling, gamma, verifier, tokens, rounds, seed, min_confidence)
     assert sum(emitted.values()) == pytest.approx(1.0, abs=1e-12)
@@ -45,9 +52,15 @@ def exact(
 
 
 def both_distributions(
-    drafter: Drafter, sampling: SamplingParams, gamma: int, verifier: Verifier | str = "auto", tokens: int = 3,
-    rounds: int = 3, seed: int = 1, min_confidence: float = 0.0,
-) -> tuple[dict[tuple[int, ...], float], dict[tuple[int, ...], float]]:  # fmt: skip
+    drafter: Drafter,
+    sampling: SamplingParams,
+    gamma: int,
+    verifier: Verifier | str = "auto",
+    tokens: int = 3,
+    rounds: int = 3,
+    seed: int = 1,
+    min_confidence: float = 0.0,
+) -> tuple[dict[tuple[int, ...], float], dict[tuple[int, ...], float]]:
     """What the engine emits and what the target says, for the first `tokens` tokens."""
     model = TableLM(3, seed=seed)
     budget = DraftBudget(gamma, min_confidence=min_confidence)
@@ -174,9 +187,13 @@ def test_the_enumerated_distribution_is_what_seeds_produce() -> None:
     """600 seeded runs against the enumerated distribution: chi-square, 8 degrees of freedom, false alarm rate 1e-4 (31.8)."""
     drafter, model = table_drafter(), TableLM(3, seed=1)
     engine = SpecEngine(
-        Target(model), drafter, budget=DraftBudget(2), sampling=PLAIN, limits=Limits(max_new_tokens=2),
+        Target(model),
+        drafter,
+        budget=DraftBudget(2),
+        sampling=PLAIN,
+        limits=Limits(max_new_tokens=2),
         randomness=KeyedRandomness,
-    )  # fmt: skip
+    )
     dist, counts, runs = (
         table_distribution(model, PROMPT, 2, PLAIN),
         dict.fromkeys(table_distribution(model, PROMPT, 2, PLAIN), 0),
@@ -214,9 +231,13 @@ def test_losing_the_bonus_token_is_caught_by_the_rate_not_the_distribution() -> 
     for verifier, low, high in ((RejectionVerifier(), 3.0, 3.0), (Broken("no bonus"), 1.0, 2.0)):
         drafter = DraftModelDrafter(Target(model), 3)  # the target drafts for itself: nothing is ever rejected
         engine = SpecEngine(
-            Target(model), drafter, budget=DraftBudget(2), sampling=PLAIN, verifier=verifier,
+            Target(model),
+            drafter,
+            budget=DraftBudget(2),
+            sampling=PLAIN,
+            verifier=verifier,
             limits=Limits(max_new_tokens=12),
-        )  # fmt: skip
+        )
         assert low <= engine.generate([PROMPT])[0].stats.tau <= high
 
 
@@ -260,9 +281,12 @@ def test_dropping_a_sampled_node_by_its_own_score_is_caught() -> None:
         return DraftTree(torch.tensor([text[-1], token]), torch.tensor([-1, 0]), "iid", dist)
 
     engine = SpecEngine(
-        Target(OneRow(3), check=False), FunctionDrafter(propose), budget=DraftBudget(1), sampling=PLAIN,
+        Target(OneRow(3), check=False),
+        FunctionDrafter(propose),
+        budget=DraftBudget(1),
+        sampling=PLAIN,
         limits=Limits(max_new_tokens=9),
-    )  # fmt: skip
+    )
     dist = engine_distribution(engine, [0], 1, 1)
     assert [dist[(token,)] for token in range(3)] == pytest.approx([0.15, 0.15, 0.70], abs=1e-12)
 
@@ -298,8 +322,12 @@ def test_a_mask_that_shows_siblings_is_caught(monkeypatch: pytest.MonkeyPatch) -
         return DraftTree(torch.tensor(tokens), torch.tensor([-1, 0, 0, 2]))
 
     def dist() -> dict[tuple[int, ...], float]:
-        engine = SpecEngine(Target(model, check=False), FunctionDrafter(two_branches), budget=DraftBudget(2, 2, 4),
-                            limits=Limits(max_new_tokens=9))  # fmt: skip
+        engine = SpecEngine(
+            Target(model, check=False),
+            FunctionDrafter(two_branches),
+            budget=DraftBudget(2, 2, 4),
+            limits=Limits(max_new_tokens=9),
+        )
         return engine_distribution(engine, PROMPT, 4, 4)
 
     assert dist() == wanted
@@ -315,9 +343,7 @@ def test_wrong_positions_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DraftTree, "depths", property(lambda self: [-node for node in range(len(self))]))
     with pytest.raises(ValueError, match="cannot be used"):
         Target(model)
-    engine = SpecEngine(
-        Target(model, check=False), drafter, budget=DraftBudget(2), sampling=PLAIN, limits=limits,
-    )  # fmt: skip
+    engine = SpecEngine(Target(model, check=False), drafter, budget=DraftBudget(2), sampling=PLAIN, limits=limits)
     assert (
         total_variation(engine_distribution(engine, PROMPT, 3, 3), table_distribution(model, PROMPT, 3, PLAIN)) > 1e-3
     )

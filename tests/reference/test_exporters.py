@@ -55,10 +55,21 @@ def every_config() -> list[SpecConfig]:
     verifiers = ("auto", "rejection", "block", "target_only", "threshold")
     samplings = (SamplingParams(), SamplingParams(0.7, 40, 0.9))
     return [
-        SpecConfig("org/model", d, "org/draft" if d in ("draft", "eagle") else None, v, v == "threshold", b, sampling=s,
-                   dtype=t, device=where)
-        for d, b, v, s, t, where in product(drafters, budgets, verifiers, samplings, ("auto", "bfloat16"), ("auto", "cuda:1"))
-    ]  # fmt: skip
+        SpecConfig(
+            "org/model",
+            d,
+            "org/draft" if d in ("draft", "eagle") else None,
+            v,
+            v == "threshold",
+            b,
+            sampling=s,
+            dtype=t,
+            device=where,
+        )
+        for d, b, v, s, t, where in product(
+            drafters, budgets, verifiers, samplings, ("auto", "bfloat16"), ("auto", "cuda:1")
+        )
+    ]
 
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])  # llama.cpp: test_llamacpp_flags.py
@@ -184,9 +195,13 @@ def test_explained_commands_give_the_set_up_back(
 ) -> None:
     nodes = 0 if topk == 1 else min(depth + 1 + extra, 1 + topk + (depth - 1) * topk**2)
     config = SpecConfig(
-        "org/model", drafter, "org/draft" if drafter in ("eagle", "draft") else None, "auto" if how == "rejection" else how,
-        budget=DraftBudget(depth, topk, nodes), sampling=SamplingParams(1.0 if drawn or how == "block" else 0.0),
-    )  # fmt: skip
+        "org/model",
+        drafter,
+        "org/draft" if drafter in ("eagle", "draft") else None,
+        "auto" if how == "rejection" else how,
+        budget=DraftBudget(depth, topk, nodes),
+        sampling=SamplingParams(1.0 if drawn or how == "block" else 0.0),
+    )
     if drafter == "ngram":  # prompt lookup drafts chains, whatever topk says
         config = replace(config, budget=DraftBudget(depth))
     if drafter == "trie":

@@ -101,8 +101,17 @@ def test_a_model_that_only_looks_alike_is_found_out_by_measurement() -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model("ernie4_5", vocab_size=VOCAB, intermediate_size=64, initializer_range=0.3, head_dim=8,
-                                  bos_token_id=None, eos_token_id=None, pad_token_id=None, **sizes)  # fmt: skip
+    config = AutoConfig.for_model(
+        "ernie4_5",
+        vocab_size=VOCAB,
+        intermediate_size=64,
+        initializer_range=0.3,
+        head_dim=8,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        **sizes,
+    )
     torch.manual_seed(0)
     target = Target(AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), check=False, fast=True)
     assert target.forward_note == "off: its logits differ from the model's own"

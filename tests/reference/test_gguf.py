@@ -82,12 +82,14 @@ def test_a_target_reads_back(chat: Path, model: nn.Module, target: GGUFFile, tmp
     assert target.told("tokenizer.ggml.tokens") == tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     assert target.told("tokenizer.ggml.pre") == "gpt-2"
     state: Any = model.state_dict()
-    torch.testing.assert_close(target.tensors["blk.3.ffn_up.weight"].read(), state["model.layers.3.mlp.up_proj.weight"],
-                               rtol=2**-10, atol=1e-7)  # fmt: skip
+    torch.testing.assert_close(
+        target.tensors["blk.3.ffn_up.weight"].read(), state["model.layers.3.mlp.up_proj.weight"], rtol=2**-10, atol=1e-7
+    )
     key = state["model.layers.3.self_attn.k_proj.weight"]
     heads = model.config.num_key_value_heads  # type: ignore[union-attr]
-    torch.testing.assert_close(target.tensors["blk.3.attn_k.weight"].read(), pairs_from_halves(key, heads),
-                               rtol=2**-10, atol=1e-7)  # fmt: skip
+    torch.testing.assert_close(
+        target.tensors["blk.3.attn_k.weight"].read(), pairs_from_halves(key, heads), rtol=2**-10, atol=1e-7
+    )
     small = open_gguf(write_target(model, tokenizer, tmp_path / "q8.gguf", "q8_0"))
     assert small.tensors["blk.3.ffn_up.weight"].kind.name == "Q8_0"
     assert torch.allclose(

@@ -91,10 +91,14 @@ def test_torchs_seed_repeats_a_sample_and_rows_differ() -> None:
         torch.manual_seed(seed)
         texts.append(
             model.generate(
-                **batch(PROMPTS[1]), do_sample=True, num_return_sequences=2, max_new_tokens=12, pad_token_id=PAD,
+                **batch(PROMPTS[1]),
+                do_sample=True,
+                num_return_sequences=2,
+                max_new_tokens=12,
+                pad_token_id=PAD,
                 custom_generate=fast,
             )
-        )  # fmt: skip
+        )
     assert torch.equal(texts[0], texts[1])
     assert not torch.equal(texts[0], texts[2])
     assert not torch.equal(texts[0][0], texts[0][1])

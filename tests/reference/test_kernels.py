@@ -29,7 +29,7 @@ from specdec_ref.verifiers import (
     RejectionVerifier,
     TargetOnlyVerifier,
     verify_batch,
-)  # fmt: skip
+)
 from specdec_ref.verifiers.fused import fused_verify, reason_unfused
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +58,13 @@ def trees_of(data: st.DataObject, vocab: int, chain: bool) -> list[DraftTree]:
 @given(st.data(), st.sampled_from(["greedy", "chain", "tree"]), st.integers(3, 9), st.integers(0, 10**6))
 def test_twins_emit_the_tokens_of_the_readable_verifiers(data: st.DataObject, kind: str, vocab: int, seed: int) -> None:
     """Same coins, same tokens, cuts included. Random logits keep coins off the break points."""
-    sampling = SamplingParams() if kind == "greedy" else data.draw(
-        st.sampled_from([SAMPLED, SamplingParams(0.7, top_k=3), SamplingParams(1.3, top_p=0.8, min_p=0.05)])
-    )  # fmt: skip
+    sampling = (
+        SamplingParams()
+        if kind == "greedy"
+        else data.draw(
+            st.sampled_from([SAMPLED, SamplingParams(0.7, top_k=3), SamplingParams(1.3, top_p=0.8, min_p=0.05)])
+        )
+    )
     verifiers: dict[str, list[Verifier]] = {
         "greedy": [GreedyVerifier(), AutoVerifier(), TargetOnlyVerifier()],
         "chain": [RejectionVerifier(), AutoVerifier()],

@@ -161,9 +161,11 @@ def test_cache_after_every_round_equals_one_computed_from_scratch(name: str, att
     target = Target(tiny_model(attention=attention, seed=1))
     drafter = make_drafter(name, target)
     engine = SpecEngine(
-        target, drafter, budget=DraftBudget(4, nodes=8 if name == "trees" else 0),
+        target,
+        drafter,
+        budget=DraftBudget(4, nodes=8 if name == "trees" else 0),
         limits=Limits(max_new_tokens=NEW, eos=frozenset({5, 17})),
-    )  # fmt: skip
+    )
     requests = engine.start(PROMPTS)
     capacity = target.cache.layers[0].get_max_length()
     worst, rounds = 0.0, 0
@@ -184,9 +186,11 @@ def test_cache_after_every_round_equals_one_computed_from_scratch(name: str, att
 def test_sampled_rounds_too() -> None:
     target = Target(tiny_model(seed=2))
     engine = SpecEngine(
-        target, DraftModelDrafter(Target(perturbed(target.model, 0.2)), VOCAB),
-        sampling=SamplingParams(1.0, top_k=4), limits=Limits(max_new_tokens=24),
-    )  # fmt: skip
+        target,
+        DraftModelDrafter(Target(perturbed(target.model, 0.2)), VOCAB),
+        sampling=SamplingParams(1.0, top_k=4),
+        limits=Limits(max_new_tokens=24),
+    )
     engine.start([[1, 2, 3], [4, 5, 6, 7, 8]], seeds=[5, 6])
     for _ in range(6):
         engine.step()

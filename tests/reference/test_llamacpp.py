@@ -57,8 +57,14 @@ def answers(target: Path, *more: object, prompts: tuple[str, ...] = PROMPTS) -> 
             body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": TOKENS, "temperature": 0}
             reply = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=300.0, trust_env=False).json()
             timings = reply["timings"]
-            found.append({"text": reply["choices"][0]["message"]["content"], "tokens": timings["predicted_n"],
-                          "accepted": timings.get("draft_n_accepted", 0), "drafted": timings.get("draft_n", 0)})  # fmt: skip
+            found.append(
+                {
+                    "text": reply["choices"][0]["message"]["content"],
+                    "tokens": timings["predicted_n"],
+                    "accepted": timings.get("draft_n_accepted", 0),
+                    "drafted": timings.get("draft_n", 0),
+                }
+            )
     return found
 
 
@@ -82,8 +88,9 @@ def test_greedy_text_is_the_same_with_the_head(plain: list[dict[str, Any]], draf
 
 
 def test_greedy_text_is_the_same_with_ngrams(files: tuple[Path, Path], plain: list[dict[str, Any]]) -> None:
-    found = answers(files[0], "--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", 3,
-                    "--spec-ngram-simple-size-m", 4)  # fmt: skip
+    found = answers(
+        files[0], "--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", 3, "--spec-ngram-simple-size-m", 4
+    )
     assert [row["text"] for row in found] == [row["text"] for row in plain]
 
 

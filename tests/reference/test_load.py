@@ -30,8 +30,11 @@ def test_levels_times_and_acceptance(specdec: Specdec, engine: str) -> None:
         asked = [sorted(body["messages"][0]["content"] for body in fake.asked[1:]) for fake in (fast, plain)]
     assert asked[0] == asked[1]
     assert [(row["concurrency"], row["method"], row["requests"]) for row in rows] == [
-        (1, "plain", 2), (1, engine, 2), (3, "plain", 6), (3, engine, 6)
-    ]  # fmt: skip
+        (1, "plain", 2),
+        (1, engine, 2),
+        (3, "plain", 6),
+        (3, engine, 6),
+    ]
     for row in rows:
         rounds = 14 if row["method"] == "plain" else 6
         assert row["tau"] == pytest.approx(14 / rounds, abs=1e-4)

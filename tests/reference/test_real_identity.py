@@ -111,9 +111,13 @@ def test_plain_decoding_equals_transformers(
     for prompt in prompts:
         ids = torch.tensor([prompt])
         out = embedded.target.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False,
-            eos_token_id=sorted(embedded.eos), pad_token_id=min(embedded.eos),
-        )  # fmt: skip
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=NEW,
+            do_sample=False,
+            eos_token_id=sorted(embedded.eos),
+            pad_token_id=min(embedded.eos),
+        )
         theirs.append(out[0, len(prompt) :].tolist())
     show("transformers", check_identity(embedded.target, prompts, plain, theirs))
 

@@ -56,9 +56,13 @@ def draft(embedded: "Session") -> Target:
 def speculative(lab: "Session", prompts: list[list[int]], verifier: Verifier | str) -> list[list[int]]:
     limits = lab.limits(NEW, ignore_eos=True)
     engine = SpecEngine(
-        lab.target, layer_skip_drafter(lab.target), budget=DraftBudget(2), sampling=SAMPLING, verifier=verifier,
+        lab.target,
+        layer_skip_drafter(lab.target),
+        budget=DraftBudget(2),
+        sampling=SAMPLING,
+        verifier=verifier,
         limits=limits,
-    )  # fmt: skip
+    )
     runs = engine.generate(prompts, range(1000, 1000 + len(prompts)))
     accepted, tested = sum(run.stats.accepted for run in runs), sum(run.stats.tested for run in runs)
     assert 0.3 < accepted / tested < 0.8  # both branches are taken often

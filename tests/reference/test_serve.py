@@ -30,21 +30,36 @@ EAGLE = SpecConfig("target.gguf", "eagle", "head.gguf", budget=DraftBudget(3))
 
 def configs() -> list[SpecConfig]:
     """Settings that llama.cpp has, and many that it does not."""
-    found = product(("none", "ngram", "draft", "eagle", "hybrid", "trie"), range(9), (1, 2), (0.0, 0.7, 1.0),
-                    ("auto", "rejection"), ("a.gguf", "folder/b c.gguf"))  # fmt: skip
+    found = product(
+        ("none", "ngram", "draft", "eagle", "hybrid", "trie"),
+        range(9),
+        (1, 2),
+        (0.0, 0.7, 1.0),
+        ("auto", "rejection"),
+        ("a.gguf", "folder/b c.gguf"),
+    )
     return [
-        SpecConfig(target, drafter, "head.gguf" if drafter in ("draft", "eagle", "hybrid") else None, verifier,
-                   budget=DraftBudget(depth, topk), sampling=SamplingParams(temperature))
+        SpecConfig(
+            target,
+            drafter,
+            "head.gguf" if drafter in ("draft", "eagle", "hybrid") else None,
+            verifier,
+            budget=DraftBudget(depth, topk),
+            sampling=SamplingParams(temperature),
+        )
         for drafter, depth, topk, temperature, verifier, target in found
-    ]  # fmt: skip
+    ]
 
 
 def parsed(commands: list[tuple[str, ...]]) -> list[dict[str, Any]]:
     """What the engine's parser makes of each."""
     run = subprocess.run(
-        [sys.executable, ROOT / "tests" / "llamacpp_parser.py"], text=True, capture_output=True, check=True,
+        [sys.executable, ROOT / "tests" / "llamacpp_parser.py"],
+        text=True,
+        capture_output=True,
+        check=True,
         input="".join(json.dumps(command) + "\n" for command in commands),
-    )  # fmt: skip
+    )
     return [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"accepted"')]
 
 
@@ -61,8 +76,12 @@ def test_the_engines_own_parser_takes_every_command() -> None:
     for (config, command), found in zip(made, parsed([command for _, command in made]), strict=True):
         assert found["accepted"], command
         drafts = config.drafter if config.budget.depth else "none"
-        wanted = {"ngram": ["ngram_simple"], "draft": ["draft_simple"], "eagle": ["draft_eagle3"],
-                  "hybrid": ["draft_eagle3", "ngram_simple"]}.get(drafts, [])  # fmt: skip
+        wanted = {
+            "ngram": ["ngram_simple"],
+            "draft": ["draft_simple"],
+            "eagle": ["draft_eagle3"],
+            "hybrid": ["draft_eagle3", "ngram_simple"],
+        }.get(drafts, [])
         assert found["types"] == wanted
         if drafts in ("ngram", "hybrid"):
             assert found["size_m"] == config.budget.depth
@@ -83,8 +102,10 @@ def test_the_engines_own_parser_refuses_what_is_wrong() -> None:
 
 @WHEEL
 def test_the_adapter_understands_what_the_engine_understands() -> None:
-    code = "import json, sys\nfrom specdec_ref.engines.llamacpp import parameters\np = parameters(sys.argv[1:])\n" \
-           "s = p.speculative\nprint(json.dumps([str(s.types), s.draft.n_max, s.ngram_simple.size_m, s.draft.mparams.path]))"  # fmt: skip
+    code = (
+        "import json, sys\nfrom specdec_ref.engines.llamacpp import parameters\np = parameters(sys.argv[1:])\n"
+        "s = p.speculative\nprint(json.dumps([str(s.types), s.draft.n_max, s.ngram_simple.size_m, s.draft.mparams.path]))"
+    )
     command = export_command(replace(EAGLE, drafter="hybrid", budget=DraftBudget(5)), "llamacpp").command
     run = subprocess.run(
         [sys.executable, "-c", code, *command[1:]], text=True, capture_output=True, check=True, cwd=ROOT

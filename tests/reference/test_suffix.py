@@ -105,9 +105,12 @@ def paths(draft: SuffixDraft) -> set[String]:
 
 texts_of = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=5)
 chosen_options = st.builds(
-    SuffixOptions, max_depth=st.integers(2, 7), factor=st.sampled_from([0.5, 1.0, 2.0]),
-    min_prob=st.sampled_from([0.0, 0.1, 0.4]), capacity=st.integers(1, 40),
-)  # fmt: skip
+    SuffixOptions,
+    max_depth=st.integers(2, 7),
+    factor=st.sampled_from([0.5, 1.0, 2.0]),
+    min_prob=st.sampled_from([0.0, 0.1, 0.4]),
+    capacity=st.integers(1, 40),
+)
 budgets = st.builds(DraftBudget, depth=st.integers(1, 6), topk=st.integers(1, 5), nodes=st.integers(2, 12))
 
 

@@ -94,9 +94,12 @@ def test_both_caches_equal_ones_computed_from_scratch(model: nn.Module, name: st
     """After every round of a ragged batch from which rows leave: the gather of the accepted path, in both caches."""
     drafter, budget = drafting(model, name)
     engine = SpecEngine(
-        Target(model, check=False), drafter, budget=budget, sampling=SamplingParams(temperature, top_k=6),
+        Target(model, check=False),
+        drafter,
+        budget=budget,
+        sampling=SamplingParams(temperature, top_k=6),
         limits=Limits(max_new_tokens=NEW, eos=frozenset({5, 17})),
-    )  # fmt: skip
+    )
     requests, worst = engine.start(PROMPTS), 0.0
     while engine.requests:
         engine.step()
@@ -214,14 +217,18 @@ class Recorder:
         known = [row for row, tree in zip(rows, trees, strict=True) if len(tree) > 1]
         self.seen += [
             (list(self.text[row]), torch.cat(self.features[row]), tree)
-            for row, tree in zip(rows, trees, strict=True) if row in known
-        ]  # fmt: skip
+            for row, tree in zip(rows, trees, strict=True)
+            if row in known
+        ]
         return trees
 
     def commit(
-        self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
+        self,
+        rows: Sequence[int],
+        trees: Sequence[DraftTree],
+        results: Sequence[VerifyResult],
         features: Sequence[Tensor] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         assert features is not None
         for row, tree, result, new in zip(rows, trees, results, features, strict=True):
             self.text[row] += [*(tree.token_list[node] for node in result.path), result.next_token]

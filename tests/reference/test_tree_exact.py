@@ -32,18 +32,27 @@ CLAIMED = [
 
 
 def distance(
-    drafter: Drafter, verifier: Verifier | str = "auto", sampling: SamplingParams = PLAIN, *, tokens: int = 3,
-    rounds: int = 1, model: TableLM | None = None,
-) -> float:  # fmt: skip
+    drafter: Drafter,
+    verifier: Verifier | str = "auto",
+    sampling: SamplingParams = PLAIN,
+    *,
+    tokens: int = 3,
+    rounds: int = 1,
+    model: TableLM | None = None,
+) -> float:
     """Total variation between the first `tokens` tokens that the engine emits and what the target says.
 
     Texts that are shorter after the last round are completed by the target itself.
     """
     model = TableLM(3, seed=1) if model is None else model
     engine = SpecEngine(
-        Target(model, check=False), drafter, budget=DraftBudget(4, 3, 9), sampling=sampling, verifier=verifier,
+        Target(model, check=False),
+        drafter,
+        budget=DraftBudget(4, 3, 9),
+        sampling=sampling,
+        verifier=verifier,
         limits=Limits(max_new_tokens=50),
-    )  # fmt: skip
+    )
     emitted: dict[tuple[int, ...], float] = defaultdict(float)
     for text, weight in engine_distribution(engine, PROMPT, tokens, rounds).items():
         for rest, prob in table_distribution(model, [*PROMPT, *text], tokens - len(text), sampling).items():

@@ -114,9 +114,12 @@ def reference(streams: Streams, who: int, budget: DraftBudget) -> set[Gram]:
 
 streams_of = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=40)
 options = st.builds(
-    TrieOptions, match=st.sampled_from(["bfs", "prob"]), max_depth=st.integers(2, 6), min_breadth=st.integers(1, 2),
+    TrieOptions,
+    match=st.sampled_from(["bfs", "prob"]),
+    max_depth=st.integers(2, 6),
+    min_breadth=st.integers(1, 2),
     max_breadth=st.integers(2, 4),
-)  # fmt: skip
+)
 budgets = st.builds(DraftBudget, depth=st.integers(0, 5), topk=st.integers(1, 4), nodes=st.integers(1, 12))
 
 

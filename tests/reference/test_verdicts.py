@@ -149,9 +149,15 @@ def copied(tmp_path: Path) -> Path:
     ids=["wrong answer", "does not compile"],
 )  # fmt: skip
 def test_a_fault_in_a_kernel_leads_to_torch(
-    copied: Path, file: str, old: str, new: str, fault: str, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, card: None,
-) -> None:  # fmt: skip
+    copied: Path,
+    file: str,
+    old: str,
+    new: str,
+    fault: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    card: None,
+) -> None:
     """The whole way, with the interpreter in place of a device: a planted fault, a child process, one line, torch."""
     path = copied / "specdec_ref" / "kernels" / file
     source = path.read_text()

@@ -155,9 +155,13 @@ def kv_bytes(function: Callable[..., float], configs: Sequence[Any] = CONFIGS, t
     def trial(name: str, shape: Config, dtype: torch.dtype) -> Trial:
         hidden, layers, heads, kv_heads, head_dim = shape
         config = SimpleNamespace(
-            hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
-            head_dim=head_dim, dtype=torch.bfloat16,
-        )  # fmt: skip
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=head_dim,
+            dtype=torch.bfloat16,
+        )
         keys = [empty(kv_heads, tokens, head_dim or hidden // heads, dtype=dtype) for _ in range(layers)]
         values = [torch.empty_like(key) for key in keys]
         right = size([*keys, *values])

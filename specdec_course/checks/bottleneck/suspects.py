@@ -223,8 +223,9 @@ SPEEDUPS = (  # (alpha, gamma, seconds, draft_seconds) -> speed-up
 
 def _best(
     cost: Callable[[int, float, Callable[[int], float]], float] = lambda g, c, v: g * c + v(g + 1),
-    shortest: int = 0, short_of: int = 0,
-) -> Callable[..., int]:  # fmt: skip
+    shortest: int = 0,
+    short_of: int = 0,
+) -> Callable[..., int]:
     """The length that is fastest by this cost, of shortest ... longest - short_of."""
 
     def choose(alpha: float, c: float, v: Callable[[int], float], longest: int) -> int:

@@ -17,9 +17,10 @@ Texts = list[list[int]]
 
 def _map(
     d2t: Callable[[Tensor], Tensor] = lambda ids: ids - torch.arange(len(ids)),
-    rank: Callable[[int, int], Any] = lambda token, count: (-count, token), by_id: bool = True,
+    rank: Callable[[int, int], Any] = lambda token, count: (-count, token),
+    by_id: bool = True,
     mark: Callable[[Tensor, int], Tensor] = lambda ids, vocab: torch.isin(torch.arange(vocab), ids),
-) -> Callable[[Texts, int, int], tuple[Tensor, Tensor]]:  # fmt: skip
+) -> Callable[[Texts, int, int], tuple[Tensor, Tensor]]:
     """The right answer, with what is given in place of its parts."""
 
     def answer(texts: Texts, size: int, vocab: int) -> tuple[Tensor, Tensor]:
@@ -69,7 +70,7 @@ def _chain(
     read: Callable[[Any, Tensor, list[int]], Tensor] = lambda head, features, text: head.read(features, text[1:]),
     back: Callable[[Any, Tensor, int], Tensor] = lambda head, g, word: head.step(g, word),
     point: bool = False,
-) -> Callable[[Any, Tensor, list[int], int, Randomness], DraftTree]:  # fmt: skip
+) -> Callable[[Any, Tensor, list[int], int, Randomness], DraftTree]:
     """The right loop, with what is given in place of its parts."""
 
     def answer(head: Any, features: Tensor, text: list[int], gamma: int, rng: Randomness) -> DraftTree:
@@ -138,7 +139,7 @@ def _commit(
     kept: Callable[[int, int, int], int] = lambda verified, own, accepted: verified,
     rows: Callable[[int, int], Sequence[int]] = lambda accepted, nodes: range(accepted + 1),
     tokens: Callable[[list[int], int, int], list[int]] = lambda chain, accepted, own: [*chain[1 : accepted + 1], own],
-) -> Callable[..., Any]:  # fmt: skip
+) -> Callable[..., Any]:
     """The right answer, with what is given in place of its parts."""
 
     def answer(verified: int, own: int, features: Tensor, chain: list[int], path: tuple[int, ...], token: int) -> Any:

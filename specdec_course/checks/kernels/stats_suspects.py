@@ -20,7 +20,7 @@ def _folded(step: Callable[[State, Tensor, int, float], State], fill: float = -I
 
     def does(
         grid: Any, x: Tensor, stride: int, peak: Tensor, mass: Tensor, best: Tensor, vocab: int, t: float, n: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         for r in range(grid[0]):
             state = (-INF, 0.0, 0)
             for b in range(-(-vocab // n)):

@@ -77,9 +77,14 @@ def counts(function: Callable[..., Any], runs: Sequence[Run] = RUNS) -> Report:
         came = said(code, [])
         return [_numbers(came[key], key == "shares") for key in KEYS]
 
-    empty = Trial("A run without rounds", nothing, lambda came: (
-        not any(map(any, came)), "nothing was divided by nothing" if not any(map(any, came)) else "something is not 0"
-    ))  # fmt: skip
+    empty = Trial(
+        "A run without rounds",
+        nothing,
+        lambda came: (
+            not any(map(any, came)),
+            "nothing was divided by nothing" if not any(map(any, came)) else "something is not 0",
+        ),
+    )
     return examine("Task 1, one run", function, [*map(trial, KEYS), empty], wrong.COUNTS)
 
 

@@ -104,10 +104,11 @@ def flags(function: Callable[..., Any], budgets: Sequence[Budget] = BUDGETS) -> 
     trials = [
         Trial(
             f"depth {depth}, {topk} child{'ren' * (topk > 1)} a node, nodes {'not said' if nodes is None else nodes}",
-            outcome((depth, topk, nodes)), _engine_takes((depth, topk, nodes)),
+            outcome((depth, topk, nodes)),
+            _engine_takes((depth, topk, nodes)),
         )
         for depth, topk, nodes in budgets
-    ]  # fmt: skip
+    ]
     return examine("Task 2, three flags", function, trials, wrong.FLAGS)
 
 
