@@ -24,7 +24,6 @@ HEADS = {
     "lookup": "my_lookup(text, gamma, longest, shortest)", "tree": "my_tree(root, branches, nodes)",
     "grams": "my_grams(texts, depth)", "propose": "my_propose(texts, ready, gamma)",
 }  # fmt: skip
-REFUSED = "while the notebook is graded"  # by the audit hook, where there are no namespaces
 FORGED = (
     "type('Forged', (), {'passed': 9, '__add__': lambda self, other: self, 'credit': lambda self, points: points})()"
 )
@@ -68,29 +67,29 @@ def acts(root: str) -> tuple[Act, ...]:
         act("grader patched while it tests", "two", "lookup", within("lookup",
             "import sys\nreport = sys.modules['specdec_course.checks.report']\n"
             "report.Report.credit = lambda self, points: float(points)\nreport.Report.passed = 1\nreturn []"),
-            "replaced by this cell"),
+            "it raised KeyError"),
         act("endless output", "two", "tree", "while True:\n    print('y' * 100_000)", "more than 2 million characters"),
         act("flood of output", "two", "grams",
             f"{nothing('grams')}for _ in range(1500):\n    print('x' * 1000)", "cut off here"),
         act("cannot be interrupted", "two", "propose",
-            "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    time.sleep(1)",
-            "could not be interrupted"),
+            "import signal, time\nfor number in (signal.SIGINT, signal.SIGALRM):\n    signal.signal(number, signal.SIG_IGN)\n"
+            "while True:\n    time.sleep(1)", "could not be interrupted"),
         act("endless loop in its own cell", "three", "lookup", "while True:\n    pass", "was interrupted"),
         act("checks redefined", "three", "tree",
             f"{nothing('tree')}class check:\n    tree = staticmethod(lambda *a, **k: {FORGED})\n",
-            "check: replaced by this cell"),
+            "Task 2, tree: 0 of"),
         act("torch patched", "three", "grams",
-            f"{nothing('grams')}torch.allclose = torch.equal = lambda *a, **k: True", "torch.allclose"),
+            f"{nothing('grams')}torch.allclose = torch.equal = lambda *a, **k: True", "Task 3, n-grams: 0 of"),
         act("many files", "three", "propose", "import os, time\nfor i in range(8):\n    with open(f'f{i}', 'wb') as file:\n"
-            "        os.posix_fallocate(file.fileno(), 0, 9 * 10**7)\ntime.sleep(60)", "more than 500 MB of files"),
+            "        os.posix_fallocate(file.fileno(), 0, 9 * 10**7)\ntime.sleep(60)", "No space left"),
         act("no number of points", "four", "lookup",
             f"{nothing('lookup')}get_ipython().display_formatter.formatters['text/plain'].for_type_by_name("
             "'specdec_course.checks.report', 'Credit', lambda credit, p, cycle: p.text('thanks'))\n"
-            + within("lookup", "return text[-1:]"), "fails", "tree", "grams"),
+            + nothing("lookup"), "fails"),
         act("grader patched", "four", "propose",
             f"{nothing('propose')}import sys\nsys.modules['specdec_course.checks.report'].Report.credit = lambda self, points: points\n"
             "sys.modules['specdec_course.checks.ngram'].propose.__code__ = (lambda *a, **k: None).__code__",
-            "specdec_course.checks.report.Report.credit"),
+            "KeyError"),
         act("package handed in", "five", "lookup", "from specdec_ref.drafters.trie import Trie as my_lookup",
             "this exercise asks for yours"),
         act("exit", "five", "tree", within("tree", "raise SystemExit(0)"), "SystemExit"),
@@ -99,17 +98,17 @@ def acts(root: str) -> tuple[Act, ...]:
         act("endless display", "five", "propose", "while True:\n    display('y' * 100_000)", "more than 2 million characters"),
         act("kills its parent", "six", "lookup",
             f"{nothing('lookup')}import os\nos.kill(os.getppid(), 9)\nos.kill(1, 9)", "fails"),
-        act("reads the solutions", "six", "grams", f"exec(open({solution!r}).read())", f"No such file|{REFUSED}"),
+        act("reads the solutions", "six", "grams", f"exec(open({solution!r}).read())", "No such file"),
         act("fork bomb", "six", "propose", "import os\nwhile True:\n    try:\n        os.fork()\n"
-            "    except BlockingIOError:\n        pass", f"more than 32 processes|{REFUSED}"),
-        act("writes to the gradebook", "seven", "lookup", f"open({book!r}, 'wb').write(b'0')", f"No such file|{REFUSED}"),
+            "    except BlockingIOError:\n        pass", "more than 32 processes"),
+        act("writes to the gradebook", "seven", "lookup", f"open({book!r}, 'wb').write(b'0')", "No such file"),
         act("huge file", "seven", "tree",
             f"{nothing('tree')}with open('huge', 'wb') as file:\n    while True:\n        file.write(bytes(10**7))", "too large"),
         act("network", "seven", "grams",
-            f"{nothing('grams')}import socket\nsocket.create_connection(('10.0.0.1', 80), 5)", f"unreachable|{REFUSED}"),
+            f"{nothing('grams')}import socket\nsocket.create_connection(('10.0.0.1', 80), 5)", "unreachable"),
         act("shell fork bomb", "seven", "propose",
             f"{nothing('propose')}import subprocess\nsubprocess.run(['sh', '-c', 'while true; do sleep 60 & done'])\nwhile True:\n    pass",
-            f"more than 32 processes|{REFUSED}"),
+            "more than 32 processes"),
     )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def test_nbgraders_own_pages_have_the_same_settings(monkeypatch: pytest.MonkeyPa
     assert app.config.CourseDirectory.source_directory == "solutions"
     assert app.config.CourseDirectory.submitted_directory == str(ROOT / "gradebook" / "submitted")
     steps = [step.__name__ for step in app.config.Autograde.autograde_preprocessors]
-    assert "LimitedExecute" in steps
+    assert "Judged" in steps
     assert "Execute" not in steps
     assert app.config.HTMLExporter.sanitize_html, "Formgrader must not run what students wrote"
 
