@@ -77,6 +77,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             "Left out: the real model, chapters, exercises, grading, browser, Triton kernels, training. `make test` runs all."
         )
+    elif not os.environ.get("WHOLE"):
+        terminalreporter.section("sampled")
+        terminalreporter.write_line(
+            "test_judge: every 8th common mistake; test_attacks: every 4th attack, every 2nd forged message. WHOLE=1 runs all."
+        )
 
 
 def _quick(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

@@ -1,4 +1,13 @@
-"""What `make quick` runs (`pytest --quick`): these files, and of the long ones every eighth test. All on tiny models."""
+"""What `make quick` runs (`pytest --quick`): these files, and of the long ones every eighth test. All on tiny models.
+
+And what `make test` samples, since a worker starts for each: `WHOLE=1 make test` runs all of it, as the nightly run does.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+Case = TypeVar("Case")
 
 QUICK = (
     "test_architecture", "test_benchmarks_page", "test_cell_names", "test_cli_errors", "test_cost_model",
@@ -7,3 +16,8 @@ QUICK = (
     "test_target", "test_task_rows", "test_trees", "test_workloads",
 )  # fmt: skip
 SAMPLED, EVERY = ("test_exact", "test_identity"), 8
+
+
+def sampled(cases: Sequence[Case], every: int) -> Sequence[Case]:
+    """Each `every`-th of them; all with WHOLE=1."""
+    return cases if os.environ.get("WHOLE") else cases[::every]

@@ -136,7 +136,9 @@ def test_the_glossary_names_what_the_engines_have() -> None:
     engines = json.loads((ROOT / "specdec_ref" / "exporters" / "engines.json").read_text())
     flags = set(re.findall(r"`(--speculative-[\w-]+)`", text))
     metrics = {name.removesuffix("_total") for name in re.findall(r"`((?:sglang|vllm):\w+)`", text)}
-    known = {name.removesuffix("_total") for engine in engines.values() for name in engine.get("metrics", ())}  # llama.cpp's are not read yet
+    known = {
+        name.removesuffix("_total") for engine in engines.values() for name in engine.get("metrics", ())
+    }  # llama.cpp's are not read yet
     assert len(flags) >= 5, "the glossary no longer names flags"
     assert flags - set(engines["sglang"]["flags"]) == set()
     assert len(metrics) >= 7, "the glossary no longer names metrics"

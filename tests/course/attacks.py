@@ -135,7 +135,7 @@ ATTACKS = (
     act("deep recursion", within("f = lambda n: f(n + 1)\nreturn f(0)")),
     # what is returned
     act("list that is always equal", "class L(list):\n    def __eq__(self, other): return True\n    __ne__ = lambda s, o: False\n" + answering("L(['a'])")),
-    act("list with another iterator", "class L(list):\n    def __iter__(self): return iter(['c', 'd', 'x'])\n    def __len__(self): return 3\n" + answering("L()")),
+    act("list with another iterator", "class L(list):\n    def __iter__(self): return iter(['c', 'd', 'x'])\n    def __len__(self): return 3\n" + answering("L(['z'])")),
     act("string that is always equal", "class S(str):\n    __eq__ = lambda s, o: True\n    __hash__ = str.__hash__\n    __ne__ = lambda s, o: False\n" + answering("[S('a'), S('b')]")),
     act("number that is always equal", "class N(int):\n    __eq__ = lambda s, o: True\n    __hash__ = int.__hash__\n" + answering("{('a',): N(3), ('b',): N(3)}")),
     act("dict that has everything", "class D(dict):\n    def get(self, *a): return 1\n    def __getitem__(self, k): return 1\n    def __contains__(self, k): return True\n" + answering("D()")),

@@ -10,6 +10,7 @@ import pytest
 from attacks import ATTACKS, SYSTEM, Attack, wrong_answers
 from exercise_runner import grade_id
 from forgeries import BYTES, REPLIES, VALUES
+from quick import sampled
 
 pytest.importorskip("nbgrader", reason="nbgrader is missing: pip install -e '.[instructor]'")
 
@@ -58,7 +59,7 @@ def test_there_are_forty_of_our_own() -> None:
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS) >= 51
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=[each.name.replace(" ", "_") for each in ATTACKS])
+@pytest.mark.parametrize("attack", sampled(ATTACKS, 4), ids=lambda each: each.name.replace(" ", "_"))
 def test_no_attack_earns_a_point_or_changes_the_judge(attack: Attack) -> None:
     before = str(check.lookup(check.look)), str(check.lookup(lambda *_: []))
     earned, said = attacked(attack)
@@ -93,7 +94,7 @@ class Forger(Thread):
                 return
 
 
-FORGERIES = [*BYTES, *REPLIES, *(["done", value, [], 0] for value in VALUES)]
+FORGERIES = sampled([*BYTES, *REPLIES, *(["done", value, [], 0] for value in VALUES)], 2)
 
 
 @pytest.mark.parametrize("answer", FORGERIES, ids=[repr(each)[:60] for each in FORGERIES])
