@@ -28,9 +28,6 @@ from specdec_course.grader.sources import role
 
 __all__ = ["Judge", "Judged", "imported", "worker"]
 
-os.environ["TRITON_INTERPRET"] = (
-    "1"  # before anything here imports Triton: what a kernel is worth is found without a GPU
-)
 MIMES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/jpeg", "image/svg+xml")
 SHOWN, MOST = 100_000, 20_000_000  # characters of one output, and of all that a notebook has
 
@@ -43,7 +40,9 @@ class Judge:
         self.space: dict[str, Any] = {"__name__": "__main__"}
 
     def prepare(self, code: str) -> None:
-        """A locked cell: what the tests import."""
+        """A locked cell: what the tests import. Kernels are judged in Triton's interpreter, without a GPU."""
+        if "specdec_course.checks.kernels" in imported([code]):
+            os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
         exec(compile(code, "<locked>", "exec"), self.space)
 
     def grade(self, cell: str, code: str, seconds: float | int) -> tuple[list[NotebookNode], str]:

@@ -2,9 +2,10 @@
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing import get_context
 
 import pytest
-from exercise_runner import CHILDREN, EXERCISES, Result, grade_id, load
+from exercise_runner import EXERCISES, Result, grade_id, load
 from quick import sampled
 from wrong import Wrong
 from wrong_answers import BANK as WHOLE_BANK
@@ -22,8 +23,9 @@ BANK = sampled(WHOLE_BANK, 8)
 
 
 def both(name: str, jobs: list[Job]) -> tuple[list[Result], list[Result]]:
-    """(by the judge, in one process), each in a child without the tests' shape checks."""
-    with ProcessPoolExecutor(1, mp_context=CHILDREN) as process:
+    """(by the judge, as in a notebook), each in a child without the tests' shape checks, and with Triton's interpreter."""
+    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        patch.setenv("TRITON_INTERPRET", "1")
         here = process.submit(remote_runner.here, name, jobs).result()
         return process.submit(remote_runner.there, name, jobs).result(), here
 
