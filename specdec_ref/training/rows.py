@@ -62,6 +62,11 @@ def _attend_by_row(
     **options: Any,
 ) -> tuple[Float[Tensor, "batch nodes heads head_dim"], None]:
     """Attention of each batch entry over the first slots of its own row; `spans` holds their (row, length)."""
+    if "spans" not in options:
+        raise ValueError(
+            f"{type(module).__name__} hands no options to its attention function, so texts cannot be decoded side "
+            "by side; let a server write the corpus (`specdec train corpus --endpoint`), or take a Llama-like target"
+        )
     batch, heads, tokens, head_dim = query.shape
     if tokens == 1:  # query heads that share a key head become its queries: each key is read once
         query = query.reshape(batch, key.shape[1], heads // key.shape[1], head_dim)

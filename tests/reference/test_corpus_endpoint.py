@@ -75,14 +75,14 @@ def stop_after(server: CorpusServer, requests: int, number: signal.Signals) -> N
 def calm(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Conversation]:
     """What a server without faults writes."""
     with CorpusServer(tokenizer) as server:
-        corpus = Run(tokenizer)(server.url, tmp_path_factory.mktemp("calm"), 30)
+        corpus = Run(tokenizer)(server.url, tmp_path_factory.mktemp("calm"), 60)
     return {(c.number, c.task): c for c in corpus}
 
 
 def test_completions_write_every_kind_of_dialogue(calm: dict[tuple[int, str], Conversation], tokenizer: Any) -> None:
     chat = ChatPieces(tokenizer)
     tasks = {task for _, task in calm}
-    assert len(calm) == 30
+    assert len(calm) == 60
     assert {"follow_up", "own_text", "invented"} & tasks
     for c in calm.values():
         assert list(c.prompt[: len(chat.head)]) == chat.head

@@ -50,7 +50,7 @@ def test_names_are_the_engines_own() -> None:
     text = exposition(STATS, DraftBudget(4))
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     kinds = {line.split()[2]: line.split()[3] for line in text.splitlines() if line.startswith("# TYPE")}
-    for engine in ENGINES:
+    for engine in ("sglang", "vllm"):
         known = ENGINES[engine]["metrics"]
         if engine == "vllm":  # its client appends _total to the names of counters
             known = {f"{name}_total": kind for name, kind in known.items()}
