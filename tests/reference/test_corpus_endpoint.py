@@ -62,6 +62,8 @@ def keys(corpus: list[Conversation]) -> list[tuple[int, str]]:
 
 def stop_after(server: CorpusServer, requests: int, number: signal.Signals) -> None:
     """Send this process a signal once the server was asked so often."""
+    if number == signal.SIGINT:  # a job in the background was told to ignore it
+        signal.signal(number, signal.default_int_handler)
 
     def wait() -> None:
         while len(server.asked) < requests:
