@@ -144,11 +144,13 @@ class Optimal:
     tested: list[float] = field(default_factory=list)
     accepted: list[float] = field(default_factory=list)
     idle: int = 200  # rounds since the last draft; whoever knows nothing yet may try soon
-    # of (most, batch), looked up once
-    prices: dict[tuple[int, int], list[float]] = field(default_factory=dict, repr=False, compare=False)
+    contexts: dict[int, int] = field(default_factory=dict)  # cached tokens of each row, as the last round had them
+    # of (most, batch, hundreds of cached tokens), looked up once
+    prices: dict[tuple[int, int, int], list[float]] = field(default_factory=dict, repr=False, compare=False)
 
     def start(self, rows: Sequence[int]) -> None:
-        """It goes on from request to request."""
+        """What was learnt goes on from request to request."""
+        self.contexts = {}
 
     def acceptance(self, depth: int) -> list[float]:
         """a_1 .. a_depth."""
@@ -162,7 +164,7 @@ class Optimal:
 
     def depths(self, rows: Sequence[int], most: int) -> list[int]:
         """The best length, the same for all rows; or a probe."""
-        cost = self._prices(most, len(rows))
+        cost = self._prices(most, len(rows), sum(self.contexts.get(row, 0) for row in rows) // (100 * len(rows)))
         reached = accumulate(self.acceptance(most), mul)
         tau = list(accumulate(reached, initial=1.0))
         best = max(range(most + 1), key=lambda depth: tau[depth] / cost[depth])
@@ -170,11 +172,13 @@ class Optimal:
             best = 1
         return [best] * len(rows)
 
-    def _prices(self, most: int, batch: int) -> list[float]:
-        if (most, batch) not in self.prices:
-            depths = range(most + 1)
-            self.prices[most, batch] = [self.costs.round(depth, self._nodes(depth), batch) for depth in depths]
-        return self.prices[most, batch]
+    def _prices(self, most: int, batch: int, hundreds: int) -> list[float]:
+        key = most, batch, hundreds
+        if key not in self.prices:
+            self.prices[key] = [
+                self.costs.round(depth, self._nodes(depth), batch, 100 * hundreds) for depth in range(most + 1)
+            ]
+        return self.prices[key]
 
     def _worth_a_try(self, cost: Sequence[float]) -> bool:
         could_pay = any((depth + 1) / price > 1 / cost[0] for depth, price in enumerate(cost) if depth)
@@ -190,6 +194,7 @@ class Optimal:
     def observe(self, records: Sequence[StepRecord]) -> None:
         """Count, position by position; what is old counts less. A row without a guess fails where others have one."""
         drafting = any(record.depth for record in records)
+        self.contexts |= {record.request: record.context for record in records}
         if self.idle and any(record.accepted for record in records):  # a probe was right: the text is another by now
             self.tested, self.accepted = [], []
         self.idle = 0 if drafting else self.idle + 1

@@ -1,6 +1,8 @@
 """What a round takes on this machine, in about ten seconds: v(k), the draft's c by depth, and everything else.
 
-    verify     seconds of one forward over k tokens                                      `curve.measure_verify_curve`
+    verify     seconds of one forward over k tokens                                      `measure_verify_curve`
+    row        what each further row adds to that, beyond its tokens                     forwards of four rows
+    cached     what each cached token of a row adds, and again for each node             forwards behind 1,024 tokens
     draft      seconds of `Drafter.propose` by the depth that was asked for              real rounds, depths in turn
     per_row    what each further row adds to that                                        rounds of four rows
     overhead   seconds of a round that are neither: verifying, committing, counting      the same rounds
@@ -40,6 +42,7 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32)  # what a reader looks at
 FINE_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64)  # what predictions interpolate between
 DEPTHS = (1, 2, 4, 8)
 ROWS = 4
+LONG = 1024  # cached tokens behind which a forward is measured again
 SECONDS = 10.0  # what it may take in all
 
 
@@ -47,30 +50,50 @@ def measure_verify_curve(
     target: Target,
     widths: Sequence[int] = WIDTHS,
     *,
-    context: int = 128,
+    rows: int = 1,
+    context: int = RoundCosts.CONTEXT,
     passes: int = 9,
     seconds: float = 10.0,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[int, float]:
-    """Median seconds of one forward over a chain of k nodes, behind `context` cached tokens, for every k in `widths`.
+    """Median seconds of one forward over a chain of k nodes a row, behind `context` cached tokens, for every k.
 
     The widths are interleaved, so that a busy moment of the machine meets them alike; a first pass is thrown away.
     Ends after `passes`, or with the pass that passes `seconds`. `tick` is called after every pass.
     """
     target.feature_layers = ()
-    target.start([[token % target.vocab_size for token in range(context)]], capacity=context + max(widths))
+    prompt = [token % target.vocab_size for token in range(context)]
+    target.start([prompt] * rows, capacity=context + max(widths))
     chains = {k: DraftTree(torch.arange(k) % target.vocab_size, torch.arange(-1, k - 1)) for k in widths}
     taken: dict[int, list[float]] = {k: [] for k in widths}
     started = perf_counter()
     for _ in range(passes + 1):
         for k, chain in chains.items():
             begin = perf_counter()
-            float(target.forward([chain]).logits[0, -1, 0])  # reading a number waits for a GPU to finish
+            float(target.forward([chain] * rows).logits[0, -1, 0])  # reading a number waits for a GPU to finish
             taken[k].append(perf_counter() - begin)
         tick()
         if perf_counter() - started > seconds:
             break
     return {k: median(times[1:] or times) for k, times in taken.items()}
+
+
+def measure_rows_and_context(
+    target: Target, verify: Mapping[int, float], *, seconds: float = 10.0
+) -> tuple[float, float, float]:
+    """`RoundCosts.row`, `.cached` and `.cached_node`: seconds over what `verify` says of one row in a short text."""
+    known = VerifyCurve(verify)
+    few, many = 1, 4  # nodes a row
+    wide = measure_verify_curve(target, (few, many), rows=ROWS, seconds=seconds / 2)
+    row = median((wide[k] - verify[1] * known(min(ROWS * k, max(verify)))) / (ROWS - 1) for k in (few, many))
+    long = min(LONG, (target.max_positions or LONG) - many)
+    beyond = long - RoundCosts.CONTEXT
+    if beyond <= 0:
+        return max(0.0, row), 0.0, 0.0
+    behind = measure_verify_curve(target, (few, many), context=long, seconds=seconds / 2)
+    slope = {k: max(0.0, behind[k] - verify[1] * known(k)) / beyond for k in (few, many)}
+    a_node = max(0.0, (slope[many] - slope[few]) / (many - few))
+    return max(0.0, row), max(0.0, slope[few] - a_node), a_node
 
 
 class _Turns:
@@ -140,9 +163,12 @@ def calibrate(
     file = _file(session)
     known = {} if fresh else _read(file)
     missing = [row for row in drafters if _key(row[0], row[2]) not in known.get("drafters", {})]
-    if "verify" not in known:
+    if "cached_node" not in known:
         known = {"machine": machine_line(session.target.device), "target": session.name, "drafters": {}}
         known["verify"] = rising(measure_verify_curve(session.target, FINE_WIDTHS, seconds=SECONDS / 2, tick=tick))
+        extras = measure_rows_and_context(session.target, known["verify"], seconds=SECONDS / 4)
+        known |= zip(("row", "cached", "cached_node"), extras, strict=True)
+    common = {name: known[name] for name in ("verify", "row", "cached", "cached_node")}
     verify = {int(k): t for k, t in known["verify"].items()}  # JSON makes strings of keys
     for name, drafter, budget in missing:
         share = SECONDS / 4 / len(missing)
@@ -157,10 +183,7 @@ def calibrate(
         partial = file.with_suffix(".new")
         partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
         partial.replace(file)
-    return {
-        name: RoundCosts.from_dict({"verify": known["verify"], **known["drafters"][_key(name, budget)]})
-        for name, _, budget in drafters
-    }
+    return {name: RoundCosts.from_dict(common | known["drafters"][_key(name, budget)]) for name, _, budget in drafters}
 
 
 def rising(seconds: Mapping[int, float]) -> dict[int, float]:
@@ -210,7 +233,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
         for entry in known["drafters"].values():
-            RoundCosts.from_dict({"verify": known["verify"], **entry})
+            RoundCosts.from_dict(known | entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return dict(known)

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "GPUS", "Machine", "ModelShape", "RoundCosts", "VerifyCurve", "best_gamma", "expected_chain", "expected_tau",
@@ -125,6 +125,9 @@ class VerifyCurve:
         return _between(self.seconds, k) / self.seconds[1]
 
 
+EXTRAS = ("overhead", "row", "cached", "cached_node")
+
+
 def _between(points: Mapping[int, float], at: int) -> float:
     """Straight between measured points; behind the last, where arithmetic is the limit, in proportion."""
     known = sorted(points)
@@ -142,37 +145,56 @@ def _between(points: Mapping[int, float], at: int) -> float:
 class RoundCosts:
     """What a round takes here, measured in seconds: a forward over n tokens, a draft of so many levels, the rest.
 
-    `overhead`: verifying, committing, counting. A batch of b rows with k nodes each is taken for b k tokens: the
-    weights are shared, the caches' own reading is left out. `per_row`: what each further row adds to the draft, by
-    levels; empty: unknown, and a draft for many rows takes the same share of their step as one row's.
+    `overhead`: verifying, committing, counting. `per_row`: what each further row adds to the draft, by levels; empty:
+    unknown, and a draft for many rows takes the same share of their step as one row's. A forward of b rows with k nodes
+    each multiplies the weights with b k tokens, as in `verify`; besides that, each further row adds `row`, and each row
+    adds `cached` + k `cached_node` for every token that its cache holds beyond `CONTEXT`.
     """
+
+    CONTEXT: ClassVar[int] = 128  # cached tokens behind which `verify` is measured
 
     verify: Mapping[int, float]
     draft: Mapping[int, float]
     overhead: float = 0.0
     per_row: Mapping[int, float] = field(default_factory=dict)
+    row: float = 0.0
+    cached: float = 0.0
+    cached_node: float = 0.0
 
     def __post_init__(self) -> None:
         VerifyCurve(self.verify)  # refuses the same nonsense
         drafting = [*self.draft.items(), *self.per_row.items()]
-        if not (self.draft and self.overhead >= 0 and all(d > 0 and t >= 0 for d, t in drafting)):
+        if not (self.draft and min(self.extras) >= 0 and all(d > 0 and t >= 0 for d, t in drafting)):
             raise ValueError("draft costs need seconds >= 0 for at least one depth >= 1, and an overhead >= 0")
 
-    def c(self, depth: int, batch: int = 1) -> float:
+    @property
+    def extras(self) -> tuple[float, float, float, float]:
+        """Seconds that are no curve."""
+        return self.overhead, self.row, self.cached, self.cached_node
+
+    def forward(self, nodes: int, batch: int = 1, context: float = 0) -> float:
+        """Seconds of one forward over `nodes` a row, behind `context` cached tokens a row."""
+        beyond = max(0.0, context - self.CONTEXT)
+        reading = batch * beyond * (self.cached + nodes * self.cached_node)
+        return _between(self.verify, batch * nodes) + (batch - 1) * self.row + reading
+
+    def c(self, depth: int, batch: int = 1, context: float = 0) -> float:
         """Proposing so many levels for every row, in plain steps of that batch."""
-        one = _between({0: 0.0, **self.draft}, depth)
-        if batch == 1 or not self.per_row:
+        one, step = _between({0: 0.0, **self.draft}, depth), self.forward(1, batch, context)
+        if batch == 1:
+            return one / step
+        if not self.per_row:
             return one / self.verify[1]
-        return (one + (batch - 1) * _between({0: 0.0, **self.per_row}, depth)) / _between(self.verify, batch)
+        return (one + (batch - 1) * _between({0: 0.0, **self.per_row}, depth)) / step
 
     def reading(self, tokens: int) -> float:
         """Reading so many tokens before the first guess, in plain steps: as the target's cost of them rises."""
         return self.c(1) * _between(self.verify, tokens) / self.verify[1] if tokens else 0.0
 
-    def round(self, depth: int, nodes: int, batch: int = 1) -> float:
-        """A round in plain steps of that batch: draft, verification of `nodes` a row, overhead."""
-        step = _between(self.verify, batch)
-        return self.c(depth, batch) + (_between(self.verify, batch * nodes) + self.overhead) / step
+    def round(self, depth: int, nodes: int, batch: int = 1, context: float = 0) -> float:
+        """A round in plain steps of that batch and context: draft, verification of `nodes` a row, overhead."""
+        step = self.forward(1, batch, context)
+        return self.c(depth, batch, context) + (self.forward(nodes, batch, context) + self.overhead) / step
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -184,7 +206,7 @@ class RoundCosts:
         try:
             names = ("verify", "draft", "per_row")
             verify, draft, per_row = ({int(k): float(t) for k, t in values[name].items()} for name in names)
-            return cls(verify, draft, float(values["overhead"]), per_row)
+            return cls(verify, draft, per_row=per_row, **{name: float(values[name]) for name in EXTRAS})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no round costs: {error!r}") from error
 

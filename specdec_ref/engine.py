@@ -248,6 +248,7 @@ def _record(
         emitted=emitted,
         depth=max(tree.depths),
         distortion=result.distortion,
+        context=len(request.tokens) - emitted,
         propose_s=spent[0],
         forward_s=spent[1],
         verify_s=spent[2],

@@ -28,6 +28,7 @@ class StepRecord:
     emitted: int  # tokens emitted: accepted + 1, or fewer where EOS, a stop string or the budget cut the round short
     depth: int  # length of the longest branch proposed
     distortion: float = 0.0  # of a lossy verifier: total variation from p, summed over the tokens; 0 when lossless
+    context: int = 0  # tokens of the request before the round
     propose_s: float = 0.0
     forward_s: float = 0.0
     verify_s: float = 0.0

@@ -10,7 +10,10 @@ time anywhere. So every guess of either gets a value, an estimate of the chance 
     the same guess from both   one node, worth the better value
 
 Where a copy is worth at least `sure` at the depth that the head would draft to, the head is not asked, and costs
-nothing. Nothing is drawn: drawn as "point", lossless at any temperature under a verifier for point drafts.
+nothing. Such trees are drawn as "point", lossless at any temperature under a verifier for point drafts.
+
+Chains above T = 0 are not merged: a row copies where the copy is worth `sure`, as "point", and else takes the head's
+own sampled chain, as "iid", of which more is accepted. Which of the two is decided before anything is drawn.
 Sources: EAGLE-2 (Li et al. 2024, section 4) for the values; SGLang's NGRAM for the copies. Their union is ours.
 """
 
@@ -74,9 +77,21 @@ class Trust:
         return max(share * self.held[min(parent.depth, len(self.held)) - 1], 1e-6)
 
     def learn(self, matched: int, held: bool) -> None:
-        """A copied guess after a match of so many tokens was tested."""
+        """Whether the text went on as a copy said after a match of so many tokens."""
         place = min(matched, len(self.held)) - 1
         self.held[place] += self.rate * (held - self.held[place])
+
+
+class _Certain:
+    """In place of a row's `Randomness` where its draw is thrown away: the row's own coins stay untouched."""
+
+    def draw(self, weights: Tensor) -> int:
+        """The likeliest."""
+        return int(weights.argmax())
+
+    def accept(self, prob: float) -> bool:
+        """The likelier of the two."""
+        return prob >= 0.5
 
 
 class HybridDrafter:
@@ -84,7 +99,7 @@ class HybridDrafter:
 
     def __init__(self, eagle: EagleDrafter, copier: TrieDrafter, *, head_depth: int = 4, sure: float = 0.5) -> None:
         """`head_depth`: how deep the head drafts; copies go as deep as the budget. `sure`: above; 2: always ask it."""
-        self.eagle = EagleDrafter(eagle.head, eagle.feature_layers, self._grow, fast=eagle.wants_fast)
+        self.eagle = EagleDrafter(eagle.head, eagle.feature_layers, fast=eagle.wants_fast)
         self.copier = copier
         self.feature_layers = eagle.feature_layers
         self.head_depth, self.sure = head_depth, sure
@@ -121,9 +136,26 @@ class HybridDrafter:
         self._silent = [_worth_at(copy, levels) >= self.sure for copy in copies]
         self._growths = []
         own = DraftBudget(levels, budget.topk, budget.max_nodes, budget.min_confidence)
+        if budget.topk == 1 and not sampling.greedy:
+            return self._chains(rows, copies, budget, own, sampling, rngs)
+        self.eagle.grow = self._grow
         self.eagle.propose(rows, own, sampling, rngs)
         pairs = zip(copies, self._growths, strict=True)
         return [merged([copy, (growth.nodes, growth.values)], budget) for copy, growth in pairs]
+
+    def _chains(
+        self, rows: Sequence[int], copies: Sequence[Guesses], budget: DraftBudget, own: DraftBudget,
+        sampling: SamplingParams, rngs: Sequence[Randomness],
+    ) -> list[DraftTree]:  # fmt: skip
+        """Above T = 0: a row's copy, or the head's sampled chain."""
+        copied = [merged([copy], budget) for copy in copies]
+        if all(self._silent):
+            return copied
+        self.eagle.grow = None
+        coins = [_Certain() if silent else rng for silent, rng in zip(self._silent, rngs, strict=True)]
+        sampled = self.eagle.propose(rows, own, sampling, coins)
+        pairs = zip(copied, sampled, self._silent, strict=True)
+        return [copy if silent else chain for copy, chain, silent in pairs]
 
     def _grow(
         self, root: int, budget: DraftBudget, sampling: SamplingParams, rng: Randomness, ids: Tensor | None = None
@@ -155,13 +187,13 @@ class HybridDrafter:
         results: Sequence[VerifyResult],
         features: Sequence[Float[Tensor, "_ features"]] | None,
     ) -> None:
-        """Both read on; copies that were tested say how far copies can be trusted."""
+        """Both read on; where the text followed a copy, its next token says how far copies can be trusted."""
         for row, tree, result in zip(rows, trees, results, strict=True):
-            for node in (0, *result.path):
-                for child in tree.children(node):
-                    path = tuple(tree.token_list[i] for i in tree.path(child))
-                    if path in self._copied[row]:
-                        self._trust[row].learn(self._copied[row][path], child in result.path)
+            emitted = (*(tree.token_list[node] for node in result.path), result.next_token)
+            for path, matched in self._copied[row].items():
+                *before, guess = path
+                if len(path) <= len(emitted) and tuple(before) == emitted[: len(before)]:
+                    self._trust[row].learn(matched, guess == emitted[len(before)])
         self.eagle.commit(rows, trees, results, features)
         self.copier.commit(rows, trees, results, None)
 

@@ -184,7 +184,7 @@ def test_cli_weighs_what_rounds_cost_here(
     (file,) = (tmp_path / "calibration").iterdir()
     kept = json.loads(file.read_text())
     alive = {"layer-skip": (0.9, 0.8, 0.7), "ngram": (0.5, 0.4)}
-    costs = {name: RoundCosts.from_dict({"verify": kept["verify"], **kept["drafters"][name]}) for name in alive}
+    costs = {name: RoundCosts.from_dict(kept | kept["drafters"][name]) for name in alive}
     options = [Option(name, shares, measured_cost(costs[name])[0]) for name, shares in alive.items()]
     wanted = choose(options, measured_cost(costs["ngram"])[1])
     assert (told["method"], told["gamma"]) == (wanted.method, wanted.gamma)

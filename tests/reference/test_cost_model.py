@@ -123,12 +123,35 @@ def test_a_round_costs_its_draft_its_verification_and_the_rest() -> None:
     crowd = replace(costs, per_row={1: 0.001, 3: 0.002})  # unless it is known what the other three add to it
     assert crowd.c(3) == costs.c(3)
     assert crowd.round(3, 4, batch=4) == pytest.approx((0.010 + 3 * 0.002 + 0.10 + 0.001) / 0.03)
-    for each in (costs, crowd):
+    rows = replace(costs, row=0.002, cached=1e-5, cached_node=2e-6)  # rows beside each other, and long caches
+    assert rows.forward(1, 4) == pytest.approx(0.03 + 3 * 0.002)
+    assert rows.forward(2, 4, 100) == pytest.approx(0.05 + 3 * 0.002)  # no longer than what `verify` was measured at
+    assert rows.forward(2, 4, 1128) == pytest.approx(0.05 + 3 * 0.002 + 4 * 1000 * 1.4e-5)
+    assert rows.round(1, 2, context=1128) == pytest.approx((0.004 + 0.02 + 0.01 / 3 + 0.014 + 0.001) / (0.02 + 0.012))
+    for each in (costs, crowd, rows):
         assert RoundCosts.from_dict(json.loads(json.dumps(each.to_dict()))) == each
 
 
-SOUND = {"verify": {1: 1.0}, "draft": {1: 1.0}, "overhead": 0.0, "per_row": {1: 0.5}}
-FAULTS = ({"draft": 3}, {"verify": {2: 1.0}}, {"draft": {}}, {"overhead": -1}, {"per_row": {1: -1}}, {"per_row": 3})
+SOUND = {
+    "verify": {1: 1.0},
+    "draft": {1: 1.0},
+    "overhead": 0.0,
+    "per_row": {1: 0.5},
+    "row": 0,
+    "cached": 0.0,
+    "cached_node": 0.0,
+}
+FAULTS = (
+    {"draft": 3},
+    {"row": -1},
+    {"cached": None},
+    {"cached_node": -1e-9},
+    {"verify": {2: 1.0}},
+    {"draft": {}},
+    {"overhead": -1},
+    {"per_row": {1: -1}},
+    {"per_row": 3},
+)
 
 
 @pytest.mark.parametrize("values", [{}, *(SOUND | fault for fault in FAULTS)])

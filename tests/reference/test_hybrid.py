@@ -2,6 +2,7 @@
 
 import math
 from random import Random
+from typing import Any
 
 import pytest
 from eagle_heads import random_drafter
@@ -83,14 +84,25 @@ def test_trust_follows_what_held_and_shares_are_of_what_followed() -> None:
 
 @pytest.mark.parametrize("sampling", [SamplingParams(1.0), SamplingParams(0.7, top_k=2), SamplingParams()])
 @pytest.mark.parametrize("budget", [DraftBudget(2), DraftBudget(2, 2, 5)])
-def test_the_distribution_is_the_target_s(sampling: SamplingParams, budget: DraftBudget) -> None:
+def test_the_distribution_is_the_target_s(
+    sampling: SamplingParams, budget: DraftBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By enumeration through step(). The head drafts from two of three tokens, the trie knows a text beforehand."""
     table, prompt = TableLM(3, seed=1), [0, 1, 2, 0, 1]
-    drafter = HybridDrafter(table_head(3), TrieDrafter(TrieOptions(max_depth=4)), head_depth=2)
+    drafter = HybridDrafter(table_head(3), TrieDrafter(TrieOptions(max_depth=4)), head_depth=2, sure=0.25)
+    drawn, propose = set[str](), HybridDrafter.propose
+
+    def noted(*asked: Any) -> list[DraftTree]:
+        trees = propose(*asked)
+        drawn.update(tree.drawn for tree in trees if len(tree) > 1)
+        return trees
+
+    monkeypatch.setattr(HybridDrafter, "propose", noted)
     drafter.warm([0, 1, 1, 2, 0, 2, 1, 0, 1, 2, 2, 0])
     engine = SpecEngine(Target(table), drafter, budget=budget, sampling=sampling, limits=Limits(max_new_tokens=50))
     emitted = engine_distribution(engine, prompt, 3, 3)
     assert total_variation(emitted, table_distribution(table, prompt, 3, sampling)) < 1e-12
+    assert drawn == ({"point", "iid"} if budget.topk == 1 and not sampling.greedy else {"point"})
 
 
 @pytest.fixture(scope="module")
