@@ -15,6 +15,8 @@ Format: Prometheus text exposition 0.0.4. Names as in sglang 0.5.23 and vllm 0.3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from specdec_ref.config import DraftBudget
 from specdec_ref.metrics import RunStats
 
@@ -68,18 +70,16 @@ def vllm_line(stats: RunStats, *, seconds: float = 0.0) -> str:
 
 
 def parse(text: str) -> dict[str, float]:
-    """Sample -> value, labels as they stand: what a test, or a notebook, wants of an exposition.
+    """Sample, with its labels in braces, -> value: what a test, or a notebook, wants of an exposition.
 
     Raises ValueError for a line that is neither a sample nor a comment.
     """
-    found = {}
-    for line in text.splitlines():
-        if line and not line.startswith("#"):
-            name, _, value = line.rpartition(" ")
-            if not name:
-                raise ValueError(f"no sample: {line!r}")
-            found[name] = float(value)
-    return found
+    try:
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except (ValueError, IndexError) as error:  # IndexError: some unfinished labels
+        raise ValueError(f"no sample: {error}") from error
+    labels = [(f'{name}="{_escaped(value)}"' for name, value in sample.labels.items()) for sample in samples]
+    return {sample.name + _braces(*own): sample.value for sample, own in zip(samples, labels, strict=True)}
 
 
 def _ours(stats: RunStats, seconds: float | None) -> Iterable[Metric]:

@@ -3,11 +3,14 @@
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import torch
 
-__all__ = ["cpu_features", "cpu_name", "machine_line", "memory_gb"]
+__all__ = ["cpu_features", "cpu_name", "crowded", "machine_line", "memory_gb"]
 
 _FEATURES = (  # what decides how fast a matrix product is: torch's name of it, the name people know
     ("avx2", "AVX2"), ("avx512_f", "AVX512"), ("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX-BF16"),
@@ -53,3 +56,28 @@ def machine_line(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}; {cpu_name()}, {cores}"
     return f"{cpu_name()}, {cores}"
+
+
+def _product_seconds(threads: int, passes: int = 8) -> float:
+    """Seconds of a few matrix products of a small model's size on so many threads."""
+    before = torch.get_num_threads()
+    weight, rows = torch.ones(1536, 576, dtype=torch.bfloat16), torch.ones(4, 576, dtype=torch.bfloat16)
+    try:
+        torch.set_num_threads(threads)
+        started = perf_counter()
+        for _ in range(passes):
+            torch.nn.functional.linear(rows, weight)
+        return perf_counter() - started
+    finally:
+        torch.set_num_threads(before)
+
+
+def crowded(seconds: Callable[[int], float] = _product_seconds, *, trials: int = 5) -> bool:
+    """Whether torch's threads take twice as long together as one alone, because other programs have the cores.
+
+    All threads of a product wait for the last one. Where another program keeps that one from its core, the others wait
+    as well: a product of 0.1 ms then takes 1 to 30 ms. On an idle machine the answer takes about 10 ms.
+    """
+    threads = torch.get_num_threads()
+    pairs = [(seconds(threads), seconds(1)) for _ in range(trials)]
+    return threads > 1 and median(many for many, _ in pairs) > 2 * median(one for _, one in pairs)

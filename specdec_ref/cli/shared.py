@@ -1,6 +1,7 @@
 """What the commands have in common: arguments, checks before anything heavy, errors, the console."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Parser", "UsageError", "announce_control", "check_dtype", "check_names", "config_from", "console", "engine_for",
-    "one_line", "open_session", "plural", "say", "spellings", "version",
+    "give_way", "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
 
 
@@ -162,8 +163,20 @@ def open_session(config: SpecConfig) -> "Session":
     """The target and its tokenizer."""
     from specdec_ref.session import Session
 
+    give_way()
     say(f"loading {config.target}")
     return Session.from_config(config)
+
+
+def give_way() -> None:
+    """On a busy machine use one thread, unless the number was chosen: threads that wait for each other are slower."""
+    import torch
+
+    from specdec_ref.machine import crowded
+
+    if "OMP_NUM_THREADS" not in os.environ and (threads := torch.get_num_threads()) > 1 and crowded():
+        torch.set_num_threads(1)
+        say(f"other programs use this machine: one thread, not {threads} (set OMP_NUM_THREADS={threads} to keep them)")
 
 
 def engine_for(session: "Session", limits: Limits) -> "SpecEngine | None":

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from specdec_ref import machine
+from specdec_ref.cli.shared import give_way
+from specdec_ref.machine import crowded
 from specdec_ref.models.device import describe_dtype, pick_device, pick_dtype
 
 
@@ -109,3 +112,31 @@ def test_cuda(native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch)
     assert pick_dtype("auto") == dtype
     with pytest.raises(ValueError, match="not available"):
         pick_device("cuda:1")
+
+
+@pytest.mark.parametrize(("together", "busy"), [([1.0, 1.1, 0.9, 1.0, 1.2], False), ([9.0, 30.0, 1.0, 7.0, 0.7], True)])
+def test_threads_that_wait_for_each_other_are_noticed(
+    together: list[float], busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    seconds = iter(together)
+    assert crowded(lambda threads: next(seconds) if threads == 2 else 1.0) is busy
+
+
+def test_one_thread_is_used_on_a_busy_machine_unless_the_number_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(machine, "crowded", lambda: True)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    give_way()
+    assert not chosen
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    give_way()
+    assert chosen == [1]
+    assert "one thread, not 2" in capsys.readouterr().err
+    monkeypatch.setattr(machine, "crowded", lambda: False)
+    give_way()
+    assert chosen == [1]

@@ -85,6 +85,7 @@ def test_an_empty_run_has_figures_too() -> None:
     assert "length: 1.00" in vllm_line(RunStats())
     with pytest.raises(ValueError, match="no sample"):
         parse("lonely\n")
+    assert parse('held{model="a b",at="1"} 2.5 1700000000\n') == {'held{model="a b",at="1"}': 2.5}, "a time is no value"
 
 
 # Traces
