@@ -125,7 +125,8 @@ def distance_of_the_decoder(old: str, new: str) -> float:
     @cache
     @torch.no_grad()
     def following(model: Any, *text: int) -> torch.Tensor:
-        return (model(torch.tensor([text])).logits[0, -1] / 0.7).softmax(-1)
+        scores: torch.Tensor = model(torch.tensor([text])).logits[0, -1]
+        return (scores / 0.7).softmax(-1)
 
     def draft(tokens: list[int], gamma: int, rng: Randomness) -> tuple[list[int], torch.Tensor]:
         text, q = list(tokens), []
