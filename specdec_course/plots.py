@@ -47,6 +47,7 @@ __all__ = [
     "pattern",
     "render",
     "roofline",
+    "stacked",
     "strip",
     "training_curves",
     "tree",
@@ -75,8 +76,8 @@ def overlap(
         figure.subplots_adjust(top=0.88)
         at = range(len(p))
         common = [min(a, b) for a, b in zip(p, q, strict=True)]
-        axes.bar([i - 0.2 for i in at], p, 0.4, color=PALETTE["target"], label="p, the target's distribution")
-        axes.bar([i + 0.2 for i in at], q, 0.4, color=PALETTE["draft"], label="q, the draft's distribution")
+        axes.bar([i - 0.2 for i in at], p, 0.4, color=PALETTE["target"], label="p, the target")
+        axes.bar([i + 0.2 for i in at], q, 0.4, color=PALETTE["draft"], label="q, the draft")
         axes.bar(at, common, 0.8, facecolor="none", edgecolor="white", hatch="///", linewidth=0)
         axes.bar(
             at, common, 0.8, facecolor="none", edgecolor=PALETTE["accepted"], linewidth=1.6, label="min(p, q): accepted"
@@ -93,15 +94,16 @@ def overlap(
 
 
 def distributions(
-    wanted: Sequence[Number], got: Mapping[str, Sequence[Number]], names: Sequence[str], *, alt: str
-) -> Picture:
+    wanted: Sequence[Number], got: Mapping[str, Sequence[Number]], names: Sequence[str], *, alt: str,
+    colours: Sequence[str] = ("rejected", "grey", "bonus", "draft"),
+) -> Picture:  # fmt: skip
     """The distribution that should come out beside the distributions that do, outcome by outcome."""
     with rc_context(STYLE):
         figure, axes = new_figure(height=2.7)
         width = 0.8 / (len(got) + 1)
         series = {"the target's distribution": wanted, **got}
         for i, (name, dist) in enumerate(series.items()):
-            colour = as_colour(("target", "rejected", "grey", "bonus", "draft")[i % 5])
+            colour = as_colour(("target", *colours)[i % (1 + len(colours))])
             hatch = ("", "//", "..", "xx", "\\\\")[i % 5]
             at = [x + (i - len(got) / 2) * width for x in range(len(wanted))]
             axes.bar(at, dist, width, color=colour, label=name,
@@ -111,6 +113,25 @@ def distributions(
         axes.grid(axis="x", visible=False)
         axes.legend()
         return render(figure, alt)
+
+
+def stacked(
+    parts: Mapping[str, Sequence[Number]], names: Sequence[str], *, x: str, y: str, alt: str, colours: Sequence[str]
+) -> Picture:
+    """Bars piled up, one per name: what a quantity is made of. The last part is hatched as well."""
+    with rc_context(STYLE):
+        figure, axes = new_figure(height=2.7)
+        foot = [0.0] * len(names)
+        for i, ((label, values), colour) in enumerate(zip(parts.items(), colours, strict=True)):
+            hatch = "//" if i == len(parts) - 1 else ""
+            axes.bar(range(len(names)), values, 0.55, bottom=foot, color=as_colour(colour), label=label,
+                     hatch=hatch, edgecolor="white", linewidth=0.5)  # fmt: skip
+            foot = [low + float(value) for low, value in zip(foot, values, strict=True)]
+        axes.set_xticks(range(len(names)), list(names))
+        axes.set(xlabel=x, ylabel=y)
+        axes.grid(axis="x", visible=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=len(parts))
+        return render(figure, alt, fit=True)
 
 
 def pattern(

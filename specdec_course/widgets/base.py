@@ -24,7 +24,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A slider. `unit` follows the number; `meaning` says what it is. `log2`: low, high, value are exponents."""
+    """A slider. `unit` follows the number; `meaning` describes it. `log2`: low, high, value are exponents.
+
+    `choices`: names shown in place of the numbers low, low + 1, ...
+    """
 
     name: str
     meaning: str
@@ -34,6 +37,7 @@ class Knob:
     step: Number = 1.0
     unit: str = ""
     log2: bool = False
+    choices: tuple[str, ...] = ()
 
     def read(self, position: Number) -> float:
         """The quantity at this position of the slider."""
@@ -42,6 +46,8 @@ class Knob:
     def words(self, position: Number) -> str:
         """The quantity as text, with its unit."""
         value = self.read(position)
+        if self.choices:
+            return self.choices[round(value - self.low)]
         number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
         unit = self.unit.removesuffix("s") if number == "1" and "/" not in self.unit else self.unit
         return f"{number} {unit}".rstrip()

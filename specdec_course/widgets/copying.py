@@ -25,10 +25,10 @@ SAMPLE = (
 )
 POLICIES = ("first match", "latest match", "trie, recency", "trie, frequency")
 KNOBS = (
-    Knob("longest match", "words that are compared, at most", 1, 8, 4, 1, "words"),
-    Knob("shortest match", "fewer are not trusted (prompt lookup only)", 1, 4, 1, 1, "words"),
-    Knob("draft length", "gamma, guesses a round", 1, 8, 4, 1, "words"),
-    Knob("policy", "0 first match, 1 latest match, 2 trie by recency, 3 trie by frequency", 0, 3, 1),
+    Knob("longest match", "compare at most this many words", 1, 8, 4, 1, "words"),
+    Knob("shortest match", "ignore shorter matches (prompt lookup only)", 1, 4, 1, 1, "words"),
+    Knob("draft length", "gamma, guesses per round", 1, 8, 4, 1, "words"),
+    Knob("policy", "which earlier place is copied, or a trie", 0, 3, 1, choices=POLICIES),
 )
 SHORTEST = 2  # words of a text that can be replayed: one to begin with, one to guess
 
@@ -112,9 +112,9 @@ def copy_view(text: str, longest: Number, shortest: Number, gamma: Number, polic
     silent = sum(not (r.accepted or r.rejected) for r in rounds)
     html = (
         f"<p>{LEGEND}</p>{painted([Round(added=0), *rounds], decode, POLICIES[round(policy)])}"
-        f"<p>The first word is given; then {len(words) - 1} words in {len(rounds)} rounds: "
-        f"<b>tau = {tau:.2f}</b> words a round. {held} of {tested} tested guesses held (alpha = {held / tested:.2f}); "
-        f"in {silent} rounds nothing matched, so nothing was guessed.</p>"
+        f"<p>The first word is given. {len(words) - 1} words follow in {len(rounds)} rounds: "
+        f"<b>tau = {tau:.2f}</b> words per round. {held} of {tested} tested guesses were accepted "
+        f"(alpha = {held / tested:.2f}). In {silent} rounds nothing matched, so nothing was guessed.</p>"
     )
     counts = {"accepted": held, "rejected": turned, "never tested": never, "the target's own": len(words) - 1 - held}
     colours = ["accepted", "rejected", "grey", "bonus"]

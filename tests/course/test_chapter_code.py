@@ -1,5 +1,7 @@
 """Code that a chapter builds in front of the reader, run on another model: it must agree with the package there as well."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +13,14 @@ from transformers import DynamicCache
 
 from specdec_ref.baseline import plain_generate
 from specdec_ref.config import DraftBudget
+from specdec_ref.core import DraftTree, Randomness
 from specdec_ref.drafters import NgramDrafter
 from specdec_ref.engine import SpecEngine
+from specdec_ref.exact import outcomes, total_variation
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import tiny_llama
 from specdec_ref.request import Limits
+from specdec_ref.verifiers import RejectionVerifier
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PROMPTS = ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 1], [7, 7, 7, 7], [2, 8])
@@ -75,3 +80,83 @@ def test_a_mistake_in_it_is_caught(chapter: dict[str, Any], right: str, wrong: s
     except (RuntimeError, IndexError):  # it may also end in an error, and mostly does
         return
     assert texts != plain
+
+
+VERIFY = functions("02_verification.ipynb", "02-verify")["verify"]
+
+
+@pytest.mark.parametrize("guesses", [[0], [2, 1], [1, 1]], ids=str)
+def test_the_verifier_of_chapter_02_has_the_outcomes_of_the_package(guesses: list[int]) -> None:
+    rng = torch.Generator().manual_seed(len(guesses))
+    q = torch.rand(len(guesses), 3, dtype=torch.float64, generator=rng).softmax(-1)
+    p = (3 * torch.rand(len(guesses) + 1, 3, dtype=torch.float64, generator=rng)).softmax(-1)
+    tree = DraftTree(
+        torch.tensor([0, *guesses]), torch.arange(-1, len(guesses)), "iid", torch.cat([q, torch.zeros(1, 3)])
+    )
+
+    def packages(rng: Randomness) -> tuple[int, int]:
+        result = RejectionVerifier()(tree, p, rng)
+        return len(result.path), result.next_token
+
+    def chapters(rng: Randomness) -> tuple[int, int]:
+        return tuple(VERIFY(guesses, q, p, rng))
+
+    assert total_variation(counted(chapters), counted(packages)) < 1e-12
+
+
+def counted(run: Callable[[Randomness], tuple[int, ...]]) -> dict[tuple[int, ...], float]:
+    """The exact distribution of what `run` returns."""
+    dist: dict[tuple[int, ...], float] = {}
+    for chance, result in outcomes(run):
+        dist[result] = dist.get(result, 0.0) + chance
+    return dist
+
+
+def distance_of_the_decoder(old: str, new: str) -> float:
+    """How far chapter 02's decoder, with one text put in for another, is from the target's own distribution."""
+    target, other = (tiny_llama(seed, vocab=2, layers=1) for seed in (0, 1))
+    cells = {cell.id: cell.source for cell in nbformat.read(NOTEBOOKS / "02_verification.ipynb", 4).cells}
+    source = "\n".join(cells[name].partition("\n\n\n")[0] for name in ("02-verify", "02-decoder"))
+    assert source.count(old) == 1
+    page: dict[str, Any] = {"torch": torch, "DynamicCache": DynamicCache, "model": target, "T": 0.7}
+    page["lab"] = SimpleNamespace(eos=frozenset())
+    exec(source.replace(old, new), page)
+
+    @cache
+    @torch.no_grad()
+    def following(model: Any, *text: int) -> torch.Tensor:
+        scores: torch.Tensor = model(torch.tensor([text])).logits[0, -1]
+        return (scores / 0.7).softmax(-1)
+
+    def draft(tokens: list[int], gamma: int, rng: Randomness) -> tuple[list[int], torch.Tensor]:
+        text, q = list(tokens), []
+        for _ in range(gamma):
+            q.append(following(other, *text))
+            text.append(rng.draw(q[-1]))
+        return text[len(tokens) :], torch.stack(q)
+
+    def plain(rng: Randomness) -> tuple[int, ...]:
+        text = [0, 1]
+        while len(text) < 5:
+            text.append(rng.draw(following(target, *text)))
+        return tuple(text[2:])
+
+    got = counted(lambda rng: tuple(page["speculative_sample"]([0, 1], draft, rng, 3, 2)[0]))
+    return total_variation(got, counted(plain))
+
+
+def test_the_decoder_of_chapter_02_has_the_targets_distribution() -> None:
+    assert distance_of_the_decoder("/ T)", "/ T)") < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("(p[i] - q[i]).clamp_min(0)", "p[i]"),
+        ("rng.draw(p[len(guesses)])", "rng.draw(p[len(guesses) - 1])"),
+        ("float(p[i, x] / q[i, x])", "float(p[i, x])"),
+        ("/ T)", "/ 1)"),
+    ],
+)
+def test_a_mistake_in_it_changes_the_distribution(right: str, wrong: str) -> None:
+    assert distance_of_the_decoder(right, wrong) > 1e-3

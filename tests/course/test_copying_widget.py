@@ -39,8 +39,8 @@ def test_rounds_and_hits_are_those_of_a_plain_search(longest: int, shortest: int
         tested += good + (good < len(guess) and at + good < len(words))
         held, rounds, at = held + good, rounds + 1, at + good + 1
     html = copy_view(SAMPLE, longest, shortest, gamma, policy).html
-    assert f"{len(words) - 1} words in {rounds} rounds" in html
-    assert f"{held} of {tested} tested guesses held" in html
+    assert f"{len(words) - 1} words follow in {rounds} rounds" in html
+    assert f"{held} of {tested} tested guesses were accepted" in html
 
 
 @pytest.mark.parametrize("policy", range(4))
@@ -66,6 +66,16 @@ def test_every_slider_and_the_field_change_numbers_and_picture() -> None:
     assert "not</span>" in explorer.numbers.value
     field.value = ""
     assert "at least two words" in explorer.numbers.value
+
+
+def test_the_policy_is_shown_by_its_name() -> None:
+    explorer = copy_explorer()
+    (label,) = [
+        row.children[1] for row in explorer.root.children if explorer.sliders[3] in getattr(row, "children", ())
+    ]
+    assert "<b>latest match</b>" in label.value
+    explorer.sliders[3].value = 3
+    assert "<b>trie, frequency</b>" in label.value
 
 
 def test_markup_in_a_text_is_escaped() -> None:

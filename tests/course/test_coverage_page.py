@@ -87,7 +87,7 @@ def test_each_question_has_an_answer() -> None:
         ("[02 · The rule]", "[02 · The old rule]", "no heading"),
         ("`02-011`", "`02-999`", "no cell 02-999"),
         ("`02-011`", "`02-001`", "no cell 02-001 under"),
-        ("04_ngram.ipynb#the-same", "04_copying.ipynb#the-same", "no file"),
+        ("04_ngram.ipynb#a-loop", "04_copying.ipynb#a-loop", "no file"),
         ("GLOSSARY.md#metrics", "GLOSSARY.md#measures", "no heading"),
     ],
 )

@@ -10,7 +10,8 @@ pytest.importorskip("matplotlib", reason="the explorers need the extra `notebook
 
 from promptness import answers_at_once
 
-from specdec_course.plots import Box, bars, distributions, lines, roofline, strip
+from specdec_course.plots import Box, bars, distributions, lines, roofline, stacked, strip
+from specdec_course.tables import table
 from specdec_course.widgets import Explorer, overlap_explorer, painted, roofline_explorer, step_view, trace_stepper
 from specdec_course.widgets.overlap import bump, overlap_view, simulate
 from specdec_course.widgets.roofline import roofline_view
@@ -102,6 +103,14 @@ def test_pictures_are_small_and_say_what_they_show() -> None:
         lines({"a": ([1, 2, 4], [1, 1.5, 2])}, x="k", y="ms", alt="A", log="xy", guide=1.0, mark=(2, "here")),
         bars({"one": 1.0, "two": 2.0}, x="times", alt="A", guide=1.0),
         distributions([0.5, 0.5], {"wrong": [0.4, 0.6]}, ["a", "b"], alt="A"),
+        stacked(
+            {"kept": [0.3, 0.2], "replaced": [0.1, 0.4]},
+            ["a", "b"],
+            x="token",
+            y="share",
+            alt="A",
+            colours=("accepted", "bonus"),
+        ),
         roofline([1, 2, 4], [1, 2, 2], {"decode": (1, 0.5)}, 2.0, alt="A"),
         strip([("row", [Box("a$b", "rejected", "0.5"), Box(" ", "bonus")])], alt="A"),
     ]
@@ -109,3 +118,11 @@ def test_pictures_are_small_and_say_what_they_show() -> None:
         bundle, metadata = picture._repr_mimebundle_()
         assert bundle["text/plain"] == metadata["image/png"]["alt"] == "A"
         assert 1000 < len(picture.png) < 60_000
+
+
+def test_a_table_aligns_its_columns_and_escapes() -> None:
+    shown = table({"word": ["<yes>", "no"], "p": [0.625, 1.0], "n": [3, 12]})
+    assert repr(shown) == "word      p   n\n<yes>  0.62   3\nno     1.00  12"
+    assert "&lt;yes&gt;</td>" in shown._repr_html_()
+    with pytest.raises(ValueError, match="argument 2"):
+        table({"a": [1, 2], "b": [1]})

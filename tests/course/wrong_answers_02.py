@@ -66,7 +66,7 @@ ANSWERS = (
     _correct("negative", "Negative differences stay in", "return p - q"),
     _correct("swapped", "wrong way round", "d = torch.relu(q - p)\nreturn d / d.sum() if d.sum() > 0 else p"),
     _correct("unscaled", "not scaled", "d = torch.relu(p - q)\nreturn d if d.sum() > 0 else p"),
-    _correct("no number", "0/0 is no number", "d = torch.relu(p - q)\nreturn d / d.sum()"),
+    _correct("no number", "0/0 is not a number", "d = torch.relu(p - q)\nreturn d / d.sum()"),
     _correct("in place", "changes the tensor it is given", """
         if torch.equal(p, q):
             return p
@@ -88,9 +88,9 @@ ANSWERS = (
     _verify("tested with the next row", "row after its own", _chain(ratio="p[i + 1][x] / q[x]")),
     _verify("corrected by the next row", "row after the one that the word was tested with",
             _chain(rest="residual(p[i + 1], q)")),
-    _verify("upside down", "stands upside down", _chain(ratio="q[x] / p[i][x]")),
+    _verify("upside down", "is upside down", _chain(ratio="q[x] / p[i][x]")),
     _verify("p alone", "leaves q out", _chain(ratio="p[i][x]")),
-    _verify("threshold", "a threshold, no coin", _chain(ratio="1.0 if p[i][x] >= q[x] else 0.0")),
+    _verify("threshold", "a threshold instead of a coin", _chain(ratio="1.0 if p[i][x] >= q[x] else 0.0")),
     _verify("greedy", "rule of temperature 0", _chain(ratio="1.0 if p[i].argmax() == x else 0.0")),
     _verify("keeps everything", "Every draft is kept", """
         return VerifyResult(tuple(range(1, len(tree))), rng.draw(p[-1]))
@@ -140,9 +140,9 @@ ANSWERS = (
         """),
     _draft("unmended", "drafts as the library did",
            GREEDY_CHAIN.format(given="words", pick="q.argmax().item()", says='"iid", torch.stack(distributions)')),
-    _draft("called certain", "calls them certain",
+    _draft("called certain", "declares them as deterministic",
            GREEDY_CHAIN.format(given="words", pick="rng.draw(q)", says='"point"')),
     _draft("always for the same text", "drafted for the same text",
            GREEDY_CHAIN.format(given="text", pick="rng.draw(q)", says='"iid", torch.stack(distributions)')),
-    _draft("drafts nothing", "no speculation", "return DraftTree(torch.tensor(text[-1:]), torch.tensor([-1]))"),
+    _draft("drafts nothing", "no longer speculation", "return DraftTree(torch.tensor(text[-1:]), torch.tensor([-1]))"),
 )  # fmt: skip

@@ -24,7 +24,7 @@ ANSWERS = (
                     return text[i + n : i + n + gamma]
         return []
         """),
-    _lookup("room for gamma", "gamma words behind it", """
+    _lookup("room for gamma", "gamma words after it", """
         for n in range(min(longest, len(text) - 1), shortest - 1, -1):
             for i in reversed(range(len(text) - n - gamma + 1)):
                 if text[i : i + n] == text[-n:]:
@@ -127,7 +127,7 @@ ANSWERS = (
                     at = len(tokens) - 1
         return DraftTree(torch.tensor(tokens), torch.tensor(parents))
         """),
-    _tree("by word", "told apart by their word alone", """
+    _tree("by word", "identified by their word alone", """
         tokens, parents, place = [root], [-1], {}
         for branch in branches:
             at = 0
@@ -176,7 +176,7 @@ ANSWERS = (
         chain = [root, *(branches[0] if branches else [])][:nodes]
         return DraftTree(torch.tensor(chain), torch.arange(-1, len(chain) - 1))
         """),
-    _tree("not back at the root", "goes on where the one before it ended", """
+    _tree("not back at the root", "continues where the previous one ended", """
         tokens, parents, child = [root], [-1], {}
         at = 0
         for branch in branches:
@@ -190,7 +190,7 @@ ANSWERS = (
                 at = child[at, token]
         return DraftTree(torch.tensor(tokens), torch.tensor(parents))
         """),
-    _tree("one chain", "goes on where the one before it ended", """
+    _tree("one chain", "continues where the previous one ended", """
         tokens = [root, *(token for branch in branches for token in branch)][:nodes]
         return DraftTree(torch.tensor(tokens), torch.arange(-1, len(tokens) - 1))
         """),
@@ -235,7 +235,7 @@ ANSWERS = (
                 at, before = child[before, token], token
         return DraftTree(torch.tensor(tokens), torch.tensor(parents))
         """),
-    _tree("where it first stood", "stands there 2 times", """
+    _tree("where it first stood", "occurs 2 times", """
         tokens, parents = [root], [-1]
         for branch in branches:
             at = 0
@@ -279,7 +279,7 @@ ANSWERS = (
                     counts[gram] = counts.get(gram, 0) + 1
         return counts
         """),
-    _grams("once a text", "counted once a text", """
+    _grams("once a text", "counted once per text", """
         counts = {}
         for text in texts:
             seen = {tuple(text[i : i + n]) for n in range(1, depth + 1) for i in range(len(text) - n + 1)}

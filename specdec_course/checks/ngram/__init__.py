@@ -30,7 +30,7 @@ LOOKUPS: tuple[tuple[str, tuple[Case, ...]], ...] = (
 
 
 def look(text: Words, gamma: int, longest: int = 4, shortest: int = 1) -> list[str]:
-    """What followed the longest suffix that stood there before, at its latest place; [] if there is none."""
+    """What followed the longest suffix that occurred before, at its latest place; [] if there is none."""
     return found(text, gamma, longest, shortest)
 
 
@@ -56,7 +56,7 @@ def lookup(function: Callable[..., Any], more: Sequence[Case] = ()) -> Report:
             for (text, gamma, longest, shortest), guess in zip(cases, guesses, strict=True):
                 if guess != found(text.split(), gamma, longest, shortest):
                     how = f"gamma = {gamma}, longest = {longest}, shortest = {shortest}"
-                    return False, f"after “{text}” ({how}) it guessed {spelt(guess)}, and that is not it"
+                    return False, f"after “{text}” ({how}) it guessed {spelt(guess)}, which is wrong"
             return True, f"right after {' and after '.join(f'“{case[0]}”' for case in cases)}"
 
         return Trial(asks, outcome, judge)
@@ -96,16 +96,16 @@ def tree(function: Callable[..., Any], more: Sequence[tuple[Branches, int]] = ()
             if drafted.token_list[0] != 3:
                 raise Trouble(f"its node 0 holds {drafted.token_list[0]}: that place is the root's, and root was 3")
             if drafted.drawn != "point":
-                raise Trouble(f"its distribution is {drafted.drawn!r}: nothing was drawn here")
+                raise Trouble(f"its third argument is {drafted.drawn!r}, but nothing was drawn here: leave it out")
             return sorted([drafted.token_list[i] for i in drafted.path(node)] for node in range(1, len(drafted)))
 
         def judge(paths: list[list[int]]) -> tuple[bool, str]:
             twice = [list(path) for path, count in Counter(map(tuple, paths)).items() if count > 1]
             if twice:
-                return False, f"the path {twice[0]} stands there {sum(path == twice[0] for path in paths)} times"
+                return False, f"the path {twice[0]} occurs {sum(path == twice[0] for path in paths)} times"
             right = {tuple(path) for path in paths} == _paths(branches, nodes)
             told = f"{len(paths) + 1} node{'s' * bool(paths)}" + (f" with the paths {paths}" if paths else "")
-            return right, f"from {[list(b) for b in branches]} and a budget of {nodes} came {told}"
+            return right, f"for {[list(b) for b in branches]} and a budget of {nodes} it built {told}"
 
         return Trial(asks, outcome, judge)
 

@@ -36,16 +36,16 @@ def found(
 
 LOOKUPS = (  # (text, gamma, longest, shortest) -> words
     Suspect(
-        "It copies from the first place. That is a policy as well, but here the latest was asked for.",
+        "It copies from the first place. That is a policy as well, but the task asks for the latest place.",
         lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(n, len(t))),
     ),
     Suspect(
         "It takes the latest place where a *short* match ends: short lengths go first, or the loop over places is the "
-        "outer one. A longer match is better evidence, however far back it stands.",
+        "outer one. A longer match is better evidence, however early in the text it is.",
         lambda text, g, most, least: found(text, g, most, least, lengths=range(least, min(most, len(text) - 1) + 1)),
     ),
     Suspect(
-        "It only accepts a place with gamma words behind it, and so misses the latest ones.",
+        "It only accepts a place with gamma words after it, and so misses the latest ones.",
         lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(len(t) - g, n - 1, -1)),
     ),
     Suspect(
@@ -53,39 +53,39 @@ LOOKUPS = (  # (text, gamma, longest, shortest) -> words
         lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(len(t), n - 1, -1)),
     ),
     Suspect(
-        "Only matches of exactly `longest` words count. Shorter ones, down to `shortest`, are to be tried after them.",
+        "Only matches of exactly `longest` words count. Shorter ones, down to `shortest`, must be tried after them.",
         lambda text, g, most, least: found(text, g, most, least, lengths=[most] if most < len(text) else []),
     ),
     Suspect(
-        "The shortest match is never tried: a range ends before its end.",
+        "The shortest match is never tried: a `range` does not include its end.",
         lambda text, g, most, least: found(text, g, most, least + 1),
     ),
     Suspect(
-        "The text's very first place is never looked at: a match may begin at word 0.",
+        "The first place of the text is never checked: a match may begin at word 0.",
         lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(len(t) - 1, n, -1)),
     ),
     Suspect(
-        "A match that overlaps the end of the text is not found. It need only end earlier: at the last word but one.",
+        "A match that overlaps the end of the text is not found. A match only has to end one word earlier.",
         lambda text, g, most, least: found(text, g, most, least, lambda t, n: range(len(t) - n, n - 1, -1)),
     ),
     Suspect(
-        "Letters are compared, not words: the letters of “is” stand in “this”, the word does not.",
+        "Letters are compared, not words: “this” contains the letters of “is”, but is another word.",
         lambda text, g, most, least: _by_letters(text, g, most, least),
     ),
     Suspect(
-        "`shortest` is ignored: a match that short was not to be trusted.",
+        "`shortest` is ignored: shorter matches must not be used.",
         lambda text, g, most, least: found(text, g, most, 1),
     ),
     Suspect(
-        "The guess is filled up to gamma words. Where the text gives less, less is guessed: a pad is a guess as well.",
+        "The guess is filled up to gamma words. If fewer words follow, return fewer: a pad is a guess as well.",
         lambda text, g, most, least: (found(text, g, most, least) + [text[0]] * g)[:g],
     ),
     Suspect(
-        "It returns the match, too. The text has said that already: the guess begins behind it.",
+        "It returns the match, too. The guess must begin after the match.",
         lambda text, g, most, least: found(text, g, most, least, back=1),
     ),
     Suspect(
-        "It copies from the match's beginning, which the text has said already: the guess begins behind the match.",
+        "It copies from the match's beginning. The guess must begin after the match.",
         lambda text, g, most, least: found(text, g, most, least, back=1)[:g],
     ),
 )
@@ -116,11 +116,11 @@ GRAMS = (  # (texts, depth) -> counts
         lambda texts, depth: Counter({g: c for g, c in counted(texts, depth).items() if len(g) == depth}),
     ),
     Suspect(
-        "The texts are glued together: no request ever said the words that meet at a seam.",
+        "The texts are glued together: the last words of one and the first of the next form no n-gram.",
         lambda texts, depth: counted([[word for text in texts for word in text]], depth),
     ),
     Suspect(
-        "Each n-gram is counted once a text. Frequency is how often it was said.",
+        "Each n-gram is counted once per text. The count is how often it occurred.",
         lambda texts, depth: sum((Counter(set(counted([text], depth))) for text in texts), Counter[tuple[str, ...]]()),
     ),
     Suspect(
@@ -128,7 +128,8 @@ GRAMS = (  # (texts, depth) -> counts
         lambda texts, depth: counted(texts, depth - 1),
     ),
     Suspect(
-        "Windows at the end of a text are left out, because they are not full. What was said last is there as well.",
+        "Windows at the end of a text are left out, because they are not full. The shorter n-grams at the end count "
+        "as well.",
         lambda texts, depth: Counter(
             tuple(text[begin : begin + n]) for text in texts for begin in range(len(text) - depth + 1)
             for n in range(1, depth + 1)
@@ -145,13 +146,13 @@ GRAMS = (  # (texts, depth) -> counts
         lambda texts, depth: Counter(tuple(text[:n]) for text in texts for n in range(1, min(depth, len(text)) + 1)),
     ),
     Suspect(
-        "The last n-gram of each length is missing: a range ends before its end.",
+        "The last n-gram of each length is missing: a `range` does not include its end.",
         lambda texts, depth: Counter(
             tuple(text[i : i + n]) for text in texts for n in range(1, depth + 1) for i in range(len(text) - n)
         ),
     ),
     Suspect(
-        "Only the last text is counted: the counts begin anew with each.",
+        "Only the last text is counted: the counts are reset for each text.",
         lambda texts, depth: counted(texts[-1:], depth),
     ),
 )  # fmt: skip
@@ -181,7 +182,7 @@ def _one_list(texts: Sequence[Words], ready: Sequence[bool], gamma: int) -> list
 
 BATCHES = (  # (texts, ready, gamma) -> drafts
     Suspect(
-        "This is still what shipped. Follow a batch in which a request that is not ready stands before one that is.",
+        "This is still what shipped. Follow a batch in which a request that is not ready comes before one that is.",
         _counting(lambda i, number: number, lambda i, number: i),
     ),
     Suspect(
@@ -189,17 +190,18 @@ BATCHES = (  # (texts, ready, gamma) -> drafts
         _counting(lambda i, number: i, lambda i, number: number),
     ),
     Suspect(
-        "Text and draft now agree, but the place among the ready ones is not the request's number: others get them.",
+        "Text and draft now agree, but an index among the ready requests is not a request's number: others get the "
+        "drafts.",
         _counting(lambda i, number: i, lambda i, number: i),
     ),
-    Suspect("All requests hold one and the same list: `[[]] * n` makes no n lists.", _one_list),
-    Suspect("Only the ready requests get an answer. There must be a draft for each, if an empty one.", _ready),
+    Suspect("All requests share one and the same list: `[[]] * n` does not create n lists.", _one_list),
+    Suspect("Only the ready requests get a draft. Every request needs one, even if it is empty.", _ready),
     Suspect(
-        "Requests that are not ready get a draft as well: their prompt is not read yet.",
+        "Requests that are not ready get a draft as well, although their prompt is not processed yet.",
         lambda texts, ready, gamma: [found(text, gamma, 4, 1) for text in texts],
     ),
     Suspect(
-        "A request without a draft gets None. The engine expects a list, and takes an empty one for a plain step.",
+        "A request without a draft gets None. The engine expects a list; an empty one means a plain step.",
         lambda texts, ready, gamma: [
             found(text, gamma, 4, 1) if is_ready else None for text, is_ready in zip(texts, ready, strict=True)
         ],

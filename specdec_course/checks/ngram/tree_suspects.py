@@ -40,11 +40,11 @@ def _padded(root: int, branches: Branches, nodes: int) -> DraftTree:
 
 TREES = (  # (root, branches, nodes) -> DraftTree
     Suspect(
-        "A beginning that several guesses share is repeated. Equal siblings are one outcome: they must be one node.",
+        "A beginning that several guesses share is repeated. Equal siblings must be one node.",
         lambda root, branches, nodes: _grown(root, branches, nodes, key=lambda number, at, token: (number, at, token)),
     ),
     Suspect(
-        "Nodes are told apart by their word alone. The same word after another beginning is another guess.",
+        "Nodes are identified by their word alone. The same word after another beginning is another guess.",
         lambda root, branches, nodes: _grown(root, branches, nodes, key=lambda number, at, token: token),
     ),
     Suspect(
@@ -52,28 +52,28 @@ TREES = (  # (root, branches, nodes) -> DraftTree
         lambda root, branches, nodes: _grown(root, branches, nodes, spare=1),
     ),
     Suspect(
-        "The tree is filled up with pads. A pad below the root is a guess of token 0, and above temperature 0 it is "
-        "counted as one.",
+        "The tree is filled up with pads. A pad below the root is a guess of token 0, and above temperature 0 it "
+        "counts as one.",
         _padded,
     ),
     Suspect(
-        "Only the first guess is in the tree. The others were to hang beside it.",
+        "Only the first guess is in the tree. The others must be added beside it.",
         lambda root, branches, nodes: _grown(root, branches[:1], nodes),
     ),
     Suspect(
-        "A guess goes on where the one before it ended. Each begins at the root.",
+        "A guess continues where the previous one ended. Each must begin at the root.",
         lambda root, branches, nodes: _grown(root, [[token for branch in branches for token in branch]], nodes),
     ),
     Suspect(
-        "The tree is filled level by level. The best guess goes first, as far as it reaches, then the next.",
+        "The tree is filled level by level. The best guess must be added first, as a whole, then the next.",
         lambda root, branches, nodes: _grown(root, _by_levels(branches), nodes),
     ),
     Suspect(
-        "A guess that does not fit as a whole is left out. Its beginning was to be taken, until the tree is full.",
+        "A guess that does not fit as a whole is left out. Its beginning must be added, until the tree is full.",
         lambda root, branches, nodes: _grown(root, _that_fit(branches, nodes), nodes),
     ),
     Suspect(
-        "Nodes are told apart by their word and the word before it. A node is a whole path, not only its last two.",
+        "Nodes are identified by their word and the word before it. A node is a whole path, not only its last two.",
         lambda root, branches, nodes: _by_pairs(root, branches, nodes),
     ),
 )

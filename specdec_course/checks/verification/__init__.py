@@ -87,7 +87,7 @@ def acceptance(function: Callable[[Row, Row, int], float], pairs: Sequence[Pair]
         for pair, keep in zip(pairs, keeps, strict=True):
             for x, value in enumerate(keep):
                 if not -CLOSE <= value <= 1 + CLOSE:
-                    return False, f"{told(pair)}: for “{'abc'[x]}” it gave {value:.3f}, which is no probability"
+                    return False, f"{told(pair)}: for “{'abc'[x]}” it gave {value:.3f}, which is not a probability"
         return True, f"between 0 and 1 for all words of {len(pairs)} pairs of distributions"
 
     def is_lossless(keeps: list[list[float]]) -> tuple[bool, str]:
@@ -117,7 +117,7 @@ def _with_equal_distributions(code: Any) -> list[float]:
 
 def _is_usable(rest: list[float]) -> tuple[bool, str]:
     good = min(rest) >= 0 and abs(sum(rest) - 1) < CLOSE
-    return good, f"p = q: it gave {[round(r, 3) for r in rest]}, which is {'a' if good else 'no'} distribution"
+    return good, f"p = q: it gave {[round(r, 3) for r in rest]}, which is {'a' if good else 'not a'} distribution"
 
 
 def _leftovers(code: Any) -> float:
@@ -159,7 +159,7 @@ def correction(function: Callable[[Row, Row], Row], pairs: Sequence[Pair] = PAIR
         Trial("The emitted distribution is p", outcome, is_lossless, weight=2.0),
         Trial("It survives p = q", _with_equal_distributions, _is_usable, weight=0.5),
         Trial(
-            "It leaves p and q alone", _leftovers, weight=0.5,
+            "It does not change p and q", _leftovers, weight=0.5,
             judge=lambda moved: (moved == 0.0, "both are as before" if moved == 0.0 else "p or q was changed in place"),
         ),
     ]  # fmt: skip
@@ -191,7 +191,7 @@ def verifier(make: Callable[[], Any], target: int = 1, other: int = 5, words: in
         Trial("One sampled draft: the distribution is the target's", how(3, 1, 2, sampled), judged(3, 2)),
         Trial("Two sampled drafts: the distribution is the target's", how(words, 2, 3, sampled), judged(words, 3)),
         Trial("Two point drafts: the distribution is the target's", how(words, 2, 3, certain), judged(words, 3)),
-        Trial("If the draft is the target's twin, all passes and a bonus follows", length(twin), same_length(twin)),
+        Trial("If the draft is the target itself, all pass and a bonus follows", length(twin), same_length(twin)),
         Trial("No draft is wasted", length(guesser), same_length(guesser)),
     ]
     return examine("Task 3, verifier", make, trials, wrong.VERIFIERS)
@@ -202,7 +202,7 @@ def _made(code: Any, how: str) -> Any:
     made = attempt(code) if isinstance(code, type) else code
     ways = getattr(made, "lossless_for", None)
     if not isinstance(ways, frozenset | set) or how not in ways:
-        raise Trouble(f"its `lossless_for` must be a set of the ways of drawing that it can verify, {how!r} among them")
+        raise Trouble(f"its `lossless_for` must be a set of the kinds of drafts that it verifies, {how!r} among them")
     return made
 
 
@@ -222,13 +222,13 @@ def tau(function: Callable[[Distributions, Drawn], float], rounds: Sequence[Any]
         def judge(value: float) -> tuple[bool, str]:
             word = "agrees with" if abs(value - mean) < CLOSE else "is below" if value < mean else "is above"
             return abs(value - mean) < CLOSE, (
-                f"it gave {value:.4f}, which {word} the mean over all {count} courses that such a round can take"
+                f"it gave {value:.4f}, which {word} the mean over all {count} outcomes of such a round"
             )
 
         drafts = "1 draft" if len(q) == 1 else f"{len(q)} drafts"
         return Trial(f"A round of {drafts}", lambda code: numbers(attempt(code, *dists), 1)[0], judge)
 
-    return examine("Task 4, tokens a round", function, [trial(p, q) for p, q in rounds], wrong.TAU)
+    return examine("Task 4, tokens per round", function, [trial(p, q) for p, q in rounds], wrong.TAU)
 
 
 def _by_enumeration(p: Distributions, q: Drawn) -> tuple[float, int]:
@@ -290,5 +290,5 @@ def _well_formed(tree: Any, text: Sequence[int], depth: int) -> DraftTree:
     if tree.token_list[0] != text[-1] or not tree.is_chain or len(tree) > depth + 1:
         raise Trouble(f"it returned the tokens {tree.token_list}: a chain of up to {depth} drafts after the last token")
     if tree.drawn == "without_replacement":
-        raise Trouble("a chain has one child a node: nothing is drawn without replacement")
+        raise Trouble("a chain has one child per node: nothing is drawn without replacement")
     return tree

@@ -22,20 +22,20 @@ Drawn = Float[Tensor, "drafts vocab"]
 
 ACCEPTANCE = (  # (p, q, x) -> probability
     Suspect(
-        "The ratio has no cap. Where the target likes the word better than the draft does, it is kept for certain.",
+        "The ratio has no cap. Where p(x) is larger than q(x) it exceeds 1, and a probability cannot.",
         lambda p, q, x: float(p[x] / q[x]),
     ),
     Suspect(
-        "p and q are the wrong way round: this keeps what the draft proposes too often.",
+        "p and q are the wrong way round: this favours words that the draft proposes too often.",
         lambda p, q, x: min(1.0, float(q[x] / p[x])),
     ),
     Suspect(
-        "q is left out. p(x) is the rule for a certain draft, where q(x) = 1; this one was drawn.",
+        "q is left out. p(x) is the rule for a deterministic draft, where q(x) = 1; this word was drawn from q.",
         lambda p, q, x: float(p[x]),
     ),
     Suspect(
-        "This is the overlap at x, the probability that x is drafted AND kept. The question is how likely it is kept "
-        "once it was drafted.",
+        "This is the overlap at x, the probability that x is drafted AND kept. The task asks how likely it is kept, "
+        "given that it was drafted.",
         lambda p, q, x: min(float(p[x]), float(q[x])),
     ),
     Suspect(
@@ -43,7 +43,7 @@ ACCEPTANCE = (  # (p, q, x) -> probability
         lambda p, q, x: float(x == int(p.argmax())),
     ),
     Suspect(
-        "This is a threshold, no probability: a word is kept whenever p(x) is at least q(x).",
+        "This is a threshold instead of a probability: a word is always kept if p(x) is at least q(x), else never.",
         lambda p, q, x: float(p[x] >= q[x]),
     ),
 )
@@ -60,34 +60,34 @@ def _in_place(p: Row, q: Row) -> Row:
 
 CORRECTION = (  # (p, q) -> distribution
     Suspect(
-        "The sum is 0 where p = q, and 0/0 is no number. Nothing is ever rejected there, but rounding may still bring "
-        "a program to this line: any distribution will do, for instance p.",
+        "The sum is 0 if p = q, and 0/0 is not a number. Nothing should be rejected then, but rounding may still "
+        "bring a program to this line. Return any distribution, for instance p.",
         lambda p, q: _share((p - q).clamp_min(0.0)),
     ),
     Suspect(
-        "This is p itself. The words that were drafted too often then get a second chance; only what was drafted too "
-        "seldom is still owed.",
+        "This is p itself. Words that were drafted too often then get a second chance, but only words that were "
+        "drafted too rarely may be drawn here.",
         lambda p, q: p,
     ),
     Suspect(
-        "Negative differences stay in. A word that was drafted too often is owed nothing: its share is 0, not less.",
+        "Negative differences stay in. A word that was drafted too often must have weight 0.",
         lambda p, q: p - q,
     ),
     Suspect(
-        "This is the absolute difference: a word that was drafted too often must have no part in the correction.",
+        "This is the absolute difference: a word that was drafted too often must have weight 0.",
         lambda p, q: _share((p - q).abs()),
     ),
     Suspect(
-        "p and q are the wrong way round: this makes up for what the draft proposed too often.",
+        "p and q are the wrong way round: this draws words that the draft proposed too often already.",
         lambda p, q: _share((q - p).clamp_min(0.0)),
     ),
     Suspect(
-        "It is not scaled: what is left over sums to the probability of a rejection, not to 1.",
+        "It is not scaled: the differences sum to the probability of a rejection, not to 1.",
         lambda p, q: (p - q).clamp_min(0.0),
     ),
     Suspect(
-        "An operation ending in _ or an augmented assignment changes the tensor it is given, and whoever reads p next "
-        "reads a spoilt distribution. vllm-ascend had this bug (#2881).",
+        "An operation ending in _ or an augmented assignment changes the tensor it is given, so all code that uses p "
+        "later gets a wrong distribution. vllm-ascend had this bug (#2881).",
         _in_place,
     ),
 )
@@ -136,36 +136,35 @@ def _without(row: Row, x: int) -> Row:
 
 VERIFIERS = (
     Suspect(
-        "After a rejection you draw from p itself. The words that were drafted too often then get a second chance; the "
-        "correction must come from words that were drafted too seldom.",
+        "After a rejection you draw from p itself. Words that were drafted too often then get a second chance; the "
+        "correction must be one of the words that were drafted too rarely.",
         _Variant(rest=lambda p, q, i, x: p[i]),
     ),
     Suspect(
-        "After a rejection you only rule out the rejected word. That is right for a certain draft; a sampled draft may "
-        "propose several words too often, and none of them may come back.",
+        "After a rejection you only rule out the rejected word. That is right for a deterministic draft. A sampled "
+        "draft may propose several words too often, and none of them may be drawn here.",
         _Variant(rest=lambda p, q, i, x: _without(p[i], x)),
     ),
     Suspect(
-        "The correction has p and q the wrong way round: it makes up for what the draft proposed too often.",
+        "The correction has p and q the wrong way round: it draws words that the draft proposed too often already.",
         _Variant(rest=lambda p, q, i, x: residual(q[i], p[i])),
     ),
     Suspect(
-        "The correction takes the absolute difference of p and q: words that were drafted too often must have no part "
-        "in it.",
+        "The correction takes the absolute difference of p and q. Words drafted too often must have weight 0.",
         _Variant(rest=lambda p, q, i, x: (p[i] - q[i]).abs()),
     ),
     Suspect(
         "The correction comes from the row after the one that the word was tested with. That row is the distribution "
-        "in a text where the word had been kept.",
+        "after this word, as if it had been kept.",
         _Variant(rest=lambda p, q, i, x: residual(p[i + 1], q[i])),
     ),
     Suspect(
-        "The ratio stands upside down: q/p keeps exactly the words that the draft proposes too often.",
+        "The ratio is upside down: q/p favours the words that the draft proposes too often.",
         _Variant(ratio=lambda p, q, i, x: float(q[i, x] / p[i, x])),
     ),
     Suspect(
-        "The ratio leaves q out. p(x) alone is the rule for a certain draft; a sampled draft is then rejected too "
-        "often, and the residual no longer fits.",
+        "The ratio leaves q out. p(x) alone is the rule for a deterministic draft. A sampled draft is then rejected "
+        "too often, and the residual no longer matches.",
         _Variant(ratio=lambda p, q, i, x: float(p[i, x])),
     ),
     Suspect(
@@ -174,32 +173,30 @@ VERIFIERS = (
         _Variant(ratio=lambda p, q, i, x: float(p[i + 1, x] / q[i, x])),
     ),
     Suspect(
-        "This is a threshold, no coin: a word is kept whenever the target likes it at least as much as the draft.",
+        "This is a threshold instead of a coin: a word is always kept if p(x) is at least q(x), else never.",
         _Variant(ratio=lambda p, q, i, x: float(p[i, x] >= q[i, x])),
     ),
     Suspect(
         "This is the rule of temperature 0: a word is kept if it is the target's favourite.",
         _Variant(ratio=lambda p, q, i, x: float(x == int(p[i].argmax()))),
     ),
+    Suspect("Every draft is kept, so the text has the draft's distribution.", _Variant(ratio=lambda p, q, i, x: 1.0)),
     Suspect(
-        "Every draft is kept. Then the text is the draft's, not the target's.", _Variant(ratio=lambda p, q, i, x: 1.0)
-    ),
-    Suspect(
-        "One coin serves all drafts of a round. A coin that was low enough for the first is more likely to be low "
-        "enough for the second; each test needs a coin of its own.",
+        "One random number is used for all drafts of a round. If it was small enough for the first, it is more "
+        "likely to be small enough for the second. Each test needs a number of its own.",
         _Variant(shared_coin=True),
     ),
     Suspect(
-        "The bonus is drawn from the row before the last draft. After the last draft it is the last row's turn.",
+        "The bonus is drawn from the row before the last draft. It must be drawn from the last row of p.",
         _Variant(bonus_row=-2),
     ),
     Suspect(
-        "When all drafts pass, nothing is added to them: the bonus is forgotten. The target's forward has scored one "
-        "row more than there are drafts.",
+        "When all drafts pass, no token is added: the bonus is forgotten. The matrix p has one row more than there "
+        "are drafts.",
         _NoBonus(),
     ),
     Suspect(
-        "No draft is ever kept. The distribution is right, and plain decoding would be faster.",
+        "No draft is ever kept. The distribution is right, but plain decoding would be faster.",
         _Variant(ratio=lambda p, q, i, x: 0.0, rest=lambda p, q, i, x: p[i]),
     ),
 )
@@ -233,7 +230,7 @@ TAU = (  # (p, q) -> mean tokens
         lambda p, q: chained([1 - float((a - b).abs().sum()) for a, b in zip(p, q, strict=False)]),
     ),
     Suspect(
-        "This takes the sum of p(x) q(x), the chance that two independent draws agree. A draft is kept more often.",
+        "The sum of p(x) q(x) is the probability that two independent draws agree. A draft is kept more often.",
         lambda p, q: chained([float((a * b).sum()) for a, b in zip(p, q, strict=False)]),
     ),
     Suspect(
@@ -245,7 +242,7 @@ TAU = (  # (p, q) -> mean tokens
         lambda p, q: chained(overlaps(p[1:], q)),
     ),
     Suspect(
-        "Only the round in which all drafts pass is counted. A round that breaks off yields tokens too.",
+        "Only the round in which all drafts pass is counted. A round that ends early yields tokens too.",
         lambda p, q: (len(q) + 1) * (chained(overlaps(p, q)) - chained(overlaps(p, q)[:-1])),
     ),
 )
@@ -280,21 +277,21 @@ def _chain(
 
 DRAFTS = (  # (distribution, text, gamma, rng) -> chain
     Suspect(
-        "This drafts as the library did. Compare how the words are chosen with what the tree says about how they were "
-        "chosen: the ratio p/q is right only for words that come out of q that often.",
+        "This drafts as the library did. Compare how the words are chosen with what the tree declares about it: the "
+        "ratio p/q is right only for words that are drawn from q.",
         lambda dist, text, gamma, rng: _chain(dist, text, gamma, _favourite, "iid"),
     ),
     Suspect(
-        "The words are drawn by chance, while the tree calls them certain. The verifier then takes q(x) for 1, and its "
-        "correction rules out one word only.",
+        "The words are drawn at random, but the tree declares them as deterministic. The verifier then uses q(x) = "
+        "1, and its correction rules out only one word.",
         lambda dist, text, gamma, rng: _chain(dist, text, gamma, rng.draw, "point"),
     ),
     Suspect(
-        "Every word is drafted for the same text: the second draft must be asked with the first in place.",
+        "Every word is drafted for the same text: the second draft must be computed after the first was appended.",
         lambda dist, text, gamma, rng: _chain(dist, text, gamma, rng.draw, "iid", stuck=True),
     ),
     Suspect(
-        "Nothing is drafted any more. That is lossless, and no speculation.",
+        "Nothing is drafted any more. That is lossless, but it is no longer speculation.",
         lambda dist, text, gamma, rng: _chain(dist, text, 0, rng.draw, "point"),
     ),
 )
