@@ -78,7 +78,7 @@ ANSWERS = (
     _draft("hidden states alone", "as in the tutorial's loop", fed="text[-1]"),
     _draft("the same feature throughout", "g stays what it was", before="first = g\n", g="first"),
     replace(_draft("never steps", "is never called"), code=_draft("", "").code.replace("g = head.step(g, word)", "pass")),
-    replace(_draft("what step returns is lost", "what it returns is lost"),
+    replace(_draft("what step returns is lost", "its result is not used"),
             code=_draft("", "").code.replace("g = head.step(g, word)", "head.step(g, word)")),
     _draft("draft id fed back", "map first, then feed", fed="drawn"),
     _draft("draft ids throughout", "Draft word 1 is another word", word="drawn"),
