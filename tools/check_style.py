@@ -12,9 +12,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FINISHED = (
-    "README.md", "notebooks/00_start_here.ipynb", "notebooks/01_bottleneck.ipynb", "notebooks/02_verification.ipynb",
+    "README.md",
+    "notebooks/00_start_here.ipynb",
+    "notebooks/01_bottleneck.ipynb",
+    "notebooks/02_verification.ipynb",
+    "notebooks/03_eagle.ipynb",
     "notebooks/04_ngram.ipynb",
-)  # fmt: skip
+    "notebooks/05_tree.ipynb",
+)
 
 # what it is a sign of: terse aphorisms, things that speak, and a private vocabulary
 WORDS = re.compile(

@@ -5,6 +5,7 @@ number format, machine.
 
     heads              python -m benchmarks.heads
     eagle-acceptance   python -m benchmarks.acceptance --drafter eagle --drafter draft=PLAIN --temperature 0 1
+    eagle-scaling      the training log of the shipped head, transcribed from docs/LOG.md (2026-11-24, midday)
     eagle-speed        python -m benchmarks.speed --drafter eagle --drafter draft --depth 3
     tasks              specdec bench --json, several runs one behind the other: each environment has its command
     never              specdec bench --json --cpu-clock: every drafter with its length decided, against plain decoding

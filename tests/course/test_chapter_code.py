@@ -1,5 +1,6 @@
 """Code that a chapter builds in front of the reader, run on another model: it must agree with the package there as well."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache
 
 from specdec_ref.baseline import plain_generate
@@ -20,6 +22,9 @@ from specdec_ref.exact import outcomes, total_variation
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import tiny_llama
 from specdec_ref.request import Limits
+from specdec_ref.training.eagle import TrainConfig, _Run
+from specdec_ref.training.features import Example
+from specdec_ref.training.unroll import Batch, pack
 from specdec_ref.verifiers import RejectionVerifier
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -160,3 +165,74 @@ def test_the_decoder_of_chapter_02_has_the_targets_distribution() -> None:
 )
 def test_a_mistake_in_it_changes_the_distribution(right: str, wrong: str) -> None:
     assert distance_of_the_decoder(right, wrong) > 1e-3
+
+
+LESSON = ([3, 1, 4, 1, 5], [9, 2, 6, 5, 3, 5, 12, 7, 14])  # a prompt and its answer; token 2 is in no draft vocabulary
+WORDS = torch.tensor([1, 3, 4, 5, 6, 7, 9, 12, 14, 18, 20])
+
+
+@pytest.fixture(scope="module")
+def training() -> dict[str, Any]:
+    """Chapter 03's lesson, unrolled head, loss and training step, with a tiny target as the teacher."""
+    found = functions("03_eagle.ipynb", "03-027", "03-unroll", "03-loss", "03-step")
+    known = torch.isin(torch.arange(24), WORDS)
+    teacher = tiny_llama(0, vocab=24, dtype=torch.float32)
+    found |= {"F": F, "teacher": teacher, "layers": (0, 1, 2), "q_vocab": WORDS, "in_draft": known}
+    return found
+
+
+def packages(chapter: dict[str, Any], steps: int, folder: Path) -> tuple[_Run, Batch]:
+    """The package's training run and the same lesson as its batch."""
+    config = TrainConfig(curriculum=((0.0, steps),), rejected_share=1.0)
+    run = _Run(config, chapter["teacher"], [], folder, WORDS, None)
+    tokens, features, _, begin = chapter["lesson"](*LESSON)
+    with torch.no_grad():
+        states = chapter["teacher"].base_model(tokens[None], output_hidden_states=True).hidden_states[-1][0]
+    return run, pack([Example("test", 0, tokens, begin, features[:-2], states[begin - 1 : -1])])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_training_step_of_chapter_03_agrees_with_the_package(
+    training: dict[str, Any], steps: int, tmp_path: Path
+) -> None:
+    run, batch = packages(training, steps, tmp_path)
+    head, lesson = copy.deepcopy(run.head), training["lesson"](*LESSON)
+    optimiser = torch.optim.AdamW(
+        [weight for weight in head.parameters() if weight.requires_grad],
+        lr=run.config.learning_rate(0), betas=(0.9, 0.95), weight_decay=run.config.weight_decay,
+    )  # fmt: skip
+    loss = float(training["loss_of"](head, lesson, steps).detach())
+    assert loss == pytest.approx(float(run._loss(batch)[0].detach()), rel=1e-5)
+    training["training_step"](head, optimiser, [lesson], steps)
+    gradients = {name: weight.grad for name, weight in head.named_parameters() if weight.grad is not None}
+    assert len(gradients) == 12
+    run.step(batch)
+    for (name, weight), other in zip(head.named_parameters(), run.head.parameters(), strict=True):
+        if name in gradients:
+            torch.testing.assert_close(gradients[name], other.grad, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-5)
+    assert float(training["loss_of"](head, lesson, steps).detach()) < loss
+
+
+@pytest.mark.parametrize(
+    ("cell", "right", "wrong"),
+    [
+        ("03-loss", "p[pairs + 1 + step]", "p[pairs + step]"),  # the goal is a token too early
+        ("03-loss", "torch.arange(begin - 2,", "torch.arange(begin,"),  # the answer's first tokens are not trained
+        ("03-loss", "pairs = pairs[in_draft[tokens[pairs + 2 + step]]]", "pass"),  # goals outside of the vocabulary
+        ("03-unroll", "[own_pairs] * step", "[true_pairs] * step"),  # a draft sees its neighbours' pairs
+        ("03-unroll", "tokens[1 + step : 1 + step + n]", "tokens[step : step + n]"),  # feature i beside token i
+    ],
+)
+def test_a_mistake_in_the_training_step_is_caught(
+    training: dict[str, Any], cell: str, right: str, wrong: str, tmp_path: Path
+) -> None:
+    cells = nbformat.read(NOTEBOOKS / "03_eagle.ipynb", 4).cells
+    source = next(each.source for each in cells if each.id == cell)
+    assert source.count(right) == 1
+    run, batch = packages(training, 3, tmp_path)
+    broken = dict(training)
+    exec(next(each.source for each in cells if each.id == "03-loss"), broken)
+    exec(source.replace(right, wrong), broken)
+    loss = float(broken["loss_of"](run.head, training["lesson"](*LESSON), 3).detach())
+    assert loss != pytest.approx(float(run._loss(batch)[0].detach()), rel=1e-4)

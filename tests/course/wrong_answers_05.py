@@ -154,7 +154,7 @@ ANSWERS = (
         return torch.ones(n, n).tril().bool(), [length + d for d in depth]
         """),
     _view("upside down", "wrong way round", _seen(mark="mask[j][i] = True")),
-    _view("parent alone", "what stands above that", _seen(mark="mask[i][j] = j in (i, parents[i])")),
+    _view("parent alone", "not the ancestors above these", _seen(mark="mask[i][j] = j in (i, parents[i])")),
     _view("not itself", "does not see itself", _seen(start="parents[i]")),
     _view("siblings", "also sees its siblings", """
         n = len(parents)

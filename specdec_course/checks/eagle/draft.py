@@ -1,6 +1,6 @@
 """Self-check of exercise 03's drafting loop: every chain that a toy head can draft, with its chance.
 
-The head reads a feature and a token, feeds its output back, and knows two words. Its state is one number, so that a
+The head reads a feature and a token, feeds its output back, and has two words. Its state is one number, so that a
 mistake in what is fed in changes the distribution of what comes out:
 
     g after a pair = mix of (feature or g, token)            distribution = softmax of a table's row for g
@@ -58,7 +58,7 @@ class ToyHead:
         return (g * 11 + int(token) * 29 + 13) % STATES
 
     def logits(self, g: Float[Tensor, " 1"]) -> Float[Tensor, " draft_vocab"]:
-        """Scores of the two words that it knows."""
+        """Scores of the two draft words."""
         return self.table[int(g)]
 
 
@@ -92,9 +92,9 @@ def draft(function: Drafting, seed: int = 1, words: int = 3) -> Report:
 
     best = length(wrong.eagle_chain)
     trials = [
-        Trial("One draft: each word as often as the head's distribution says", chains(1), as_the_head(1)),
-        Trial("Three drafts: each chain as often as the head would say it", chains(3), as_the_head(3), weight=2.0),
-        Trial("The tree says how it was drawn: the text keeps the target's distribution", emitted,
+        Trial("One draft: each word with the probability of the head", chains(1), as_the_head(1)),
+        Trial("Three drafts: each chain with the probability of the head", chains(3), as_the_head(3), weight=2.0),
+        Trial("The tree is marked as drawn: the text keeps the target's distribution", emitted,
               lambda came: compare(came, wanted(table, 2))),
         Trial("No draft is wasted", length, weight=0.5, judge=lambda mean: (
             abs(mean - best) < CLOSE,
@@ -105,7 +105,7 @@ def draft(function: Drafting, seed: int = 1, words: int = 3) -> Report:
 
 
 def _chain_distribution(code: Any, head: ToyHead, text: list[int], depth: int) -> Distribution:
-    """Drafted words -> probability, over all courses. They are drafted behind a text of at least two words."""
+    """Drafted words -> probability, over all courses. They are drafted after a text of at least two words."""
 
     def one(rng: Randomness) -> tuple[int, ...]:
         tree = _well_formed(attempt(code, head, text_features(text), list(text), depth, rng), text, depth)
@@ -125,7 +125,7 @@ def _same_chains(came: Distribution, goal: Distribution) -> tuple[bool, str]:
     if abs(ours - theirs) < CLOSE:
         return True, f"all {len(goal)} chains have the probability that the head gives them"
     spelled = " ".join("abcd"[word] if word < 4 else str(word) for word in worst)
-    return False, f"“{spelled}” is drafted with probability {ours:.3f}, and the head says {theirs:.3f}"
+    return False, f"“{spelled}” is drafted with probability {ours:.3f}, expected {theirs:.3f}, the head's own"
 
 
 def _well_formed(tree: Any, text: Sequence[int], depth: int) -> DraftTree:

@@ -17,7 +17,7 @@ TEXTS: tuple[Text, ...] = ((8, 3, 7), (6, 2, 6), (9, 5, 8))
 
 
 def loss(function: Callable[..., Any], texts: Sequence[Text] = TEXTS, words: int = 5) -> Report:
-    """Of `function(log_q, p, answer, q_vocab)`: the loss of the rows whose foreseen token is part of the answer."""
+    """Of `function(log_q, p, answer, q_vocab)`: the loss of the rows whose predicted token is part of the answer."""
     trials = []
     for text in texts:
         value, rows = gradients(right_loss, text, words)
@@ -44,8 +44,8 @@ def _trains(text: Text, right: list[float]) -> Callable[[list[float]], tuple[boo
         for row, (moved, due) in enumerate(zip(rows, right, strict=True)):
             if bool(moved) != bool(due):
                 got = "gets a" if moved else "gets no"
-                return False, f"row {row} foresees token {row + 2}, which {_place(row + 2, text)}: it {got} gradient"
-        return True, f"the {sum(map(bool, right))} rows that foresee a token of the answer, and no others"
+                return False, f"row {row} predicts token {row + 2}, which {_place(row + 2, text)}: it {got} gradient"
+        return True, f"the {sum(map(bool, right))} rows that predict a token of the answer, and no others"
 
     return judge
 
@@ -96,7 +96,7 @@ right_loss = _loss()
 LOSSES = (  # (log_q, p, answer, q_vocab) -> loss
     Suspect(
         "The mask is not shifted, as in both projects: row i is trained where token i is part of the answer, and it "
-        "foresees token i + 2. The answer's first tokens are never learnt, and what comes after it is.",
+        "predicts token i + 2. The answer's first tokens are never learnt, and what comes after it is.",
         _loss(used=lambda answer, rows: answer[:rows]),
     ),
     Suspect(
@@ -104,7 +104,7 @@ LOSSES = (  # (log_q, p, answer, q_vocab) -> loss
         _loss(used=lambda answer, rows: answer[:rows], mean=lambda each, used: (each * used).mean()),
     ),
     Suspect(
-        "The mask is shifted by one. Row i reads feature i and token i + 1, and what it foresees is token i + 2.",
+        "The mask is shifted by one. Row i reads feature i and token i + 1, and it predicts token i + 2.",
         _loss(used=lambda answer, rows: answer[1 : rows + 1]),
     ),
     Suspect(
@@ -124,7 +124,7 @@ LOSSES = (  # (log_q, p, answer, q_vocab) -> loss
         _loss(mean=lambda each, used: each[used].sum()),
     ),
     Suspect(
-        "The last row is trained as well. It foresees a token that the text does not have any more.",
+        "The last row is trained as well. The token that it would predict is after the end of the text.",
         _loss(used=lambda answer, rows: torch.cat([answer[2:], answer[-1:] | True])),
     ),
     Suspect(

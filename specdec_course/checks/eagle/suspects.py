@@ -42,8 +42,8 @@ VOCABULARIES = (  # (texts, size, vocab) -> d2t, t2d
         _map(d2t=lambda ids: torch.arange(len(ids)) - ids),
     ),
     Suspect(
-        "The draft words stand in the order of their frequency. They are sorted by the target's ids: t2d, a mask, can "
-        "tell which words are kept and in that order alone.",
+        "The draft words are numbered in the order of their frequency. They must be sorted by target id: t2d is a "
+        "mask, so it implies that order.",
         _map(by_id=False),
     ),
     Suspect(
@@ -94,8 +94,8 @@ eagle_chain = _chain()
 
 DRAFTS = (  # (head, features, text, gamma, rng) -> DraftTree
     Suspect(
-        "The token that was drawn is not fed back, as in the loop of the document: the head sees g and always the "
-        "text's last token. g cannot know what was drawn from it.",
+        "The token that was drawn is not fed back, as in the tutorial's loop: the head sees g and always the text's "
+        "last token. g cannot contain what was drawn from it.",
         _chain(fed=lambda head, word, column, root: root),
     ),
     Suspect(
@@ -104,32 +104,32 @@ DRAFTS = (  # (head, features, text, gamma, rng) -> DraftTree
         _chain(after=lambda head, g, first: first),
     ),
     Suspect(
-        "`head.step` is never called, or what it returns is lost: every word is drafted from the g of the text, as if "
+        "`head.step` is never called, or its result is not used: every word is drafted from the g of the text, as if "
         "it were the first.",
         _chain(back=lambda head, g, word: g),
     ),
     Suspect(
-        "The draft id is fed back. The embedding knows the target's ids: map first, then feed.",
+        "The draft id is fed back. The embedding expects target ids: map first, then feed.",
         _chain(fed=lambda head, word, column, root: column),
     ),
     Suspect(
-        "Draft ids stand in the tree. Draft word 1 is another word for the target: `head.q_vocab` says which.",
+        "Draft ids are in the tree. Draft word 1 is another word for the target: map it with `head.q_vocab`.",
         _chain(token=lambda head, column: column, fed=lambda head, word, column, root: column),
     ),
     Suspect(
-        "Draft ids stand in the tree, although the right words are fed back: `head.q_vocab` says what they are.",
+        "Draft ids are in the tree, although the right words are fed back: map them with `head.q_vocab`.",
         _chain(token=lambda head, column: column, fed=lambda head, word, column, root: int(head.q_vocab[column])),
     ),
     Suspect(
-        "It drafts the likeliest word and calls it drawn from q. A tree that says iid has to be drawn.",
+        "It drafts the likeliest word and calls it drawn from q. A tree marked iid has to be drawn.",
         _chain(pick=lambda rng, q: int(q.argmax())),
     ),
     Suspect(
-        "It draws each word from q, and calls the chain certain: then the verifier judges it by p alone.",
+        "It draws each word from q, but marks the chain as chosen without chance: then the verifier uses p alone.",
         _chain(point=True),
     ),
     Suspect(
-        "Feature i stands beside token i. It belongs beside token i + 1, the one that was chosen from it.",
+        "Feature i is beside token i. It belongs beside token i + 1, the one that was chosen from it.",
         _chain(read=lambda head, features, text: head.read(features, text[:-1])),
     ),
 )
@@ -161,12 +161,12 @@ COMMITS = (  # (verified, own, features, chain, path, next_token) -> kept, featu
         ),
     ),
     Suspect(
-        "Each feature stands beside its own token. Beside it belongs the one that came after: the shift is the point.",
+        "Each feature is beside its own token. It belongs beside the token that came after it.",
         _commit(tokens=lambda chain, accepted, own: chain[: accepted + 1]),
     ),
     Suspect(
         "The root's pair is left out. Its feature was not there before this forward, and the first accepted token "
-        "stands beside it.",
+        "is the one beside it.",
         _commit(rows=lambda accepted, nodes: range(1, accepted + 1),
                 tokens=lambda chain, accepted, own: [*chain[2 : accepted + 1], own][: accepted]),
     ),

@@ -54,7 +54,7 @@ def _mask_and_positions(came: Any, nodes: int) -> tuple[list[list[bool]], list[f
 
 
 def view(function: Callable[[list[int], int], Any], shapes: Sequence[Shape] = SHAPES) -> Report:
-    """Of `function(parents, length)`: who sees whom, and at which position each node stands."""
+    """Of `function(parents, length)`: who sees whom, and the position of each node."""
     trials: list[Trial] = []
     for name, parents, length in shapes:
         weight = 0.5 if name == "a chain" else 1.0
@@ -70,7 +70,7 @@ def _sees(parents: Sequence[int]) -> Callable[[list[list[bool]]], tuple[bool, st
             seen, up = {other for other, sees in enumerate(row) if sees}, set(way(parents, node))
             for other in sorted(seen - up):
                 below = node in way(parents, other)
-                return False, f"node {node} sees node {other}, {'which stands below it' if below else 'another future'}"
+                return False, f"node {node} sees node {other}, {'which is below it' if below else 'another future'}"
             for other in sorted(up - seen):
                 who = "itself" if other == node else f"node {other}, on its own way to the root"
                 return False, f"node {node} does not see {who}"
@@ -89,8 +89,8 @@ def _stands(parents: Sequence[int], length: int) -> Callable[[list[float]], tupl
         for node in range(1, len(parents)):
             steps = positions[node] - positions[parents[node]]
             if steps != 1:
-                return False, f"node {node} follows node {parents[node]}, and stands {steps:g} positions after it"
-        return True, "every node stands right after the one that it follows"
+                return False, f"node {node} follows node {parents[node]}, but its position is {steps:g} after that"
+        return True, "the position of every node is one after that of its parent"
 
     return judge
 
@@ -178,7 +178,7 @@ BUDGETS: tuple[Budget, ...] = (((0.3, 0.2), 1), ((0.8,), 5), ((0.6, 0.2, 0.1), 6
 
 
 def best_tau(function: Callable[..., float], budgets: Sequence[Budget] = BUDGETS) -> Report:
-    """Of `function(acceptance, nodes)`: tokens a round of the best tree, compared with all shapes there are."""
+    """Of `function(acceptance, nodes)`: tokens per round of the best tree, compared with all shapes there are."""
 
     def trial(row: Sequence[float], nodes: int) -> Trial:
         shapes = [(-1, *above) for above in product(*(range(node) for node in range(1, nodes)))]

@@ -35,16 +35,16 @@ def _view(
 
 VIEWS = (  # (parents, length) -> (mask, positions)
     Suspect(
-        "Every node sees all that stand before it in the list. That is the mask of a chain; in a tree the ones before "
+        "Every node sees all nodes before it in the list. That is the mask of a chain; in a tree the ones before "
         "it may belong to another branch.",
         _view(sees=lambda parents, i, j: j <= i),
     ),
     Suspect(
-        "The mask is the wrong way round: a row says what a node SEES, and a node sees what comes before it.",
+        "The mask is the wrong way round: a row lists what a node SEES, and a node sees what comes before it.",
         _view(sees=lambda parents, i, j: i in way(parents, j)),
     ),
     Suspect(
-        "A node sees its parent and itself, but not what stands above that.",
+        "A node sees its parent and itself, but not the ancestors above these.",
         _view(sees=lambda parents, i, j: j in way(parents, i)[:2]),
     ),
     Suspect(
@@ -60,7 +60,7 @@ VIEWS = (  # (parents, length) -> (mask, positions)
         _view(sees=lambda parents, i, j: j in way(parents, i) and (j > 0 or i == 0)),
     ),
     Suspect(
-        "Positions count along the list. Siblings stand at the same place of the text, so they share a position.",
+        "Positions count along the list. Siblings are guesses for the same place, so they share a position.",
         _view(stands=lambda parents, i: i),
     ),
     Suspect(
@@ -119,7 +119,7 @@ RERANKS = (  # (confidence, parents, nodes) -> kept
         _best(_path, ordered=False),
     ),
     Suspect(
-        "The first candidates are kept, level by level: that is a shape which no confidence has any say in.",
+        "The first candidates are kept, level by level: that shape does not depend on the confidences.",
         lambda confidence, parents, nodes: list(range(min(nodes - 1, len(parents)))),
     ),
     Suspect(
@@ -201,7 +201,7 @@ TAUS: tuple[Suspect, ...] = (  # (acceptance, nodes) -> tau
         lambda row, nodes: _recursive(row, nodes, below=lambda r: r, beside=lambda r: r + 1),
     ),
     Suspect(
-        "What stands below a child is not multiplied by that child's own chance.",
+        "The nodes below a child are not multiplied by that child's own probability.",
         lambda row, nodes: 1.0 + (nodes - 1) * max(row),
     ),
 )
