@@ -61,11 +61,11 @@ def grids(
                     colour = colours[number % len(colours)] if number >= 0 else ""
                     _cell(axes, left + x, y, colour, str(number) if texts and colour else "", solid=not texts)
             left += len(grid[0]) + gap
-        x, y = 0.0, tall + 0.12 / cell
+        at, low = 0.0, tall + 0.12 / cell
         for place, name in enumerate(names):
-            axes.add_patch(Rectangle((x, y), 0.16 / cell, 0.16 / cell, facecolor=colours[place % len(colours)]))
-            axes.text(x + 0.22 / cell, y + 0.08 / cell, name, va="center", fontsize=8.5, color="#333333")
-            x += _width(name) / cell
+            axes.add_patch(Rectangle((at, low), 0.16 / cell, 0.16 / cell, facecolor=colours[place % len(colours)]))
+            axes.text(at + 0.22 / cell, low + 0.08 / cell, name, va="center", fontsize=8.5, color="#333333")
+            at += _width(name) / cell
         axes.set(xlim=(-0.1 / cell, wide + 0.1 / cell), ylim=(tall + foot, -head))
         return render(figure, alt)
 

@@ -188,8 +188,7 @@ def scatter(
         axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
         colours = ("target", "draft", "accepted", "rejected", "bonus", "grey")
         for i, (name, (at, values)) in enumerate(points.items()):
-            style = {"color": as_colour(colours[i % 6]), "marker": (MARKERS + "X")[i % 6], "linestyle": ""}
-            axes.plot(at, values, label=name, **style)
+            axes.plot(at, values, (MARKERS + "X")[i % 6], color=as_colour(colours[i % 6]), label=name)
             if named:
                 axes.annotate(name, (at[0], values[0]), (7, -3), textcoords="offset points", fontsize=9)
         axes.set(xlabel=x, ylabel=y, xlim=(low, high * (1.15 if named else 1)), ylim=(low, high))

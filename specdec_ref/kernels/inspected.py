@@ -40,7 +40,7 @@ def inspected(
     `signature`: argument -> type, for instance {"x": "*fp32", "n": "i32"}.
     Sizes are taken as multiples of 16. Raises RuntimeError with the compiler's words.
     """
-    source = "from typing import Any\n\nimport triton\nimport triton.language as tl\n\n\n" + inspect.getsource(kernel.fn)
+    source = "import triton\nimport triton.language as tl\n\n\n" + inspect.getsource(kernel.fn)
     wanted = {"source": source, "name": kernel.fn.__name__, "signature": dict(signature), "target": target}
     order = json.dumps({**wanted, "variants": [dict(variant) for variant in variants]})
     environment = {**os.environ, "TRITON_INTERPRET": "0"}

@@ -1,7 +1,5 @@
 """What `watching` records of a kernel's lanes, and what `inspected` reads from the compiler."""
 
-from typing import Any
-
 import pytest
 import torch
 import triton
@@ -12,7 +10,7 @@ from specdec_ref.kernels.watch import owners, sectors, watching
 
 
 @triton.jit
-def copy(x: Any, out: Any, n: Any, stride: Any, BLOCK: tl.constexpr) -> None:  # noqa: N803
+def copy(x, out, n, stride, BLOCK: tl.constexpr):  # noqa: N803
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out + at, tl.load(x + at * stride, mask=at < n), mask=at < n)
 
