@@ -226,7 +226,7 @@ def intervals(
 def heat(cells: Mapping[str, Sequence[Number | None]], columns: Sequence[str], *, alt: str) -> Picture:
     """A table in colours: blue above 1, orange below; None leaves a cell empty."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(1.9 + 0.78 * len(columns), 0.4 + 0.27 * len(cells)))
+        figure = Figure(figsize=(1.9 + 0.9 * len(columns), 0.4 + 0.27 * len(cells)))
         axes = figure.add_subplot()
         for y, values in enumerate(cells.values()):
             for x, value in enumerate(values):
