@@ -62,7 +62,7 @@ def vllm_line(stats: RunStats, *, seconds: float = 0.0) -> str:
     accepted, drafted = (count / seconds if seconds else 0.0 for count in (stats.accepted, stats.drafted))
     positions = ", ".join(f"{count / rounds:.3f}" for count in stats.accepted_per_position)
     return (
-        f"SpecDecoding metrics: Mean acceptance length: {1 + stats.accepted / rounds:.2f}, "
+        f"SpecDecoding metrics: Mean acceptance length: {stats.drafted_length:.2f}, "
         f"Accepted throughput: {accepted:.2f} tokens/s, Drafted throughput: {drafted:.2f} tokens/s, "
         f"Accepted: {stats.accepted} tokens, Drafted: {stats.drafted} tokens, "
         f"Per-position acceptance rate: {positions}, Avg Draft acceptance rate: {100 * stats.acceptance_rate:.1f}%"

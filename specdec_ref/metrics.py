@@ -3,9 +3,10 @@
     tau    mean tokens emitted per target forward, the bonus or correction token included   (1 <= tau <= gamma + 1)
     alpha  accepted / tested drafts: the acceptance rate of one draft token            (Leviathan et al. 2023, §3.1)
 
-A verifier stops at the first rejection, so drafts behind it were proposed but never tested. SGLang's accept rate and
-vLLM's draft acceptance rate divide by all proposed drafts instead: that is `acceptance_rate` here, and it is lower.
-vLLM's and SGLang's acceptance length is tau. `accepted_per_position[i]` counts rounds whose draft i+1 was accepted.
+A verifier stops at the first rejection, so drafts after it were proposed but never tested. vLLM's draft acceptance rate
+divides by all proposed drafts instead: that is `acceptance_rate` here, and it is lower. SGLang's accept len is tau.
+vLLM's mean acceptance length leaves out rounds without a draft: that is `drafted_length` here, and it is higher.
+`accepted_per_position[i]` counts rounds whose draft i+1 was accepted.
 """
 
 import json
@@ -77,16 +78,22 @@ class RunStats:
 
     @property
     def acceptance_rate(self) -> float:
-        """Accepted over proposed drafts: SGLang's accept rate, vLLM's average draft acceptance rate."""
+        """Accepted over proposed drafts: vLLM's average draft acceptance rate."""
         return self.accepted / self.drafted if self.drafted else 0.0
+
+    @property
+    def drafted_length(self) -> float:
+        """1 + accepted per round that had a draft: vLLM's mean acceptance length. Without drafts it is 1."""
+        return 1 + self.accepted / self.drafting if self.drafting else 1.0
 
     def log_line(self) -> str:
         """One line for a log, in our terms with the engines' in brackets."""
         positions = " ".join(f"{count / self.rounds:.2f}" for count in self.accepted_per_position)
         return (
             f"rounds {self.rounds}, tokens {self.tokens}, "
-            f"tau {self.tau:.2f} [SGLang accept len, vLLM mean acceptance length], "
-            f"alpha {self.alpha:.2f}, accepted/drafted {self.accepted}/{self.drafted} = {self.acceptance_rate:.2f} "
+            f"tau {self.tau:.2f} [SGLang accept len], in the {self.drafting} rounds with a draft "
+            f"{self.drafted_length:.2f} [vLLM mean acceptance length], alpha {self.alpha:.2f}, "
+            f"accepted/drafted {self.accepted}/{self.drafted} = {self.acceptance_rate:.2f} "
             f"[vLLM draft acceptance rate], per position [{positions}]"
             + (f", LOSSY: {self.distortion / self.tokens:.3f} total variation a token" if self.distortion else "")
         )

@@ -19,6 +19,8 @@ FINISHED = (
     "notebooks/03_eagle.ipynb",
     "notebooks/04_ngram.ipynb",
     "notebooks/05_tree.ipynb",
+    "notebooks/06_metrics.ipynb",
+    "notebooks/07_kernels.ipynb",
 )
 
 # what it is a sign of: terse aphorisms, things that speak, and a private vocabulary

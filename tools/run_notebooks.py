@@ -5,10 +5,12 @@ reader (times, versions, random ids of widgets) is cleaned away, so that a file 
 A notebook that fails keeps its old outputs.
 """
 
+import base64
 import hashlib
 import json
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
@@ -18,6 +20,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from PIL import Image
 from tqdm import tqdm
 
 CHAPTERS = Path(__file__).parent.parent / "notebooks"
@@ -59,11 +62,23 @@ def clean(notebook: NotebookNode, title: str) -> NotebookNode:
     notebook.metadata = nbformat.from_dict({**METADATA, **({"widgets": widgets} if widgets else {})})
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output["data"]["image/png"] = smaller(output["data"]["image/png"])
     text = json.dumps(notebook)
     ids = widgets.get(WIDGETS, {}).get("state", {})
     for number, old in enumerate(sorted(ids, key=text.index)):
         text = text.replace(old, hashlib.md5(f"{title} {number}".encode()).hexdigest())
     return nbformat.from_dict(json.loads(text))
+
+
+def smaller(png: str) -> str:
+    """A picture with at most 128 colours, in base64, if that is shorter: drawings have few colours."""
+    buffer = BytesIO()
+    with Image.open(BytesIO(base64.b64decode(png))) as picture:
+        picture.convert("RGB").quantize(128).save(buffer, "png", optimize=True)
+    fewer = base64.b64encode(buffer.getvalue()).decode()
+    return fewer if len(fewer) < len(png) else png
 
 
 def main(paths: list[Path]) -> int:

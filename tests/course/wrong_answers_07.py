@@ -154,7 +154,7 @@ ANSWERS = (
     _keeps("tail of 0", "The tail counts as 0", other="0.0"),
     _keeps("not strict", "must be strict", test="tl.log(tl.load(coins + row)) <= log_p"),
     _keeps("32 bits", "wrapped around at 2^31", row="tl.program_id(0)"),
-    _keeps("upside down", "stands upside down", test="tl.log(tl.load(coins + row)) > log_p"),
+    _keeps("upside down", "is the wrong way round", test="tl.log(tl.load(coins + row)) > log_p"),
     _keeps("no logarithm", "without its logarithm", test="tl.load(coins + row) < log_p"),
     _keeps("two of three", "The tail counts as 0", other="0.0", test="tl.log(tl.load(coins + row)) <= log_p"),
     _walk("first children only", "Only first children are tried", after="child * 0 - 1"),

@@ -141,6 +141,8 @@ def test_counters_and_log_line_are_vllms(rounds: list[tuple[int, int]]) -> None:
     assert page["num_accepted_tokens_total"] == total.num_accepted_tokens
     per_position = [value for name, value in page.items() if name.startswith("num_accepted_tokens_per_pos_total")]
     assert per_position == total.num_accepted_tokens_per_pos[: len(per_position)]
+    if total.num_drafts:
+        assert stats.drafted_length == pytest.approx(1 + total.num_accepted_tokens / total.num_drafts)
     said: list[str] = []
     log.log(lambda text, *values: said.append(text % values))
     for line in said:

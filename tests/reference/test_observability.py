@@ -80,6 +80,13 @@ def test_log_lines_are_the_engines() -> None:
     assert "Per-position acceptance rate: 0.667, 0.667, 0.333, 0.333, Avg Draft acceptance rate: 50.0%" in line
 
 
+def test_our_log_line_prints_each_engines_length() -> None:
+    """SGLang counts every round, vLLM only those with a draft: 10 / 4 against 1 + 6 / 3."""
+    line = STATS.log_line()
+    assert "tau 2.50 [SGLang accept len], in the 3 rounds with a draft 3.00 [vLLM mean acceptance length]" in line
+    assert "in the 0 rounds with a draft 1.00" in RunStats.from_records([StepRecord(0, 0, 0, 0, 1, 0)]).log_line()
+
+
 def test_an_empty_run_has_figures_too() -> None:
     assert parse(exposition(RunStats(), DraftBudget(0)))["sglang:spec_accept_rate"] == 0.0
     assert "length: 1.00" in vllm_line(RunStats())

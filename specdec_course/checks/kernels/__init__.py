@@ -1,7 +1,7 @@
 """Self-checks of exercise 07: bytes, and four Triton kernels, each run in the interpreter and held to its tensors.
 
-A kernel is right if it stores what float64 arithmetic, or the walk's own rules, say. Rows lie apart, with somebody
-else's numbers between them, so that a lane without a mask is caught where it strays and not by luck.
+A kernel is right if it stores what float64 arithmetic, or the walk's own rules, give. Between the rows lie somebody
+else's numbers, so that a lane without a mask is always caught.
 """
 
 import math
@@ -175,7 +175,7 @@ def _stats(name: str, rows: Sequence[Sequence[float]], t: float, block: int, pit
 
 
 def _off(got: float, want: float) -> str:
-    return "which is no number" if got != got else "too large" if got > want else "too small"
+    return "which is not a number (NaN)" if got != got else "too large" if got > want else "too small"
 
 
 def _read_once() -> Trial:
@@ -222,12 +222,12 @@ def coins(kernel: Any, cases: Sequence[Coins] = COINS, many: int = 64, block: in
             word = (
                 "as often as" if came == wanted else "more often than" if sum(came) > sum(wanted) else "not as often as"
             )
-            return came == wanted, f"of {len(tossed)} even coins {sum(came)} keep the draft: {word} the target says it"
+            return came == wanted, f"of {len(tossed)} even coins {sum(came)} keep the draft: {word} p asks for"
 
         return Trial(name, lambda code: run(code, row, draft, tossed, pitch), judge)
 
     never = Trial(
-        "A token that the target never says, and a coin of 0",
+        "A token with probability 0, and a coin of 0",
         lambda code: run(code, (0.0, -INF, 1.0, 0.5, 0.25, 0.0, 0.0, 0.0), 1, [0.0], None),
         lambda came: (came == [0], f"kept is {came[0]}, and p of the draft is 0"),
     )
@@ -289,7 +289,7 @@ def _broken(path: list[int], extra: int, tokens: Sequence[int], parents: Sequenc
         if parents[node] != above:
             return f"node {node} is no child of node {above}"
         if tokens[node] != best[above]:
-            return f"node {node} holds {tokens[node]}, and the target's choice after node {above} is another"
+            return f"node {node} holds {tokens[node]}, but the target's choice after node {above} is {best[above]}"
     last = kept[-1]
     if any(parents[node] == last and tokens[node] == best[last] for node in range(len(tokens))):
         return f"it stops at node {last}, a child of which holds the target's choice"

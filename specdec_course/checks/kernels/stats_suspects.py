@@ -1,4 +1,4 @@
-"""The wrong answers to task 3 of exercise 07, a row's statistics: blocks folded into a state, with one thing amiss."""
+"""The wrong answers to task 3 of exercise 07, a row's statistics: blocks folded into a state, with one mistake each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +94,7 @@ STATS = (  # kernel[rows,](x, stride, peak, mass, best, vocab, temperature, BLOC
         _folded(lambda state, v, start, t: _right(state, v, start, 1.0)),
     ),
     Suspect(
-        "The peak is divided by the temperature as well: it is asked for as it stands among the logits.",
+        "The peak is divided by the temperature as well. The task asks for the logit itself.",
         _folded(_scaled_peak),
     ),
     Suspect(
@@ -102,7 +102,7 @@ STATS = (  # kernel[rows,](x, stride, peak, mass, best, vocab, temperature, BLOC
         _folded(_naive),
     ),
     Suspect(
-        "The tail counts as 0: its lanes add to the sum, and may win. Lanes behind the end must hold -inf.",
+        "The tail counts as 0: its lanes add to the sum, and may win. Masked lanes must hold -inf.",
         _folded(_right, fill=0.0),
     ),
     Suspect(
@@ -118,7 +118,7 @@ STATS = (  # kernel[rows,](x, stride, peak, mass, best, vocab, temperature, BLOC
         _folded(_local),
     ),
     Suspect(
-        "Only the last block counts: what the blocks before it have left must be kept and combined.",
+        "Only the last block counts: the results of the earlier blocks must be kept and combined.",
         _folded(lambda state, v, start, t: _right((-INF, 0.0, 0), v, start, t)),
     ),
     Suspect(

@@ -1,4 +1,4 @@
-"""The wrong answers to exercise 07 that people give, each with the sentence that explains it; task 3's stand next door.
+"""Common wrong answers to exercise 07, each with its explanation; those of task 3 are in `stats_suspects.py`.
 
 A suspect imitates a kernel: it takes a grid and the kernel's arguments, and stores what such a kernel would store.
 Stray addresses need no suspects: the launch itself names them.
@@ -42,7 +42,7 @@ BYTES = (  # (vocab, bytes of a logit, gamma) -> bytes with stored probabilities
         _stored(lambda v, s, g: g * v * (s + 8) + 16 * v),
     ),
     Suspect(
-        "Probabilities are counted at the logits' size. They are stored as float32: 4 bytes, whatever the logits have.",
+        "Probabilities are counted at the logits' size. They are stored as float32: 4 bytes each, always.",
         _stored(lambda v, s, g: (g + 1) * v * 3 * s + 4 * v * s),
     ),
     Suspect(
@@ -99,7 +99,7 @@ def _overwritten(grid: Any, x: Tensor, stride: int, peak: Tensor, vocab: int, bl
 MAXIMA = (  # kernel[rows, blocks](x, stride, peak, vocab, blocks, BLOCK)
     Suspect(
         "The tail counts as 0: a masked lane without `other` holds 0 here, and anything on a GPU. 0 is an ordinary "
-        "logit; what never wins a maximum is -inf.",
+        "logit; -inf is the value that is never larger than another.",
         _maxima(lambda r: r, lambda row, b, n: float(piece(row, b, n, 0.0).max())),
     ),
     Suspect(
@@ -138,7 +138,7 @@ def _p(row: Tensor, draft: int) -> float:
 
 COINS = (  # kernel[rows,](logits, stride, drafts, coins, kept, vocab, BLOCK)
     Suspect(
-        "The tail counts as 0: each lane behind the end adds e^0 to the sum, and the draft seems too unlikely.",
+        "The tail counts as 0: each masked lane adds e^0 to the sum, and the draft seems too unlikely.",
         _kept(lambda row, draft, u: u < _p(row, draft), fill=0.0),
     ),
     Suspect(
@@ -146,11 +146,11 @@ COINS = (  # kernel[rows,](logits, stride, drafts, coins, kept, vocab, BLOCK)
         _kept(lambda row, draft, u: u <= _p(row, draft)),
     ),
     Suspect(
-        "The comparison stands upside down: a draft is kept if the coin lies below p.",
+        "The comparison is the wrong way round: a draft is kept if the coin is below p.",
         _kept(lambda row, draft, u: u > _p(row, draft)),
     ),
     Suspect(
-        "The coin is compared without its logarithm: log p is never above 0, so hardly a coin lies below it.",
+        "The coin is compared without its logarithm: log p is never above 0, so hardly any coin is below it.",
         _kept(lambda row, draft, u: u < float(row.log_softmax(-1)[draft])),
     ),
 )
@@ -219,7 +219,7 @@ WALKS = (  # kernel[texts,](tokens, nodes, first_child, next_sibling, best, path
         _walked(_told(lambda kept, tokens, best: (kept, best[0]))),
     ),
     Suspect(
-        "The extra token is the last accepted draft once more. It is what the target says after it.",
+        "The extra token is the last accepted draft once more. It should be the target's choice after that draft.",
         _walked(_told(lambda kept, tokens, best: (kept, tokens[kept[-1]]))),
     ),
     Suspect(
@@ -227,7 +227,7 @@ WALKS = (  # kernel[texts,](tokens, nodes, first_child, next_sibling, best, path
         _walked(_told(lambda kept, tokens, best: (kept[:2], best[kept[:2][-1]]))),
     ),
     Suspect(
-        "The last accepted node is missing: the walk ends behind it, not before it.",
+        "The last accepted node is missing: the walk includes it.",
         _walked(_told(lambda kept, tokens, best: (kept[:-1] or kept, best[kept[-1]]))),
     ),
 )

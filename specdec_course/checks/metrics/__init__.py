@@ -36,7 +36,7 @@ def record(drafted: int, accepted: int, ended: bool = False) -> StepRecord:
 
 
 def published(records: Sequence[StepRecord], nodes: int) -> dict[str, float | list[float]]:
-    """What servers would say of these rounds."""
+    """What servers would publish about these rounds."""
     stats = RunStats.from_records(records)
     page = parse(exposition(stats, DraftBudget(nodes - 1)))
     prefix = "vllm:spec_decode_num_"
@@ -68,7 +68,8 @@ def counts(function: Callable[..., Any], runs: Sequence[Run] = RUNS) -> Report:
         def judge(came: list[Any]) -> tuple[bool, str]:
             for (about, _), value, right in zip(made, came, rights, strict=True):
                 if not same(value, right if isinstance(right, list) else [right]):
-                    return False, f"for {about} it gave {', '.join(f'{x:.4g}' for x in value)}, counted otherwise"
+                    gave = ", ".join(f"{x:.4g}" for x in value)
+                    return False, f"for {about} it gave {gave}, and the definition gives something else"
             return True, f"as counted, for {', '.join(about for about, _ in made)}"
 
         return Trial(key, outcome, judge)
@@ -82,7 +83,7 @@ def counts(function: Callable[..., Any], runs: Sequence[Run] = RUNS) -> Report:
         nothing,
         lambda came: (
             not any(map(any, came)),
-            "nothing was divided by nothing" if not any(map(any, came)) else "something is not 0",
+            "all numbers are 0" if not any(map(any, came)) else "something is not 0",
         ),
     )
     return examine("Task 1, one run", function, [*map(trial, KEYS), empty], wrong.COUNTS)
@@ -117,7 +118,9 @@ def tau(function: Callable[..., Any], cases: Sequence[Sequence[float]] = CHANCES
 
         def judge(came: float) -> tuple[bool, str]:
             good = abs(came - right) <= CLOSE
-            return good, f"it gave {came:.4g}" + ("" if good else ", and the mean over all that can happen is another")
+            return good, f"it gave {came:.4g}" + (
+                "" if good else f", and the mean over all outcomes of a round is {right:.4g}"
+            )
 
         words = ", ".join(f"{chance:g}" for chance in chances) or "no draft at all"
         return Trial(words, lambda code: numbers(attempt(code, list(chances)), 1)[0], judge)
@@ -132,7 +135,7 @@ PLACES: tuple[Place, ...] = (
     ("one text", (0.8, 0.7, 0.7, 0.6), 2.0, (20.0, 1.5, 4), 1),
     ("the same, eight texts", (0.8, 0.7, 0.7, 0.6), 4.0, (20.0, 1.5, 4), 8),
     ("a check that costs nothing more", (0.6, 0.5, 0.5), 1.0, (20.0, 0.0, 4), 4),
-    ("a dear draft", (0.6, 0.5), 18.0, (20.0, 1.0, 2), 1),
+    ("an expensive draft", (0.6, 0.5), 18.0, (20.0, 1.0, 2), 1),
     ("two texts, a good draft", (0.9, 0.9, 0.9, 0.9, 0.9), 3.0, (20.0, 2.0, 4), 2),
 )
 
@@ -158,13 +161,16 @@ def best_length(function: Callable[..., Any], places: Sequence[Place] = PLACES) 
 
         def judge(came: tuple[float, float]) -> tuple[bool, str]:
             length, gain = came
-            gave = f"it chose {length:g} and promised {gain:.3f}"
+            gave = f"it chose length {length:g} with a speed-up of {gain:.3f}"
             if length not in gains:
                 return False, f"{gave}, and lengths go from 0 to {len(chances)}"
             if gains[length] < max(gains.values()) - CLOSE:
-                return False, f"{gave}: with {length:g} the clock would say {gains[length]:.3f}, and there is better"
+                return (
+                    False,
+                    f"{gave}, but another length is faster: this one gives {gains[length]:.3f}",
+                )
             good = abs(gain - gains[length]) <= CLOSE
-            return good, gave if good else f"{gave}: the best length, but the clock would say {gains[length]:.3f}"
+            return good, gave if good else f"{gave}: the length is right, but its speed-up is {gains[length]:.3f}"
 
         told = f"a draft token {draft:g} ms, forward({rows}) {forward(rows):g} ms"
         words = f"{about}: {rows} row{'s' * (rows > 1)}, {told}"
@@ -204,7 +210,7 @@ def lengths(function: Callable[..., Any], texts: Sequence[Text] = TEXTS) -> Repo
             if same(came, [float(length) for length in right]):
                 return True, f"lengths {shown}"
             at = next(i for i, (ours, theirs) in enumerate(zip(right, came, strict=True)) if ours != theirs)
-            return False, f"lengths {shown}: until round {at} as it should be, but not in round {at + 1}"
+            return False, f"lengths {shown}: right until round {at}, but round {at + 1} should have length {right[at]}"
 
         return Trial(about, outcome, judge)
 
@@ -212,7 +218,7 @@ def lengths(function: Callable[..., Any], texts: Sequence[Text] = TEXTS) -> Repo
 
 
 class _World:
-    """Drafts when it is called, and says how many of the guesses held."""
+    """Drafts when it is called, and returns how many guesses were accepted."""
 
     def __init__(self, holds: Callable[[int], int | None]) -> None:
         self.holds, self.drafts = holds, 0

@@ -62,7 +62,7 @@ COUNTS = (  # (records, nodes) -> dict
             _counts(tau=lambda r, n: _over(_sum(r, "accepted"), len(r)))),
     Suspect("tau gives every round a token of the target's own. Where a text ends inside a draft there is none: count "
             "what was emitted.", _counts(tau=lambda r, n: _over(_sum(r, "accepted") + len(r), len(r)))),
-    Suspect("alpha is over all that was drafted. What stands behind a rejected guess was never tested.",
+    Suspect("alpha is over all that was drafted. Guesses after a rejected one were never tested.",
             _counts(alpha=_rate("accepted", "drafted"))),
     Suspect("alpha counts the target's own token as an accepted draft.", _counts(alpha=_rate("emitted", "tested"))),
     Suspect("alpha is a mean of the rounds' rates, so a round of one guess counts as much as a round of three. Add up "
@@ -74,22 +74,22 @@ COUNTS = (  # (records, nodes) -> dict
             _counts(sglang_rate=lambda r, n: _over(_sum(r, "accepted"), len(r) * n))),
     Suspect("SGLang's rate counts the target's own tokens, and can then be above 1.",
             _counts(sglang_rate=lambda r, n: _over(_sum(r, "emitted"), len(r) * (n - 1)))),
-    Suspect("vLLM's length is taken for our tau. It knows nothing of where a text ended: one token a round for the "
-            "target, whatever was emitted.", _counts(vllm_length=lambda r, n: _over(_sum(r, "emitted"), len(r)))),
-    Suspect("vLLM's length lost the target's own token: since May 2025 it has it.",
+    Suspect("vLLM's length is computed like our tau. It ignores where a text ended: it adds one token of the "
+            "target per round, always.", _counts(vllm_length=lambda r, n: _over(_sum(r, "emitted"), len(r)))),
+    Suspect("vLLM's length leaves out the target's own token. Since May 2025 it includes it.",
             _counts(vllm_length=lambda r, n: _over(_sum(r, "accepted"), sum(x.drafted > 0 for x in r)))),
     Suspect("vLLM's rate is over full drafts. It divides by the tokens that were really drafted.",
             _counts(vllm_rate=lambda r, n: _over(_sum(r, "accepted"), len(r) * (n - 1)))),
     Suspect("vLLM's rate is over rounds. num_drafts counts rounds, and it is not what the rate divides by.",
             _counts(vllm_rate=lambda r, n: _over(_sum(r, "accepted"), len(r)))),
-    Suspect("A share is over the rounds that came so far: that is the acceptance of a guess once it is tested. Asked "
-            "for is the share of all rounds.", _counts(shares=_conditional)),
+    Suspect("A share is taken over the rounds that got so far: that is the acceptance of a guess once it is tested. "
+            "The task asks for the share of all rounds.", _counts(shares=_conditional)),
     Suspect("shares counts the rounds that accepted exactly 1, 2, ... guesses. Guess 1 was accepted in all rounds that "
             "accepted one or more.", _counts(shares=lambda r, n: _shares(r, lambda x, i: x.accepted == i + 1))),
     Suspect("shares is over the rounds that drafted so far. A round without a draft is a round.",
             _counts(shares=lambda r, n: [_over(sum(x.accepted > i for x in r), sum(x.drafted > i for x in r))
                                          for i in range(max((x.drafted for x in r), default=0))])),
-    Suspect("A share is over the rounds in which that guess was tested. Asked for is the share of all rounds.",
+    Suspect("A share is over the rounds in which that guess was tested. The task asks for the share of all rounds.",
             _counts(shares=lambda r, n: [_over(sum(x.accepted > i for x in r), sum(x.tested > i for x in r))
                                          for i in range(max((x.drafted for x in r), default=0))])),
     Suspect("vLLM's length is over all rounds. Its scheduler skips the rounds without a draft: num_drafts counts the "
@@ -106,9 +106,9 @@ def _geometric(alpha: float, gamma: int) -> float:
 
 
 TAUS = (  # chances -> tau
-    Suspect("Chances are added as if each guess were tested in every round. A guess counts only if all before it held: "
-            "multiply along the draft.", lambda chances: 1 + sum(chances)),
-    Suspect("The target's own token is forgotten: also a round that accepts nothing brings one.",
+    Suspect("Chances are added as if each guess were tested in every round. A guess is tested only if "
+            "the ones before it held: multiply along the draft.", lambda chances: 1 + sum(chances)),
+    Suspect("The target's own token is forgotten: a round that accepts nothing also yields one.",
             lambda chances: sum(accumulate(chances, mul))),
     Suspect("One mean chance stands for all positions. The first guess is tested in every round and the last hardly "
             "ever, so their order counts.", lambda c: _geometric(fmean(c), len(c)) if c else 1.0),
@@ -155,23 +155,24 @@ LENGTHS = (  # (chances, draft, forward, rows) -> length, speed-up
             _picks(cost=lambda g, d, f, b: (g * d + b * f(g + 1)) / f(b) if g else 1.0)),
     Suspect("A round is counted in milliseconds, and not divided by a plain step of the batch.",
             _picks(cost=lambda g, d, f, b: g * d + f(b * (g + 1)) if g else 1.0)),
-    Suspect("This is tokens a millisecond. The speed-up is that over what plain decoding of the same batch makes.",
+    Suspect("This is tokens per millisecond. The speed-up is that over what plain decoding of the same batch makes.",
             _picks(cost=lambda g, d, f, b: g * d + f(b * (g + 1)))),
     Suspect("Only one row's drafts are checked: rows + length tokens. Each row has drafts of its own.",
             _picks(cost=lambda g, d, f, b: (g * d + f(b + g)) / f(b))),
     Suspect("A round pays for one draft. A draft of some length takes `draft` for each of its tokens.",
             _picks(cost=lambda g, d, f, b: (d + f(b * (g + 1))) / f(b) if g else 1.0)),
     Suspect("The longest length is never tried: a range ends before its end.", _picks(spare=1)),
-    Suspect("The check has one token a row too few: the last token of the text goes through the target as well, "
-            "gamma + 1 a row.", _picks(cost=lambda g, d, f, b: (g * d + f(max(b, b * g))) / f(b))),
+    Suspect("The check has one token per row too few: the last token of the text is processed as well, "
+            "gamma + 1 per row.", _picks(cost=lambda g, d, f, b: (g * d + f(max(b, b * g))) / f(b))),
     Suspect("The draft is charged once for each row. `draft` is the time of one draft token for the whole batch.",
             _picks(cost=lambda g, d, f, b: (g * d * b + f(b * (g + 1))) / f(b))),
     Suspect("Drafting is free here. Each guess takes `draft`.", _picks(cost=lambda g, d, f, b: f(b * (g + 1)) / f(b))),
     Suspect("Checking is free here: a forward over more tokens is taken to cost a plain step.",
             _picks(cost=lambda g, d, f, b: (g * d + f(b)) / f(b))),
     Suspect("It always drafts. 0 is a length, and where no other gains it is the best: speed-up 1.", _picks(least=1)),
-    Suspect("Most tokens a round win, whatever the round takes.", _picks(key=lambda tokens, steps: tokens)),
-    Suspect("Costs are subtracted from tokens. What counts is tokens a second: divide.",
+    Suspect("It takes the length with most tokens per round, whatever the round costs.",
+            _picks(key=lambda tokens, steps: tokens)),
+    Suspect("Costs are subtracted from tokens. What counts is tokens per second: divide.",
             _picks(key=lambda tokens, steps: tokens - steps)),
     Suspect("The target's own token is forgotten in the tokens of a round.",
             _picks(tau=lambda c: sum(accumulate(c, mul)) if c else 1.0)),
@@ -225,14 +226,15 @@ CONTROLS = (  # (draft, rounds, tiers) -> lengths
     Suspect("Once it has stopped it never drafts again. At zero nothing is learnt, so it has to try.",
             _steers(wakes=False)),
     Suspect("The target's own token is counted: the mean is of accepted drafts.", _steers(bonus=1)),
-    Suspect("There is no hysteresis: up and down have the same threshold, and where the mean lies near it the length "
+    Suspect("There is no hysteresis: up and down have the same threshold, and when the mean is near it, the length "
             "flaps.", _steers(up=0.0, down=0.0)),
     Suspect("The margin pulls the wrong way: it lowers the threshold for falling, so that it takes more to fall.",
             _steers(down=-0.25)),
-    Suspect("It decides after every round. Asked for is every fifth: a switch has a price, and a mean needs samples.",
+    Suspect("It decides after every round. The task asks for every fifth: a switch costs time.",
             _steers(decides=lambda n: True)),
-    Suspect("It falls one tier at a time. Down it may skip several; only up it goes by one.", _steers(single=True)),
-    Suspect("A round in which no draft was found counts as one that accepted nothing. It says nothing of the drafter.",
+    Suspect("It goes down one tier at a time. Down it may skip several; only up it moves by one.",
+            _steers(single=True)),
+    Suspect("A round in which no draft was found counts as one that accepted nothing. It must leave the mean as it is.",
             _steers(idle_counts=True)),
     Suspect("The last round decides alone: there is no smoothing.", _steers(smoothing=1.0)),
     Suspect("The mean is forgotten with every change of length.", _steers(resets=True)),
@@ -242,9 +244,9 @@ CONTROLS = (  # (draft, rounds, tiers) -> lengths
             _steers(decides=lambda n: n % 5 == 1)),
     Suspect("The mean begins at 0. It begins at the length itself, as if all had been accepted so far.",
             _steers(begins=0)),
-    Suspect("Falling is judged by the tier it stands on. What counts is whether the lower one would do.",
+    Suspect("Going down is decided by the current tier. The rule uses the tier below.",
             _steers(below=0)),
-    Suspect("It goes up again in the round in which it fell. Either it falls or it rises.", _steers(both=True)),
+    Suspect("It goes up again in the round in which it went down. Only one of the two may happen.", _steers(both=True)),
 )  # fmt: skip
 
 Rounds = Sequence[tuple[int, int]]
@@ -275,20 +277,20 @@ def _short(asked: int, drafted: int, accepted: int) -> bool:
 
 HEURISTICS = (  # (rounds, first) -> lengths
     Suspect("This is still what shipped: accepted guesses are compared with what was asked for, so a draft that came "
-            "shorter is never a whole one.",
+            "shorter never counts as completely accepted.",
             lambda rounds, first: asked_for(rounds, first, _short, lambda asked: max(1, asked - 1))),
     Suspect("Accepted guesses are still compared with what was asked for; only rounds without a draft are left alone.",
             lambda rounds, first: asked_for(rounds, first, _short)),
-    Suspect("It returns the length after each round. Asked for is the one that the round began with.",
+    Suspect("It returns the length after each round. The task asks for the length with which the round began.",
             lambda rounds, first: asked_for([*rounds, (0, 0)], first)[1:]),
-    Suspect("A round without a draft is taken for a whole one: 0 of 0. It says nothing, and the length stays.",
+    Suspect("A round without a draft counts as completely accepted: 0 of 0. It must leave the length as it is.",
             lambda rounds, first: asked_for(rounds, first, silent=lambda asked: asked + 2)),
-    Suspect("A round without a draft makes the length shorter. It says nothing, and the length stays.",
+    Suspect("A round without a draft makes the length shorter. It must leave the length as it is.",
             lambda rounds, first: asked_for(rounds, first, silent=lambda asked: max(1, asked - 1))),
     Suspect("It goes on from the length that was drafted. The heuristic changes the length that was asked for.",
             lambda rounds, first: asked_for(rounds, first, base=lambda asked, drafted: drafted)),
     Suspect("The length can fall to 0, and then it never drafts again. It stays at 1 at least.",
             lambda rounds, first: asked_for(rounds, first, least=0)),
-    Suspect("Any accepted guess makes the draft longer. Only one that was accepted whole does.",
+    Suspect("Any accepted guess makes the draft longer. Only a draft that was accepted completely may do this.",
             lambda rounds, first: asked_for(rounds, first, lambda asked, drafted, accepted: accepted > 0)),
 )  # fmt: skip
