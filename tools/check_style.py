@@ -19,6 +19,8 @@ FINISHED = (
     "notebooks/03_eagle.ipynb",
     "notebooks/04_ngram.ipynb",
     "notebooks/05_tree.ipynb",
+    "notebooks/08_production.ipynb",
+    "exercises/08_production/08_production.ipynb",
 )
 
 # what it is a sign of: terse aphorisms, things that speak, and a private vocabulary
