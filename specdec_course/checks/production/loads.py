@@ -11,10 +11,11 @@ from specdec_course.checks.report import Report
 
 __all__ = ["SUSPECTS", "TABLES", "capacity", "load_rows"]
 
-Figures = tuple[float, float, float, float]  # tokens per second; time per token: percentiles 50, 90, 99 in ms
+Number = int | float
+Figures = tuple[Number, Number, Number, Number]  # tokens per second; time per token: percentiles 50, 90, 99 in ms
 Row = Mapping[str, Any]
 Levels = Sequence[tuple[int, Figures, Figures]]  # concurrency, plain server, speculating server
-Table = tuple[str, Levels, float, int, tuple[str, int]]  # about, levels, limit, speculation pays up to, plan
+Table = tuple[str, Levels, Number, int, tuple[str, int]]  # about, levels, limit, speculation pays up to, plan
 
 TABLES: tuple[Table, ...] = (
     ("a lead that shrinks", (
@@ -60,7 +61,7 @@ def load_rows(levels: Levels, order: Sequence[str] = ("plain", "eagle")) -> list
 def capacity(function: Callable[..., Any], tables: Sequence[Table] = TABLES) -> Report:
     """Of `function(rows, limit)`: (level up to which speculation pays, (method, concurrency) to run)."""
 
-    def trials(number: int, about: str, levels: Levels, limit: float, pays: int, plan: tuple[str, int]) -> list[Trial]:
+    def trials(number: int, about: str, levels: Levels, limit: Number, pays: int, plan: tuple[str, int]) -> list[Trial]:
         rows = load_rows(levels, ("plain", "eagle") if number % 2 == 0 else ("eagle", "plain"))
 
         def came(code: Any) -> tuple[Any, tuple[Any, Any]]:
@@ -92,7 +93,7 @@ def _level(right: int) -> Callable[[Any], tuple[bool, str]]:
     return judge
 
 
-def _plan(rows: Sequence[Row], limit: float, right: tuple[str, int]) -> Callable[[Any], tuple[bool, str]]:
+def _plan(rows: Sequence[Row], limit: Number, right: tuple[str, int]) -> Callable[[Any], tuple[bool, str]]:
     def judge(plan: tuple[Any, Any]) -> tuple[bool, str]:
         gave = f"it gave {plan!r}"
         if plan == right:
@@ -109,7 +110,7 @@ def _plan(rows: Sequence[Row], limit: float, right: tuple[str, int]) -> Callable
     return judge
 
 
-def _by_level(rows: Sequence[Row], *, key: Callable[[Row], float]) -> list[tuple[int, float, float]]:
+def _by_level(rows: Sequence[Row], *, key: Callable[[Row], Number]) -> list[tuple[int, Number, Number]]:
     """[(level, plain server, speculating server), ...] from the lowest level up."""
     levels = sorted({row["concurrency"] for row in rows})
     found = {(row["concurrency"], row["method"] == "plain"): key(row) for row in rows}
@@ -120,7 +121,7 @@ def _speed(row: Row) -> float:
     return float(row["tokens_per_s"])
 
 
-def _lead(rows: Sequence[Row], key: Callable[[Row], float] = _speed) -> int:
+def _lead(rows: Sequence[Row], key: Callable[[Row], Number] = _speed) -> int:
     best = 0
     for level, plain, other in _by_level(rows, key=key):
         if other <= plain:
@@ -157,10 +158,10 @@ def _peak(rows: Sequence[Row]) -> int:
 
 
 def _best(
-    rows: Sequence[Row], limit: float,
-    slow: Callable[[Row], float] = lambda row: float(row["tpot_ms"][1]),
-    key: Callable[[Row], float] = _speed,
-    keeps: Callable[[float, float], bool] = lambda slow, limit: slow <= limit,
+    rows: Sequence[Row], limit: Number,
+    slow: Callable[[Row], Number] = lambda row: float(row["tpot_ms"][1]),
+    key: Callable[[Row], Number] = _speed,
+    keeps: Callable[[Number, Number], bool] = lambda slow, limit: slow <= limit,
 ) -> tuple[str, int]:  # fmt: skip
     """The plan, right but for what is given."""
     kept = [row for row in rows if keeps(slow(row), limit)]
@@ -168,11 +169,11 @@ def _best(
     return ("none", 0) if best is None else (best["method"], best["concurrency"])
 
 
-def _pays(lead: Callable[[Sequence[Row]], int]) -> Callable[[Sequence[Row], float], Any]:
+def _pays(lead: Callable[[Sequence[Row]], int]) -> Callable[[Sequence[Row], Number], Any]:
     return lambda rows, limit: (lead(rows), _best(rows, limit))
 
 
-def _plans(plan: Callable[[Sequence[Row], float], Any]) -> Callable[[Sequence[Row], float], Any]:
+def _plans(plan: Callable[[Sequence[Row], Number], Any]) -> Callable[[Sequence[Row], Number], Any]:
     return lambda rows, limit: (_lead(rows), plan(rows, limit))
 
 
