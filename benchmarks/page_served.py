@@ -19,13 +19,13 @@ PAIRED = """\
 ## llama.cpp with the head, against llama.cpp without it
 
 Two servers on this machine, paired prompt by prompt; seconds of whole answers, prefill included. "Price" is the mean
-cost of a round in plain steps: tau divided by the speed-up. Other work shared the machine during these runs: pairing
-protects the ratios, not the absolute speeds."""
+cost of a round in plain steps: tau divided by the speed-up. Nothing else ran on the machine; its memory is shared with
+other machines of the host, so absolute speeds vary between runs, and pairing protects the ratios."""
 LOADED = """\
 ## llama.cpp under load
 
 Closed loop: so many clients at the same time, each with one request in flight. Times per token are of whole answers,
-percentiles 50 / 90 / 99 over requests. Other work shared the machine during this run, so the levels scatter."""
+percentiles 50 / 90 / 99 over requests. Nothing else ran on the machine."""
 
 
 def round_trip() -> Iterator[str]:
@@ -52,7 +52,7 @@ def with_and_without() -> Iterator[str]:
     yield from (PAIRED, "")
     yield from _commands(measured)
     tasks = [row["task"] for row in measured[0][1] if row["method"] != "plain" and row["task"] != "all"]
-    yield f"| target | {' | '.join(tasks)} | all | tau | price | plain tokens/s | same text |"
+    yield f"| drafter, target | {' | '.join(tasks)} | all | tau | price | plain tokens/s | same text |"
     yield f"|---|{'---:|' * (len(tasks) + 5)}"
     for about, rows in measured:
         mine = [row for row in rows if row["method"] != "plain" and row["task"] != "all"]
@@ -62,7 +62,7 @@ def with_and_without() -> Iterator[str]:
         speeds = " | ".join(f"{row['speedup_vs_plain']:.2f}" for row in mine)
         same = f"{sum(row['identical'] for row in mine)}/{sum(row['texts'] for row in mine)}"
         yield (
-            f"| {about['dtype']} | {speeds} | **{whole:.2f}** | {tau:.2f} | {tau / whole:.2f} "
+            f"| {_side(about)} | {speeds} | **{whole:.2f}** | {tau:.2f} | {tau / whole:.2f} "
             f"| {plain[0]:.0f} to {plain[-1]:.0f} | {same} |"
         )
 
@@ -72,13 +72,13 @@ def under_load() -> Iterator[str]:
     measured = runs("load")
     yield from (LOADED, "")
     yield from _commands(measured)
-    yield "| target | at the same time | server | tokens/s | per token, ms | first token, ms | tau |"
+    yield "| drafter, target | at the same time | server | tokens/s | per token, ms | first token, ms | tau |"
     yield "|---|---:|---|---:|---:|---:|---:|"
     for about, rows in measured:
         for row in rows:
             spans = (" / ".join(f"{value:.0f}" for value in row[key]) for key in ("tpot_ms", "ttft_ms"))
             yield (
-                f"| {about['dtype']} | {row['concurrency']} | {row['method']} | {row['tokens_per_s']:.1f} "
+                f"| {_side(about)} | {row['concurrency']} | {row['method']} | {row['tokens_per_s']:.1f} "
                 f"| {' | '.join(spans)} | {row['tau']:.2f} |"
             )
     for about, rows in measured:
@@ -86,7 +86,11 @@ def under_load() -> Iterator[str]:
         where = (
             "there is no crossing" if at is None else f"the curves cross at about {at:.1f} requests at the same time"
         )
-        yield from ("", f"With the target in {about['dtype']}, {where}.")
+        yield from ("", f"{_side(about)}: {where}.")
+
+
+def _side(about: Mapping[str, Any]) -> str:
+    return f"{about.get('drafter', 'eagle')}, {about['dtype']}"
 
 
 def _commands(measured: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[str]:

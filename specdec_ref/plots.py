@@ -246,8 +246,11 @@ def heat(cells: Mapping[str, Sequence[Number | None]], columns: Sequence[str], *
         return render(figure, alt, fit=True)
 
 
-def load_curves(rows: Sequence[Mapping[str, Any]]) -> Picture:
-    """Rows of a load test: throughput by concurrency, and latency per token (median, up to the 90th percentile)."""
+def load_curves(rows: Sequence[Mapping[str, Any]], crossing: float | None = None) -> Picture:
+    """Rows of a load test: throughput by concurrency, and latency per token (median, up to the 90th percentile).
+
+    `crossing`: the concurrency at which the plain server takes the lead, to be marked.
+    """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.2), layout="constrained")
@@ -267,6 +270,8 @@ def load_curves(rows: Sequence[Mapping[str, Any]]) -> Picture:
                 latency.annotate(
                     str(row["concurrency"]), (rate, middle), (6, -10), textcoords="offset points", fontsize=8
                 )
+        if crossing is not None:
+            speed.axvline(crossing, color=GREY, linewidth=1, linestyle=":")
         scales(speed, "x")
         scales(latency, "")
         speed.set(xlabel="requests at the same time", ylabel="throughput (tokens/s)")
@@ -277,7 +282,8 @@ def load_curves(rows: Sequence[Mapping[str, Any]]) -> Picture:
             f"{row['tpot_ms'][0]:.0f} ms per token"
             for row in rows
         )
-        return render(figure, f"Load test. {told}.")
+        where = "" if crossing is None else f" The curves cross at {crossing:.1f}."
+        return render(figure, f"Load test. {told}.{where}")
 
 
 def training_curves(log: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:

@@ -21,6 +21,8 @@ FINISHED = (
     "notebooks/05_tree.ipynb",
     "notebooks/06_metrics.ipynb",
     "notebooks/07_kernels.ipynb",
+    "notebooks/08_production.ipynb",
+    "exercises/08_production/08_production.ipynb",
 )
 
 # what it is a sign of: terse aphorisms, things that speak, and a private vocabulary

@@ -35,7 +35,7 @@ OFFERED: dict[str, tuple[str, ...]] = {  # module -> functions that a notebook's
     "specdec_ref.exposition": ("exposition", "parse"),
     "specdec_course.checks.ngram": ("look",),
     "specdec_course.checks.metrics": ("record",),
-    "specdec_course.checks.production": ("run_of",),
+    "specdec_course.checks.production": ("load_rows", "run_of"),
     "specdec_course.capstone.checks": ("toy", "greedy_round"),
 }
 WITHHELD = {"decoder-tests": ("greedy_round",)}  # while that cell is judged

@@ -27,7 +27,7 @@ from specdec_ref.bench.server import GENERATED, Counters, Reply, Server, accepta
 from specdec_ref.web import address, client
 from specdec_ref.workloads import Prompt
 
-__all__ = ["Endpoints", "Work"]
+__all__ = ["Endpoints", "Work", "settled"]
 
 PLAIN = "plain"
 SETTLING = 2.0  # seconds that a server's counters may lag behind its answers
@@ -155,7 +155,8 @@ class Endpoints:
                     replies = await _together(jobs)
                     calls[place].append(Call(perf_counter() - started, replies))
                 order.reverse()
-        after = [await _settled(s, b, c) for s, b, c in zip(self.servers, before, calls, strict=True)]
+        written = [sum(reply.tokens for call in mine for reply in call.replies) for mine in calls]
+        after = [await settled(s, b, n) for s, b, n in zip(self.servers, before, written, strict=True)]
         return [Side(*side) for side in zip(self.servers, calls, before, after, strict=True)]
 
 
@@ -169,10 +170,9 @@ async def _together(jobs: Sequence[Any]) -> list[Reply]:
     return [task.result() for task in tasks]
 
 
-async def _settled(server: Server, before: Counters, calls: Sequence[Call]) -> Counters:
-    """The counters, once they hold what was written."""
+async def settled(server: Server, before: Counters, written: int) -> Counters:
+    """The counters, once they hold so many more tokens than `before`."""
     started, name = perf_counter(), GENERATED.get(server.engine, "")
-    written = sum(reply.tokens for call in calls for reply in call.replies)
     while True:
         after = await counters(server)
         if before is None or after is None or after.get(name, math.inf) - before.get(name, 0.0) >= written:

@@ -29,6 +29,7 @@ examples:
   $ specdec choose --task chat
   $ specdec choose --task editing --batch 16 --temperature 1
   $ specdec choose --gpu H100 --batch 32 --acceptance eagle=0.73,0.52,0.35
+  $ specdec choose --engine llamacpp --type f32 --threads 2 --task code
 """
 
 
@@ -61,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="bytes a draft token reads, in the target's (default 0.05; n-grams: 0)",
     )
+    engine = parser.add_argument_group("another engine", "Needs the extra llamacpp. --target: ours, or a GGUF file.")
+    engine.add_argument(
+        "--engine", choices=("specdec", "llamacpp"), default="specdec", help="default specdec: this package"
+    )
+    engine.add_argument("--type", default="f16", metavar="NAME", help="embedded model: f16 (default), f32, q8_0, q4_1")
+    engine.add_argument("--draft-model", metavar="FILE", help="a head as GGUF (default: the shipped one)")
+    engine.add_argument("--threads", type=int, default=1, metavar="N", help="default 1: two spin if a core is busy")
     add_model(parser)
 
 
@@ -70,8 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch < 1:
         raise UsageError(f"--batch must be >= 1, got {args.batch}")
-    accepted = _acceptance(args)
-    options, v = _modelled(args, accepted) if args.gpu else _measured(args, accepted)
+    if args.engine == "llamacpp":
+        options, v = _served(args)
+    else:
+        accepted = _acceptance(args)
+        options, v = _modelled(args, accepted) if args.gpu else _measured(args, accepted)
     choice = choose(options, v, batch=args.batch)
     if args.json:
         print(json.dumps(_plain(choice)))
@@ -138,6 +149,32 @@ def _measured(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[
     return options, next(iter(priced.values()))[1]
 
 
+def _served(args: argparse.Namespace) -> "tuple[list[Option], Callable[[int], float]]":
+    """Acceptance and costs of llama.cpp, on the task's dev prompts."""
+    from specdec_ref.bench.priced import options, price_llamacpp
+    from specdec_ref.cli.serve import gguf_files
+    from specdec_ref.engines.process import EngineError, missing_wheel
+    from specdec_ref.workloads import HELD_OUT, TASKS, load_prompts
+
+    for given, name in ((args.gpu, "gpu"), (args.acceptance, "acceptance"), (args.batch > 1, "batch")):
+        if given:
+            more = "; bench --endpoint --load answers for several requests" if name == "batch" else ""
+            raise UsageError(f"--{name} does not go with --engine llamacpp, which measures one request at a time{more}")
+    if args.task not in ("mean", *TASKS):
+        raise UsageError(f"unknown task {args.task!r}; choose from mean, {', '.join(TASKS)}")
+    if complaint := missing_wheel():
+        raise EngineError(complaint)
+    target, head = gguf_files(args.target, args.draft_model, args.type)
+    tasks, each = (TASKS, 1) if args.task == "mean" else ((args.task,), 4)
+    prompts = [prompt.prompt for task in tasks for prompt in load_prompts([task], "dev", file=HELD_OUT)[:each]]
+    with console(stderr=True).status("measuring llama.cpp") as status:
+        priced = price_llamacpp(
+            target, head, prompts, threads=args.threads, temperature=args.temperature,
+            tick=lambda name: status.update(f"measuring llama.cpp: {name}"),
+        )  # fmt: skip
+    return options(priced)
+
+
 def _plain(choice: "Choice") -> dict[str, Any]:
     return asdict(choice) | {"weighed": [asdict(way) | {"speedup": way.speedup} for way in choice.weighed]}
 
@@ -145,12 +182,21 @@ def _plain(choice: "Choice") -> dict[str, Any]:
 def _print(choice: "Choice", args: argparse.Namespace) -> None:
     from rich.text import Text
 
+    from specdec_ref.models.hub import EMBEDDED
+
     out = console()
     name = "plain decoding" if choice.method == "none" else f"{choice.method}, gamma {choice.gamma}"
+    files = f"--type {args.type}" if args.target == EMBEDDED else f"--target {args.target}"
     where = f"{args.gpu}, from its data sheet" if args.gpu else "this machine"
+    if args.engine == "llamacpp":
+        where = f"llama.cpp on this machine, {files.partition(' ')[2]}"
     whose = "your acceptance" if args.acceptance else f"task {args.task}, temperature {args.temperature:g}"
     out.print(
         Text(f"{name}: {choice.speedup:.2f} times plain, predicted ({whose}; {where})", style="bold"), soft_wrap=True
     )
     for reason in choice.reasons:
         out.print(Text(f"- {reason}"), soft_wrap=True)
+    if args.engine == "llamacpp":
+        drafting = "none" if choice.method == "none" else f"{choice.method} --depth {choice.gamma}"
+        command = f"specdec serve --drafter {drafting} {files} --threads {args.threads}"
+        out.print(Text(f"- To serve it: {command}"), soft_wrap=True)

@@ -12,7 +12,7 @@ from specdec_ref.config import DraftBudget, SpecConfig
 if TYPE_CHECKING:
     from specdec_ref.engines.process import LlamaServer
 
-__all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "gguf_files", "run"]
 
 HELP = "serve a model over HTTP with llama.cpp, with speculation or without"
 DESCRIPTION = """\
@@ -99,21 +99,28 @@ def _wait(server: "LlamaServer") -> None:
 
 def _with_files(config: SpecConfig, kind: str) -> SpecConfig:
     """The same with GGUF files; the embedded model and the shipped head are exported on first use."""
+    needs = config.drafter in ("eagle", "hybrid")
+    target, head = gguf_files(config.target, config.draft_model if needs else None, kind)
+    return replace(config, target=str(target), draft_model=str(head) if needs and head is not None else None)
+
+
+def gguf_files(target: str, head: str | None, kind: str) -> tuple[Path, Path | None]:
+    """(target, head) as GGUF files; the embedded model comes with its head, and a head that does not fit is refused."""
     from specdec_ref.cli.shared import UsageError
     from specdec_ref.models.hub import EMBEDDED
     from specdec_ref.training.gguf_file import open_gguf
     from specdec_ref.training.gguf_read import read_gguf_head
 
-    needs = config.drafter in ("eagle", "hybrid")
-    if config.target == EMBEDDED:
-        target, head = _exported(config.target, kind)
-        config = replace(config, target=str(target), draft_model=(config.draft_model or str(head)) if needs else None)
-    elif not Path(config.target).is_file():
-        raise UsageError(f"--target: there is no file {config.target}: name a GGUF file, or {EMBEDDED}")
-    file = open_gguf(Path(config.target))
-    if needs and config.draft_model is not None:
-        read_gguf_head(Path(config.draft_model), file)  # llama.cpp would abort, or draft badly without a word
-    return config
+    file, draft = Path(target), None if head is None else Path(head)
+    if target == EMBEDDED:
+        file, shipped = _exported(target, kind)
+        draft = draft or shipped
+    elif not file.is_file():
+        raise UsageError(f"--target: there is no file {target}: name a GGUF file, or {EMBEDDED}")
+    opened = open_gguf(file)
+    if draft is not None:
+        read_gguf_head(draft, opened)  # llama.cpp would abort, or draft badly without a word
+    return file, draft
 
 
 def _exported(name: str, kind: str) -> tuple[Path, Path]:

@@ -12,7 +12,7 @@ from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
 from specdec_ref.exporters.launch import EMBEDDED, Finding, Launch, Mapped, changed, lossy, note, raise_on, refused
 from specdec_ref.exporters.table import ENGINES
 
-__all__ = ["MATCH", "from_llamacpp", "to_llamacpp"]
+__all__ = ["MATCH", "TYPES", "from_llamacpp", "to_llamacpp"]
 
 MATCH = 3  # tokens an n-gram match needs; llama.cpp's default, 12, drafts nothing in short answers
 SHORTEST = 3  # drafts of one or two tokens: ngram-simple was never seen to make them

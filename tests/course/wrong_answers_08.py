@@ -8,6 +8,7 @@ _read = task("08_production", "reading", "my_reading(page)")
 _flags = task("08_production", "flags", "my_flags(depth, topk, nodes)")
 _choose = task("08_production", "choice", "my_choice(drafters, v, margin)")
 _metrics = task("08_production", "metrics", "my_metrics(emitted, num_draft_tokens)")
+_capacity = task("08_production", "capacity", "my_plan(rows, limit)")
 
 
 def _page(
@@ -52,6 +53,33 @@ def _pick(
     return {end}
     """
     return _choose(name, told, body)
+
+
+def _load(
+    name: str,
+    told: str,
+    ahead: str = "fast[level, 'other'] > fast[level, 'plain']",
+    pays: str = "level",
+    stop: str = "break",
+    levels: str = "sorted({row['concurrency'] for row in rows})",
+    keeps: str = "row['tpot_ms'][1] <= limit",
+    key: str = "row['tokens_per_s']",
+    end: str = "max(kept)[1:] if kept else ('none', 0)",
+) -> Wrong:
+    body = f"""
+    side = lambda row: "plain" if row["method"] == "plain" else "other"
+    fast = {{(row["concurrency"], side(row)): row["tokens_per_s"] for row in rows}}
+    slow = {{(row["concurrency"], side(row)): row["tpot_ms"] for row in rows}}
+    pays = 0
+    for level in {levels}:
+        if {ahead}:
+            pays = {pays}
+        else:
+            {stop}
+    kept = [({key}, row["method"], row["concurrency"]) for row in rows if {keeps}]
+    return pays, {end}
+    """
+    return _capacity(name, told, body)
 
 
 BOTH = """\
@@ -142,4 +170,27 @@ ANSWERS = (
         mean = sum(emitted) / len(emitted) - 1
         return mean, mean / (num_draft_tokens - 1)
         """),
+    _load("any lead", "although the plain server is ahead at a lower one", stop="continue"),
+    _load("first behind", "The first level without a lead", ahead="True",
+          pays="level\n        if fast[level, 'other'] <= fast[level, 'plain']: break"),
+    _load("levels counted", "Levels are counted here", pays="pays + 1"),
+    _load("order as given", "in the order in which they come", levels="dict.fromkeys(row['concurrency'] for row in rows)"),
+    _load("slowest tenth compared", "Time per token is compared", ahead="slow[level, 'other'][1] < slow[level, 'plain'][1]"),
+    _load("peak", "at which the speculating server is fastest", ahead="True",
+          pays="max((v, k[0]) for k, v in fast.items() if k[1] == 'other')[1]"),
+    _load("median", "The median is held against the limit", keeps="row['tpot_ms'][0] <= limit"),
+    _load("99th", "The 99th percentile is held against the limit", keeps="row['tpot_ms'][2] <= limit"),
+    _load("first token", "The time to the first token is held against the limit", keeps="row['ttft_ms'][1] <= limit"),
+    _load("no promise", "The promise is left out", keeps="True"),
+    _load("below only", "A row at the limit itself is refused", keeps="row['tpot_ms'][1] < limit"),
+    _load("most clients", "An overloaded server can have more requests", key="row['concurrency'], row['tokens_per_s']",
+          end="max(kept)[2:] if kept else ('none', 0)"),
+    _load("fastest tokens", "The row with the shortest time per token", key="-row['tpot_ms'][1]"),
+    _load("speculating only", "Only the speculating server is considered",
+          keeps="row['tpot_ms'][1] <= limit and row['method'] != 'plain'"),
+    _load("plain only", "Only the plain server is considered",
+          keeps="row['tpot_ms'][1] <= limit and row['method'] == 'plain'"),
+    _load("always a plan", '"none" is never the answer', end="max(kept or [(0, *min((r['tpot_ms'][1], r['method'], "
+          "r['concurrency']) for r in rows)[1:])])[1:]"),
+    _load("level alone", "(level, (method, level)) was expected", end="max(kept)[2] if kept else 0"),
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Self-checks of exercise 08: a metrics page, an engine's flags, a choice, an accept rate with a bug.
+"""Self-checks of exercise 08: a metrics page, an engine's flags, a choice, an accept rate with a bug, a load test.
 
 What is right is not computed by the formula that is asked for: pages are made of rounds that are counted, flags go
-through the engine's rules and back to a set-up, choices through `choose`.
+through the engine's rules and back to a set-up, choices through `choose`, load tests are read by hand.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, numbers, same
 from specdec_course.checks.production import suspects as wrong
+from specdec_course.checks.production.loads import capacity, load_rows
 from specdec_course.checks.report import Report
 from specdec_ref.choose import Option, choose
 from specdec_ref.config import DraftBudget
@@ -16,7 +17,7 @@ from specdec_ref.exporters import explain
 from specdec_ref.exposition import exposition, parse
 from specdec_ref.metrics import RunStats, StepRecord
 
-__all__ = ["choice", "flags", "metrics", "reading"]
+__all__ = ["capacity", "choice", "flags", "load_rows", "metrics", "reading"]
 
 Rounds = Sequence[int]  # accepted drafts of each round
 
