@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from specdec_course.measured import heat, intervals, scatter
 from specdec_ref.palette import PALETTE
 from specdec_ref.plots import (
     GREY,
@@ -25,13 +26,10 @@ from specdec_ref.plots import (
     Picture,
     as_colour,
     bars,
-    heat,
-    intervals,
     lines,
     new_figure,
     render,
     scales,
-    scatter,
     training_curves,
 )
 

@@ -30,7 +30,7 @@ ABOVE = {
     "benchmarks": len(LEVELS),
 }  # above every module of the reference, not each other
 COURSE = (
-    {"checks", "plots", "memory", "practice", "tables"},
+    {"checks", "plots", "measured", "memory", "practice", "tables"},
     {"widgets", "capstone", "grader"},
     {"cli"},
 )  # the course's own levels
@@ -40,7 +40,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 40
 OWNERS = {
     "triton": ("specdec_ref/kernels/", "specdec_course/grader/launch.py"), "ipywidgets": ("specdec_course/widgets/",), "nbgrader": ("specdec_course/grader/",),
     "xllamacpp": ("specdec_ref/engines/llamacpp.py",),
-    "matplotlib": ("specdec_ref/plots.py", "specdec_course/plots.py", "specdec_course/memory.py"),
+    "matplotlib": ("specdec_ref/plots.py", "specdec_course/plots.py", "specdec_course/measured.py", "specdec_course/memory.py"),
 }  # fmt: skip
 CACHE_OWNER = "specdec_ref/models/kv_cache.py"  # and who alone may name transformers' cache classes
 
