@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FINISHED = (
     "README.md",
+    "docs/QUIZ.md",
     "notebooks/00_start_here.ipynb",
     "notebooks/01_bottleneck.ipynb",
     "notebooks/02_verification.ipynb",
