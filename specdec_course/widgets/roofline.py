@@ -38,7 +38,8 @@ def roofline_view(billions: Number, bandwidth: Number, peak: Number, batch: Numb
     bound = "memory" if memory[0] > compute[0] else "arithmetic"
     free = max((k for k in range(1, 513) if v(k) < 1.1), default=1)
     html = (
-        f"<p>One step: <b>{step * 1e3:.3g} ms</b>, limited by <b>{bound}</b>; {rows / step:,.0f} tokens/s in all. "
+        f"<p>{bandwidth:,.0f} GB/s and {peak:,.4g} TFLOP/s: {machine.ridge:,.1f} FLOP in the time to read one byte. "
+        f"One step: <b>{step * 1e3:.3g} ms</b>, limited by <b>{bound}</b>; {rows / step:,.0f} tokens/s in all. "
         f"Weights and caches moved: {shape.step_bytes(rows, 1, tokens) / 1e9:.3g} GB a step. "
         f"Checking 5 tokens costs v(5) = <b>{v(5):.2f}</b> plain steps; up to k = {free}{'+' if free == 512 else ''} "
         "it costs less than 10 % more than one.</p>"
