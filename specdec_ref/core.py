@@ -59,7 +59,7 @@ class DraftTree:
         if not self.parent_list or self.parent_list[0] != -1:
             raise ValueError("a DraftTree starts with its root: parents[0] must be -1")
         if any(not 0 <= parent < node for node, parent in enumerate(self.parent_list) if node):
-            raise ValueError(f"every parent must stand before its child, got parents {self.parent_list}")
+            raise ValueError(f"every parent must come before its child, got parents {self.parent_list}")
         if (self.q is None) != (self.drawn == "point"):
             raise ValueError(
                 f"a tree drawn as {self.drawn!r} {'needs' if self.q is None else 'must not carry'} q; 'point' has none"

@@ -1,4 +1,4 @@
-"""Head explorer: what a head reads, how deep it was unrolled in training, which words it may say, and what is right.
+"""Head explorer: what a head reads, how deep it was unrolled in training, which tokens it may draft, and what is right.
 
 Nothing is computed but tau = 1 + the sum of the chain's shares: each position of the sliders is a head that was trained
 and measured (`bench/heads.py`), beside the plain model of the same training, which reads tokens alone.
@@ -19,10 +19,10 @@ FILES = ("heads", "heads-shipped")
 KNOBS = (
     Knob("reads", "0: tokens alone, 1: features alone, 2: features of three layers and tokens", 0, 2, 2),
     Knob("unrolled", "how deep the head was trained on its own output", 0, 2, 1, 1, "steps", log2=True),
-    Knob("draft vocabulary", "words that the head can say at all", 8, 12, 12, 1, "words", log2=True),
+    Knob("draft vocabulary", "tokens that the head can draft", 8, 12, 12, 1, "tokens", log2=True),
     Knob("training", "0: a small run like the one above, 1: the heads that come with the package", 0, 1, 0),
 )
-WEIGHTS, WIDTH = 5.1, 576  # millions of its own, without the LM head; numbers a word takes there
+WEIGHTS, WIDTH = 5.1, 576  # millions of its own, without the LM head; numbers a token takes there
 
 
 @cache
@@ -39,18 +39,18 @@ def head_view(reads: Number, steps: Number, vocab: Number, training: Number) -> 
     row, plain = rows[which, deep, size], rows["tokens", 1, size]
     how = "not unrolled, for it reads no output of its own" if which == "tokens" else f"unrolled {deep} deep"
     if which != "tokens" and deep != round(steps):
-        how += f" (never {round(steps)})"
+        how += f" ({round(steps)} was not trained; the deepest is shown)"
     if which == "features" and round(training):
         how += ", trained with tokens, which are now taken away"
-    single, chain, saying = row["single"], row["chain"], size * WIDTH / 1e6
+    single, chain, lm_head = row["single"], row["chain"], size * WIDTH / 1e6
     html = (
-        f"<p>Reads <b>{WORDS[round(reads)]}</b>; {how}; trained on {row['tokens']:,} tokens; can say {size:,} words. "
-        f"Draft token 1 is right in <b>{single[0]:.0%}</b> of the places, token 2, behind the right token 1, in "
-        f"<b>{single[1]:.0%}</b>. Whole drafts of {len(chain)}: <b>tau = {1 + sum(chain):.2f}</b>, against "
-        f"{1 + sum(plain['chain']):.2f} for tokens alone. A draft token reads {WEIGHTS + saying:.1f} million weights, "
-        f"{saying:.1f} of them to say the word.</p>"
+        f"<p>Reads <b>{WORDS[round(reads)]}</b>; {how}; trained on {row['tokens']:,} tokens; "
+        f"drafts from {size:,} tokens. Draft token 1 is right in <b>{single[0]:.0%}</b> of the places, token 2, "
+        f"after a correct token 1, in <b>{single[1]:.0%}</b>. Whole drafts of {len(chain)}: "
+        f"<b>tau = {1 + sum(chain):.2f}</b>, against {1 + sum(plain['chain']):.2f} for tokens alone. "
+        f"A draft token reads {WEIGHTS + lm_head:.1f} million weights, {lm_head:.1f} of them in the LM head.</p>"
     )
-    return View(html, _picture(single, plain["single"], f"{WORDS[round(reads)]}, {how}, {size:,} words"))
+    return View(html, _picture(single, plain["single"], f"{WORDS[round(reads)]}, {how}, {size:,} tokens"))
 
 
 def _picture(single: list[float], plain: list[float], what: str) -> Picture:

@@ -1,6 +1,7 @@
 """Code that a chapter builds in front of the reader, run on another model: it must agree with the package there as well."""
 
 import copy
+import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from specdec_ref.baseline import plain_generate
 from specdec_ref.config import DraftBudget
 from specdec_ref.core import DraftTree, Randomness
 from specdec_ref.drafters import NgramDrafter
+from specdec_ref.drafters.ngram import NgramIndex
 from specdec_ref.engine import SpecEngine
 from specdec_ref.exact import outcomes, total_variation
 from specdec_ref.models.target import Target
@@ -236,3 +238,41 @@ def test_a_mistake_in_the_training_step_is_caught(
     exec(source.replace(right, wrong), broken)
     loss = float(broken["loss_of"](run.head, training["lesson"](*LESSON), 3).detach())
     assert loss != pytest.approx(float(run._loss(batch)[0].detach()), rel=1e-4)
+
+
+def different_guesses(old: str, new: str) -> int:
+    """How many guesses of chapter 04's index, with one text put in for another, differ from the package's."""
+    cells = nbformat.read(NOTEBOOKS / "04_ngram.ipynb", 4).cells
+    source = next(cell.source for cell in cells if cell.id == "ngram-index")
+    assert source.count(old) == 1
+    page: dict[str, Any] = {}
+    exec(source.replace(old, new), page)
+    ours, package, numbers, different = page["Index"](), NgramIndex(1, 4), random.Random(0), 0
+    for _ in range(300):
+        token = numbers.randrange(4)
+        ours.append(token)
+        package.extend([token])
+        found = package.match()
+        # At the end of the text the chapter's copy stops; the package's goes on with the tokens that it has copied.
+        expected = package.tokens[found[1] : found[1] + 3] if found else []
+        assert package.continuation(3)[: len(expected)] == expected
+        different += ours.lookup(3) != expected
+    return different
+
+
+def test_the_index_of_chapter_04_agrees_with_the_package() -> None:
+    assert different_guesses("after = longest, [], {}", "after = longest, [], {}") == 0
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("] = len(self.text)", "] = len(self.text) + 1"),  # the token after the one that followed
+        ("len(self.text)) + 1)", "len(self.text)))"),  # the longest n-grams are left out
+        ("len(self.text)), 0, -1)", "len(self.text)), 1, -1)"),  # no match of one token
+        ("self.after[tuple(self.text[-n:])] =", "self.after[tuple(self.text[:n])] ="),  # the start, not the end
+        ("place : place + gamma", "place - 1 : place + gamma - 1"),  # a token of the match itself
+    ],
+)
+def test_a_mistake_in_the_index_changes_its_guesses(right: str, wrong: str) -> None:
+    assert different_guesses(right, wrong) > 0

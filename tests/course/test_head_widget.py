@@ -38,10 +38,10 @@ def test_every_position_of_the_sliders_has_a_head() -> None:
     places = [range(int(knob.low), int(knob.high) + 1) for knob in KNOBS]
     for which, deep, size, training in product(*places):
         html = head_view(which, 2.0**deep, 2.0**size, training).html
-        assert f"can say {2**size:,} words" in html
+        assert f"drafts from {2**size:,} tokens" in html
         assert f"<b>{WORDS[which]}</b>" in html
         tried = {0: (0,), 1: (2,), 2: (0, 1, 2)}[which] if training == 0 else {0: (0,)}.get(which, (2,))
-        assert ("never" in html) == (which > 0 and deep not in tried)
+        assert ("was not trained; the deepest is shown" in html) == (which > 0 and deep not in tried)
 
 
 def test_the_words_are_those_of_the_row() -> None:
