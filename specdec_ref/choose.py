@@ -96,7 +96,7 @@ class Choice:
 
 
 def choose(options: Sequence[Option], v: Callable[[int], float], *, batch: int = 1, margin: float = MARGIN) -> Choice:
-    """The best of `options`, or none of them. `v`: price of checking k tokens a row, at this batch."""
+    """The best of `options`, or none of them. `v`: price of checking k tokens per text, at this batch."""
     by_name = {option.name: option for option in options if option.alive}
     ways = sorted((option.best() for option in by_name.values()), key=lambda way: -way.speedup)
     reasons = [_price(v, batch), *(_account(by_name[way.name], way) for way in ways)]
@@ -136,8 +136,8 @@ def _price(v: Callable[[int], float], batch: int) -> str:
     if five < 1.5:
         side = "cheap, because moving bytes takes the time and not arithmetic"
     else:
-        side = "dear, because arithmetic takes the time" if five > 3 else "not free, arithmetic begins to count"
-    return f"At batch {batch}, checking 5 tokens a row costs {five:.2f} plain steps: {side}."
+        side = "expensive, because arithmetic takes the time" if five > 3 else "not free, arithmetic begins to count"
+    return f"At batch {batch}, checking 5 tokens per text costs {five:.2f} plain steps: {side}."
 
 
 def _account(option: Option, way: Weighed) -> str:

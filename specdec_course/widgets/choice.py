@@ -35,7 +35,7 @@ def choice_view(batch: Number, context: Number, alpha: Number, c: Number) -> Vie
         if choice.gamma
         else f"<b>Do not speculate</b>: the best length promises {max(values[1:]):.2f}, less than {MARGIN:.2f}."
     )
-    html = f"<p>{answer} Checking 5 tokens a row costs {v(5):.2f} plain steps, 9 cost {v(9):.2f}.</p>"
+    html = f"<p>{answer} Checking 5 tokens per text costs {v(5):.2f} plain steps, 9 cost {v(9):.2f}.</p>"
     alt = f"Speed-up by draft length, batch {rows}: {choice.method}, best at {choice.gamma} drafts."
     mark = (float(choice.gamma), f"best: {choice.gamma}") if choice.gamma else None
     return View(

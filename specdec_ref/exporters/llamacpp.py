@@ -93,7 +93,7 @@ def _notes(config: SpecConfig) -> list[Finding]:
     if config.drafter == "hybrid":
         found.append(note("no common tree: n-grams draft first, the head only where they find nothing"))
     if config.drafter in ("eagle", "hybrid") and not config.sampling.greedy:
-        found.append(note("above T = 0 a draft stays only if it is the target's own sample: exact, but fewer stay"))
+        found.append(note("above T = 0 a draft must be the target's own sample: exact, but fewer are accepted"))
     return found
 
 

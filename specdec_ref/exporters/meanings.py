@@ -92,7 +92,7 @@ VLLM = {
     "synthetic_acceptance_rates": "synthetic: the share of rounds that accept draft 1, 2, ...",
     "synthetic_acceptance_length": "synthetic: the tau to pretend",
     "enable_adaptive_verification": "dspark: how many drafts are checked follows their confidence",
-    "draft_sample_method": "greedy: the draft's argmax, taken as certain; probabilistic: drawn from q, kept for p/q",
+    "draft_sample_method": "greedy: the draft's argmax (deterministic); probabilistic: drawn from q, kept for p/q",
     "dspark_draft_topk": "dspark: candidates that are scored",
     "xpress_topc": "XPress: candidates that are scored",
     "fly_window_size": "fly: how many later decisions are looked at",

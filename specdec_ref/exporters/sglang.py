@@ -162,8 +162,8 @@ def _sampling_rules(out: Mapping[str, Any], name: str) -> list[Finding]:
     elif name in CHAINLIKE:
         found.append(
             note(
-                "drafts are the likeliest tokens, judged by p alone: lossless, but at T > 0 fewer stay than by p/q; "
-                "without CUDA, verification may be greedy at any T"
+                "drafts are the likeliest tokens, judged by p alone: lossless, but at T > 0 fewer are accepted than by "
+                "p/q; without CUDA, verification may be greedy at any T"
             )
         )
     if out.get(f"{S}token-map") and name != "EAGLE":

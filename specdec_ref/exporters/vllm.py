@@ -92,8 +92,8 @@ def _verification_rules(out: Mapping[str, Any]) -> list[Finding]:
     if out.get("draft_sample_method", "greedy") == "greedy" and how in ("standard", "block") and not model_free:
         found.append(
             note(
-                "drafts are greedy and count as certain, q one-hot: lossless, but at T > 0 fewer stay than by p/q with "
-                "draft_sample_method probabilistic"
+                "drafts are greedy, so they are deterministic drafts (q is one-hot): lossless, but at T > 0 fewer are "
+                "accepted than by p/q with draft_sample_method probabilistic"
             )
         )
     return found
