@@ -20,7 +20,7 @@ PAIRED = """\
 
 Two servers on this machine, paired prompt by prompt; seconds of whole answers, prefill included. "Price" is the mean
 cost of a round in plain steps: tau divided by the speed-up. Nothing else ran on the machine. Absolute speeds vary
-between runs all the same (a plain float32 step took 15 to 22 ms; why was not measured), and pairing protects the ratios."""
+between runs all the same (a plain float32 step took 15 to 22 ms; why was not measured); pairing protects the ratios."""
 LOADED = """\
 ## llama.cpp under load
 
