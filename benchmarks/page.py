@@ -86,7 +86,7 @@ def _tables(measured: Sequence[tuple[Row, Sequence[Row]]]) -> Iterator[str]:
 def _peers() -> Iterator[str]:
     """Ours and theirs with the same kind of draft, from every run that has both."""
     yield from ("## Against the same kind of draft in transformers", "")
-    yield "Geometric mean over tasks of our speed-up over theirs at temperature 0, both tuned on the same prompts or neither."
+    yield "Geometric mean over tasks of our speed-up over theirs at temperature 0, both tuned alike or both not tuned."
     yield from (
         "",
         "| date, processor | dtype | batch | context | ours | theirs | ours / theirs |",

@@ -17,11 +17,11 @@ One small model, smollm2-135m, on two CPU cores: what speculation brings here, t
 same process. Ratios are paired: all methods answer a prompt one after the other, in changing order, and the ratio is of
 seconds a token of whole calls, prefill included. A speed-up is over our plain decoder unless the column says otherwise.
 Prompts are the held-out ones (`bench/heldout.jsonl`, test split). Each method runs at the setting of a small grid that
-was fastest on the dev split, transformers' as well; with `--tune 0` in the command, ours and theirs run at their defaults.
+was fastest on the dev split, transformers' as well; with `--tune 0` in the command, both run at their defaults.
 Absolute speeds are one machine's at one moment.
-Each table has its date and its processor. Tables before 2026-11-30 were measured with an older forward: plain decoding
-took about 1.7 times as long in bfloat16 (docs/LOG.md). Before 2026-11-29, 07:40, as in the float32 tables, the controller
-of "adaptive" gave up after four misses at the start of a text.
+Each table has its date and its processor. Tables before 2026-11-30 were measured with an older forward: plain
+decoding took about 1.7 times as long in bfloat16 (docs/LOG.md). Before 2026-11-29, 07:40, as in the float32 tables,
+the controller of "adaptive" gave up after four misses at the start of a text.
 
 In bfloat16 a pass over several tokens rounds differently from a pass over one, so greedy texts may part at near-ties:
 "same text" counts those that did not. In float32 every text was compared (`bench.acceptance --identity`).
