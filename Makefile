@@ -1,7 +1,7 @@
 # Everything a reader needs is one command. `make` alone says what there is.
 #
 #   PYTHON=python3.12     which Python makes the environment (3.11 or newer)
-#   TORCH_INDEX=<url>     take torch from this package index first, e.g. PyTorch's own for CPU builds (README)
+#   TORCH_INDEX=<url>     take torch from this package index first, e.g. PyTorch's own for CPU builds (docs/INSTALL.md)
 #   VENV=.venv            where the environment is made
 #   WORKERS=2             processes that share the tests; 0 runs them in one, as `pytest` does by hand
 SHELL := /bin/bash
@@ -19,7 +19,7 @@ INSTALL := $(PIP) install -c constraints.txt
 help: ## this list
 	@echo "specdec-ref: speculative decoding, a reference and a course. Targets:"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "Minutes are of two CPU cores and a fast network. README.md, \"Installing\", has sizes and how to get a CPU-only torch."
+	@echo "Minutes are of two CPU cores and a fast network. docs/INSTALL.md has sizes and how to get a CPU-only torch."
 
 run: $(VENV)/.with-run ## install what the demo needs, fetch the model, watch it go faster: about 3 min, later 1
 	$(BIN)/specdec fetch
@@ -70,7 +70,7 @@ define OURS
 { at="$$(cd -P $(VENV) && pwd)"; by="$$(head -n 1 $(VENV)/.created 2>/dev/null)"; \
 	  [ "$$by" = "$(CURDIR)" ] || { [ -f $(VENV)/.created ] && [ -z "$$by" ] && [[ "$$at" == "$(CURDIR)"/* ]]; } || { \
 	  echo "VENV=$(VENV): this environment was not made by this checkout's Makefile ($$([ -z "$$by" ] && echo "its file .created is missing or empty" || echo "its file .created names $$by")), so nothing was changed in it." >&2; \
-	  echo "Choose a folder that does not exist yet, for example: make $(MAKECMDGOALS) VENV=.venv-2; or use that environment by hand: README.md, \"Installing\"." >&2; exit 1; }; }
+	  echo "Choose a folder that does not exist yet, for example: make $(MAKECMDGOALS) VENV=.venv-2; or use that environment by hand: docs/INSTALL.md." >&2; exit 1; }; }
 endef
 
 # One environment serves all targets; each adds what it needs, once, and again when these files change.
@@ -86,7 +86,7 @@ $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml constraints.txt
 
 $(VENV)/.with-torch: $(VENV)/.created constraints.txt
 	@$(OURS)
-	@echo "Installing torch: 200 MB for the CPU build, 2.7 GB for the CUDA build that Linux gets by default (README says how to choose)"
+	@echo "Installing torch: 200 MB for the CPU build, 2.7 GB for the CUDA build that Linux gets by default (docs/INSTALL.md says how to choose)"
 	$(INSTALL) torch $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 	@touch $@
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from specdec_ref.cli.flags import add_model
-from specdec_ref.cli.shared import UsageError, console, say
+from specdec_ref.cli.shared import UsageError, console, give_way, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,6 +134,7 @@ def _measured(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[
     from specdec_ref.session import Session
 
     say(f"loading {args.target}; what a round takes is measured once, in ten seconds, and kept")
+    give_way()
     session = Session.open(args.target, dtype=args.dtype, device=args.device)
     drafters = []
     for name in accepted:

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from specdec_ref.cli.flags import add_model
-from specdec_ref.cli.shared import console, version
+from specdec_ref.cli.shared import console, give_way, version
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -182,6 +182,7 @@ def _measure(
     from specdec_ref.models.hub import ModelError
     from specdec_ref.session import Session
 
+    give_way()
     passes = 9
     columns = (TextColumn("specdec: {task.description}"), BarColumn())
     with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:
