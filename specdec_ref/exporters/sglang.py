@@ -66,16 +66,17 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
     steps, topk, nodes = (out.get(f"{S}{n}") for n in ("num-steps", "eagle-topk", "num-draft-tokens"))
     found: list[Finding] = []
     adaptive = out.get(f"{S}adaptive")
-    if adaptive and topk not in (None, 1):
-        found.append(changed("adaptive needs eagle-topk 1: the engine warns and drafts a fixed length"))
-    if adaptive and topk in (None, 1):
+    if adaptive and (name == "STANDALONE" or topk not in (None, 1)):
+        need = "adaptive is for EAGLE and EAGLE3" if name == "STANDALONE" else "adaptive needs eagle-topk 1"
+        found.append(changed(f"{need}: the engine warns and drafts a fixed length"))
+    elif adaptive:
         steps = 3 if steps is None else steps  # the middle one of all default tiers
         if f"{S}adaptive-config" not in out:
             found.append(note(f"adaptive: lengths by batch size are {dict(SGLANG_TIERS)}"))
             if steps not in TIERS:
                 found.append(refused(f"num-steps {steps} is none of the adaptive tiers {', '.join(map(str, TIERS))}"))
         topk, nodes = 1, steps + 1
-    elif steps is None:
+    if steps is None:
         if topk is not None or nodes is not None:
             more = "" if nodes is None else f"; for a chain of {nodes - 1} drafts: num-steps {nodes - 1}, eagle-topk 1"
             return [*found, refused(f"eagle-topk, num-draft-tokens: refused without {S}num-steps{more}")]
@@ -120,7 +121,8 @@ def _own_triple(out: Mapping[str, Any], name: str) -> tuple[int, int, int]:
 def _ngram_rules(out: dict[str, Any]) -> list[Finding]:
     breadth = out.get(f"{S}ngram-max-bfs-breadth", _default("ngram-max-bfs-breadth"))
     nodes = out.setdefault(f"{S}num-draft-tokens", 12)
-    found = []
+    device = out.get("--device", "cuda")
+    found = [refused(f"NGRAM does not run with --device {device}")] * (device not in ("cuda", "cpu", "xpu"))
     if f"{S}eagle-topk" in out:
         found.append(changed(f"{S}eagle-topk becomes the breadth, {breadth}, whatever you say"))
     if f"{S}ngram-external-corpus-path" in out:
@@ -143,8 +145,8 @@ def _sampling_rules(out: Mapping[str, Any], name: str) -> list[Finding]:
         found.append(
             lossy(f"thresholds {single:g} and {total:g}: below 1 the text's distribution is no longer the target's")
         )
-    if block and str(out.get("--device", "")).startswith("cpu"):
-        found.append(refused("block verification does not run with --device cpu"))
+    if block and out.get("--device", "cuda") != "cuda":
+        found.append(refused(f"block verification does not run with --device {out['--device']}, only with cuda"))
     if block and name not in ("EAGLE", "EAGLE3", "DFLASH", "DSPARK"):
         found.append(refused(f"block verification is for EAGLE, EAGLE3, NEXTN, DFLASH and DSPARK, not {name}"))
     if pq or (block and name in ("EAGLE", "EAGLE3")):  # block verification turns p/q on
@@ -217,10 +219,8 @@ def _drafting(config: SpecConfig, eagle: int) -> list[Row]:
     if config.draft_model is not None:
         rows.append(("draft_model", f"{S}draft-model-path", config.draft_model, ""))
     if config.adaptive is not None:
-        if name == "NGRAM":
-            raise ValueError(
-                f"adaptive {config.adaptive!r}: SGLang adapts the length of EAGLE and STANDALONE drafts only"
-            )
+        if name not in ("EAGLE", "EAGLE3"):
+            raise ValueError(f"adaptive {config.adaptive!r}: SGLang adapts the length of EAGLE's drafts only")
         rows.append(("adaptive", f"{S}adaptive", True, "its own controller: a running mean, tier by tier"))
     return rows + (_trie(config) if name == "NGRAM" else _tree(config.budget)) + _verifier(config, name)
 
