@@ -50,6 +50,9 @@ def resolve(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     if name not in known:
         return out, [refused(f"no algorithm {name}; there are {', '.join(known)}, and plugins' own")]
     findings = _sampling_rules(out, name)
+    if out.get(f"{S}adaptive") and name not in ("EAGLE", "EAGLE3"):
+        findings.append(changed("adaptive is for EAGLE and EAGLE3: the engine warns and drafts a fixed length"))
+        out[f"{S}adaptive"] = False
     if name in CHAINLIKE:
         findings += _eagle_rules(out, name)
     elif name == "NGRAM":
@@ -66,9 +69,9 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
     steps, topk, nodes = (out.get(f"{S}{n}") for n in ("num-steps", "eagle-topk", "num-draft-tokens"))
     found: list[Finding] = []
     adaptive = out.get(f"{S}adaptive")
-    if adaptive and (name == "STANDALONE" or topk not in (None, 1)):
-        need = "adaptive is for EAGLE and EAGLE3" if name == "STANDALONE" else "adaptive needs eagle-topk 1"
-        found.append(changed(f"{need}: the engine warns and drafts a fixed length"))
+    if adaptive and topk not in (None, 1):
+        found.append(changed("adaptive needs eagle-topk 1: the engine warns and drafts a fixed length"))
+        out[f"{S}adaptive"] = False
     elif adaptive:
         steps = 3 if steps is None else steps  # the middle one of all default tiers
         if f"{S}adaptive-config" not in out:
@@ -97,8 +100,9 @@ def _tree_rules(out: dict[str, Any], steps: int, topk: int, nodes: int | None) -
     found = []
     if topk == 1 and nodes != steps + 1:
         if nodes is not None:
-            becomes = f"becomes num-steps + 1 = {steps + 1}"
-            found.append(changed(f"eagle-topk 1 is a chain: num-draft-tokens {nodes} {becomes}"))
+            found.append(
+                changed(f"eagle-topk 1 is a chain: num-draft-tokens {nodes} becomes num-steps + 1 = {steps + 1}")
+            )
         nodes = steps + 1
     if nodes is None:
         return [refused(f"eagle-topk {topk} needs {S}num-draft-tokens")]
@@ -125,6 +129,7 @@ def _ngram_rules(out: dict[str, Any]) -> list[Finding]:
     found = [refused(f"NGRAM does not run with --device {device}")] * (device not in ("cuda", "cpu", "xpu"))
     if f"{S}eagle-topk" in out:
         found.append(changed(f"{S}eagle-topk becomes the breadth, {breadth}, whatever you say"))
+        out[f"{S}eagle-topk"] = breadth
     if f"{S}ngram-external-corpus-path" in out:
         budget = out.get(f"{S}ngram-external-sam-budget", 0)
         if not 0 < budget <= nodes - 1:
@@ -142,9 +147,7 @@ def _sampling_rules(out: Mapping[str, Any], name: str) -> list[Finding]:
     block, pq = out.get(f"{S}use-block-verification"), out.get(f"{S}use-rejection-sampling")
     found = []
     if min(single, total) < 1:
-        found.append(
-            lossy(f"thresholds {single:g} and {total:g}: below 1 the text's distribution is no longer the target's")
-        )
+        found.append(lossy(f"thresholds {single:g} and {total:g}: below 1 the text's distribution isn't the target's"))
     if block and out.get("--device", "cuda") != "cuda":
         found.append(refused(f"block verification does not run with --device {out['--device']}, only with cuda"))
     if block and name not in ("EAGLE", "EAGLE3", "DFLASH", "DSPARK"):

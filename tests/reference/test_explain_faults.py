@@ -76,7 +76,7 @@ def test_adaptive_is_exported_or_refused() -> None:
         "python -m sglang.launch_server --model m --speculative-algorithm STANDALONE --speculative-draft-model-path h"
     )
     found = explain(f"{command} --speculative-adaptive --speculative-num-steps 4 --speculative-eagle-topk 1")
-    assert any("for STANDALONE the engine warns" in finding.text for finding in found.findings)
+    assert any("adaptive is for EAGLE and EAGLE3: the engine warns" in finding.text for finding in found.findings)
     assert found.config is not None
     assert found.config.budget.depth == 4
     with pytest.raises(ValueError, match="adaptive tiers"):
@@ -96,3 +96,28 @@ def test_a_file_of_settings_is_named(command: str) -> None:
 def test_other_programs_of_llama_cpp_are_named() -> None:
     with pytest.raises(ValueError, match=r"of llama\.cpp's programs only llama-server is explained"):
         explain("./llama-cli -m x.gguf -p hello")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('{"method": "eagle3", "num_speculative_tokens": 3}', "needs model"),
+        (
+            '{"method": "ngram", "num_speculative_tokens": 3, "rejection_sample_method": "typical"}',
+            "standard, synthetic",
+        ),
+        ('{"method": "ngram", "num_speculative_tokens": 3, "draft_sample_method": "top"}', "greedy, probabilistic"),
+    ],
+)
+def test_what_vllm_s_validators_refuse(keys: str, said: str) -> None:
+    assert said in refusals(f"vllm serve m/x --speculative-config '{keys}'")
+
+
+def test_settings_that_an_engine_ignores_are_named() -> None:
+    found = explain(
+        'vllm serve m --speculative-config \'{"method": "eagle3", "model": "h", "num_speculative_tokens": 3, '
+        '"prompt_lookup_max": 4}\''
+    )
+    assert any("prompt_lookup_max has no effect" in f.text for f in found.findings if f.kind == "changed")
+    found = explain("sglang serve m/x --speculative-algorithm NGRAM --speculative-adaptive")
+    assert any("adaptive is for EAGLE" in f.text for f in found.findings if f.kind == "changed")
