@@ -100,9 +100,8 @@ def _tree_rules(out: dict[str, Any], steps: int, topk: int, nodes: int | None) -
     found = []
     if topk == 1 and nodes != steps + 1:
         if nodes is not None:
-            found.append(
-                changed(f"eagle-topk 1 is a chain: num-draft-tokens {nodes} becomes num-steps + 1 = {steps + 1}")
-            )
+            becomes = f"becomes num-steps + 1 = {steps + 1}"
+            found.append(changed(f"eagle-topk 1 is a chain: num-draft-tokens {nodes} {becomes}"))
         nodes = steps + 1
     if nodes is None:
         return [refused(f"eagle-topk {topk} needs {S}num-draft-tokens")]
@@ -147,7 +146,8 @@ def _sampling_rules(out: Mapping[str, Any], name: str) -> list[Finding]:
     block, pq = out.get(f"{S}use-block-verification"), out.get(f"{S}use-rejection-sampling")
     found = []
     if min(single, total) < 1:
-        found.append(lossy(f"thresholds {single:g} and {total:g}: below 1 the text's distribution isn't the target's"))
+        below = f"thresholds {single:g} and {total:g}: below 1"
+        found.append(lossy(f"{below} the text's distribution is no longer the target's"))
     if block and out.get("--device", "cuda") != "cuda":
         found.append(refused(f"block verification does not run with --device {out['--device']}, only with cuda"))
     if block and name not in ("EAGLE", "EAGLE3", "DFLASH", "DSPARK"):
@@ -187,13 +187,11 @@ def to_sglang(config: SpecConfig, *, folder: str | None = None, eagle: int = 3) 
         config = replace(config, target=f"{folder}/target", draft_model=weights)
     raise_on(common_refusals(config, "SGLang"))
     rows: list[Row] = [("target", "--model-path", config.target, "")]
-    rows += [("dtype", "--dtype", config.dtype, "")] * (config.dtype != "auto")
-    rows += _device(config.device)
+    rows += [("dtype", "--dtype", config.dtype, "")] * (config.dtype != "auto") + _device(config.device)
     if config.drafter != "none" and config.budget.depth:
         rows += _drafting(config, eagle)
     values = {flag: value for _, flag, value, _ in rows if flag}
-    _, found = resolve(values)
-    raise_on(found)
+    raise_on(found := resolve(values)[1])
     words = [word for flag, value in values.items() for word in ([flag] if value is True else [flag, str(value)])]
     fields = tuple(
         Mapped(ours, f"{flag} {value}".strip() if value is not True else flag, why) for ours, flag, value, why in rows

@@ -36,9 +36,11 @@ def resolve(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     known, out = ENGINES["vllm"]["keys"], dict(values)
     unknown = sorted(set(values) - set(known))
     found = [refused(f"no key {key!r} in --speculative-config") for key in unknown]
-    for key in ("rejection_sample_method", "draft_sample_method"):
-        if key in out and out[key] not in known[key]["choices"]:
-            found.append(refused(f"{key} {out[key]!r}: there are {', '.join(known[key]['choices'])}"))
+    found += [
+        refused(f"{key} {out[key]!r}: there are {', '.join(known[key]['choices'])}")
+        for key in ("rejection_sample_method", "draft_sample_method")
+        if key in out and out[key] not in known[key]["choices"]
+    ]
     method, model = out.get("method"), out.get("model")
     if method is None and model is None:
         return out, [*found, refused("neither method nor model: nothing says what should draft")]
