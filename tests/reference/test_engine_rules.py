@@ -1,6 +1,6 @@
 """Our rules for flags (`resolve`) beside the engines' own hooks, run on the same commands; how: test_engine_parsers.py.
 
-What a hook refuses, we refuse; what we refuse beyond it is listed here with the place where it fails. Where neither
+What a hook refuses, we refuse; what we refuse beyond it is listed here, and that it fails later is not shown. Where neither
 refuses, both go on with the same values.
 """
 
@@ -19,11 +19,11 @@ from specdec_ref.exporters import explain, sglang, vllm
 S = "--speculative-"
 LATER = {  # what we refuse and the hook lets pass
     "sglang": (
-        "needs --speculative-draft-model-path",  # when the draft is loaded
-        "needs --speculative-num-draft-tokens",  # its worker computes with None
-        "nodes at most",  # its worker picks more nodes than there are
+        "needs --speculative-draft-model-path",
+        "needs --speculative-num-draft-tokens",
+        "nodes at most",
     ),
-    "vllm": ("the sampler holds 128 drafts at most",),  # MAX_SPEC_LEN, when the sampler is made
+    "vllm": ("the sampler holds 128 drafts at most",),
 }
 
 
