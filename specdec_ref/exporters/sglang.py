@@ -50,6 +50,9 @@ def resolve(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     if name not in known:
         return out, [refused(f"no algorithm {name}; there are {', '.join(known)}, and plugins' own")]
     findings = _sampling_rules(out, name)
+    if out.get(f"{S}adaptive") and name not in ("EAGLE", "EAGLE3"):
+        findings.append(changed("adaptive is for EAGLE and EAGLE3: the engine warns and drafts a fixed length"))
+        out[f"{S}adaptive"] = False
     if name in CHAINLIKE:
         findings += _eagle_rules(out, name)
     elif name == "NGRAM":
@@ -68,14 +71,15 @@ def _eagle_rules(out: dict[str, Any], name: str) -> list[Finding]:
     adaptive = out.get(f"{S}adaptive")
     if adaptive and topk not in (None, 1):
         found.append(changed("adaptive needs eagle-topk 1: the engine warns and drafts a fixed length"))
-    if adaptive and topk in (None, 1):
+        out[f"{S}adaptive"] = False
+    elif adaptive:
         steps = 3 if steps is None else steps  # the middle one of all default tiers
         if f"{S}adaptive-config" not in out:
             found.append(note(f"adaptive: lengths by batch size are {dict(SGLANG_TIERS)}"))
             if steps not in TIERS:
                 found.append(refused(f"num-steps {steps} is none of the adaptive tiers {', '.join(map(str, TIERS))}"))
         topk, nodes = 1, steps + 1
-    elif steps is None:
+    if steps is None:
         if topk is not None or nodes is not None:
             more = "" if nodes is None else f"; for a chain of {nodes - 1} drafts: num-steps {nodes - 1}, eagle-topk 1"
             return [*found, refused(f"eagle-topk, num-draft-tokens: refused without {S}num-steps{more}")]
@@ -120,9 +124,11 @@ def _own_triple(out: Mapping[str, Any], name: str) -> tuple[int, int, int]:
 def _ngram_rules(out: dict[str, Any]) -> list[Finding]:
     breadth = out.get(f"{S}ngram-max-bfs-breadth", _default("ngram-max-bfs-breadth"))
     nodes = out.setdefault(f"{S}num-draft-tokens", 12)
-    found = []
+    device = out.get("--device", "cuda")
+    found = [refused(f"NGRAM does not run with --device {device}")] * (device not in ("cuda", "cpu", "xpu"))
     if f"{S}eagle-topk" in out:
         found.append(changed(f"{S}eagle-topk becomes the breadth, {breadth}, whatever you say"))
+        out[f"{S}eagle-topk"] = breadth
     if f"{S}ngram-external-corpus-path" in out:
         budget = out.get(f"{S}ngram-external-sam-budget", 0)
         if not 0 < budget <= nodes - 1:
@@ -140,11 +146,10 @@ def _sampling_rules(out: Mapping[str, Any], name: str) -> list[Finding]:
     block, pq = out.get(f"{S}use-block-verification"), out.get(f"{S}use-rejection-sampling")
     found = []
     if min(single, total) < 1:
-        found.append(
-            lossy(f"thresholds {single:g} and {total:g}: below 1 the text's distribution is no longer the target's")
-        )
-    if block and str(out.get("--device", "")).startswith("cpu"):
-        found.append(refused("block verification does not run with --device cpu"))
+        below = f"thresholds {single:g} and {total:g}: below 1"
+        found.append(lossy(f"{below} the text's distribution is no longer the target's"))
+    if block and out.get("--device", "cuda") != "cuda":
+        found.append(refused(f"block verification does not run with --device {out['--device']}, only with cuda"))
     if block and name not in ("EAGLE", "EAGLE3", "DFLASH", "DSPARK"):
         found.append(refused(f"block verification is for EAGLE, EAGLE3, NEXTN, DFLASH and DSPARK, not {name}"))
     if pq or (block and name in ("EAGLE", "EAGLE3")):  # block verification turns p/q on
@@ -182,13 +187,11 @@ def to_sglang(config: SpecConfig, *, folder: str | None = None, eagle: int = 3) 
         config = replace(config, target=f"{folder}/target", draft_model=weights)
     raise_on(common_refusals(config, "SGLang"))
     rows: list[Row] = [("target", "--model-path", config.target, "")]
-    rows += [("dtype", "--dtype", config.dtype, "")] * (config.dtype != "auto")
-    rows += _device(config.device)
+    rows += [("dtype", "--dtype", config.dtype, "")] * (config.dtype != "auto") + _device(config.device)
     if config.drafter != "none" and config.budget.depth:
         rows += _drafting(config, eagle)
     values = {flag: value for _, flag, value, _ in rows if flag}
-    _, found = resolve(values)
-    raise_on(found)
+    raise_on(found := resolve(values)[1])
     words = [word for flag, value in values.items() for word in ([flag] if value is True else [flag, str(value)])]
     fields = tuple(
         Mapped(ours, f"{flag} {value}".strip() if value is not True else flag, why) for ours, flag, value, why in rows
@@ -217,10 +220,8 @@ def _drafting(config: SpecConfig, eagle: int) -> list[Row]:
     if config.draft_model is not None:
         rows.append(("draft_model", f"{S}draft-model-path", config.draft_model, ""))
     if config.adaptive is not None:
-        if name == "NGRAM":
-            raise ValueError(
-                f"adaptive {config.adaptive!r}: SGLang adapts the length of EAGLE and STANDALONE drafts only"
-            )
+        if name not in ("EAGLE", "EAGLE3"):
+            raise ValueError(f"adaptive {config.adaptive!r}: SGLang adapts the length of EAGLE's drafts only")
         rows.append(("adaptive", f"{S}adaptive", True, "its own controller: a running mean, tier by tier"))
     return rows + (_trie(config) if name == "NGRAM" else _tree(config.budget)) + _verifier(config, name)
 

@@ -36,6 +36,11 @@ def resolve(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     known, out = ENGINES["vllm"]["keys"], dict(values)
     unknown = sorted(set(values) - set(known))
     found = [refused(f"no key {key!r} in --speculative-config") for key in unknown]
+    found += [
+        refused(f"{key} {out[key]!r}: there are {', '.join(known[key]['choices'])}")
+        for key in ("rejection_sample_method", "draft_sample_method")
+        if key in out and out[key] not in known[key]["choices"]
+    ]
     method, model = out.get("method"), out.get("model")
     if method is None and model is None:
         return out, [*found, refused("neither method nor model: nothing says what should draft")]
@@ -99,8 +104,15 @@ def _verification_rules(out: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
-def _method_rules(out: Mapping[str, Any]) -> list[Finding]:
+def _method_rules(out: dict[str, Any]) -> list[Finding]:
+    """Changes `out` as the engine does."""
     method, found = out.get("method"), []
+    if method in ("draft_model", "eagle", "eagle3", "dflash") and out.get("model") is None:
+        found.append(refused(f"method {method} needs model: the weights that draft"))
+    for key in ("prompt_lookup_min", "prompt_lookup_max"):
+        if key in out and method not in ("ngram", "ngram_gpu"):
+            found.append(changed(f"{key} has no effect: it is for methods ngram and ngram_gpu"))
+            del out[key]
     low, high = out.get("prompt_lookup_min"), out.get("prompt_lookup_max")
     if method in ("ngram", "ngram_gpu"):
         if low is None and high is None:

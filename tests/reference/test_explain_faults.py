@@ -32,6 +32,9 @@ def test_the_engine_s_own_tree_refuses_rejection_sampling(how: str) -> None:
 def test_block_verification_on_a_cpu_is_refused() -> None:
     more = "--speculative-num-steps 3 --speculative-eagle-topk 1 --speculative-use-block-verification --device cpu"
     assert "--device cpu" in refusals(f"{START} {more}")
+    assert "only with cuda" in refusals(f"{START} {more.replace('cpu', 'xpu')}")
+    ngram = "sglang serve m/x --speculative-algorithm NGRAM --device npu"
+    assert "NGRAM does not run with --device npu" in refusals(ngram)
 
 
 def test_ngram_ignores_rejection_sampling() -> None:
@@ -65,9 +68,17 @@ def test_a_flag_with_too_many_dashes_is_unknown() -> None:
 def test_adaptive_is_exported_or_refused() -> None:
     chain = SpecConfig("org/m", "eagle", "org/h", budget=DraftBudget(3), adaptive="optimal")
     assert "--speculative-adaptive" in export_command(chain, "sglang").command
-    for config, engine in ((chain, "vllm"), (replace(chain, drafter="trie"), "sglang")):
+    standalone = replace(chain, drafter="draft")  # the engine warns and drafts a fixed length
+    for config, engine in ((chain, "vllm"), (replace(chain, drafter="trie"), "sglang"), (standalone, "sglang")):
         with pytest.raises(ValueError, match="adaptive 'optimal'"):
             export_command(config, engine)
+    command = (
+        "python -m sglang.launch_server --model m --speculative-algorithm STANDALONE --speculative-draft-model-path h"
+    )
+    found = explain(f"{command} --speculative-adaptive --speculative-num-steps 4 --speculative-eagle-topk 1")
+    assert any("adaptive is for EAGLE and EAGLE3: the engine warns" in finding.text for finding in found.findings)
+    assert found.config is not None
+    assert found.config.budget.depth == 4
     with pytest.raises(ValueError, match="adaptive tiers"):
         export_command(replace(chain, budget=DraftBudget(4)), "sglang")
 
@@ -85,3 +96,28 @@ def test_a_file_of_settings_is_named(command: str) -> None:
 def test_other_programs_of_llama_cpp_are_named() -> None:
     with pytest.raises(ValueError, match=r"of llama\.cpp's programs only llama-server is explained"):
         explain("./llama-cli -m x.gguf -p hello")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('{"method": "eagle3", "num_speculative_tokens": 3}', "needs model"),
+        (
+            '{"method": "ngram", "num_speculative_tokens": 3, "rejection_sample_method": "typical"}',
+            "standard, synthetic",
+        ),
+        ('{"method": "ngram", "num_speculative_tokens": 3, "draft_sample_method": "top"}', "greedy, probabilistic"),
+    ],
+)
+def test_what_vllm_s_validators_refuse(keys: str, said: str) -> None:
+    assert said in refusals(f"vllm serve m/x --speculative-config '{keys}'")
+
+
+def test_settings_that_an_engine_ignores_are_named() -> None:
+    found = explain(
+        'vllm serve m --speculative-config \'{"method": "eagle3", "model": "h", "num_speculative_tokens": 3, '
+        '"prompt_lookup_max": 4}\''
+    )
+    assert any("prompt_lookup_max has no effect" in f.text for f in found.findings if f.kind == "changed")
+    found = explain("sglang serve m/x --speculative-algorithm NGRAM --speculative-adaptive")
+    assert any("adaptive is for EAGLE" in f.text for f in found.findings if f.kind == "changed")
