@@ -1,5 +1,6 @@
 """Hand-ins and archives that no program should have made: by hand, and by chance. Used by tests and `synthetic_class`."""
 
+import copy
 import io
 import json
 import random
@@ -202,7 +203,7 @@ def _values_changed(chance: random.Random, content: Any) -> Any:
                 if chance.random() < 0.3:
                     del at[key]
                 else:
-                    at[key] = chance.choice(STRANGE)
+                    at[key] = copy.deepcopy(chance.choice(STRANGE))
                 break
             at = at[key]
     return content
