@@ -35,7 +35,7 @@ class Wire:
             raise Garbled(f"{len(data) / 1e6:,.0f} MB of data; {LIMIT // 10**6} MB are the most")
         self.connection.sendall(struct.pack(">I", len(data)) + data)
 
-    def receive(self, seconds: float | None = None) -> list[Any]:
+    def receive(self, seconds: float | int | None = None) -> list[Any]:
         """The next message. Raises Garbled, EOFError at the end, TimeoutError if it does not come in time."""
         ends = None if seconds is None else time.monotonic() + seconds
         (size,) = struct.unpack(">I", self._exactly(4, ends))
