@@ -125,7 +125,7 @@ class VerifyCurve:
         return _between(self.seconds, k) / self.seconds[1]
 
 
-EXTRAS = ("overhead", "row", "cached", "cached_node")  # fields of `RoundCosts` that are no curve
+EXTRAS = ("overhead", "row", "cached", "cached_node")  # what of `RoundCosts` is no curve
 
 
 def _between(points: Mapping[int, float], at: int) -> float:
@@ -164,7 +164,11 @@ class RoundCosts:
     def __post_init__(self) -> None:
         VerifyCurve(self.verify)  # refuses the same nonsense
         drafting = [*self.draft.items(), *self.per_row.items()]
-        if not (self.draft and all(getattr(self, name) >= 0 for name in EXTRAS) and all(d > 0 and t >= 0 for d, t in drafting)):
+        if not (
+            self.draft
+            and all(getattr(self, name) >= 0 for name in EXTRAS)
+            and all(d > 0 and t >= 0 for d, t in drafting)
+        ):
             raise ValueError("draft costs need seconds >= 0 for at least one depth >= 1, and an overhead >= 0")
 
     def forward(self, nodes: int, batch: int = 1, context: float = 0) -> float:
