@@ -6,7 +6,7 @@
 #   WORKERS=2             processes that share the tests; 0 runs them in one, as `pytest` does by hand
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run quick test lab notebooks check site gpu clean
+.PHONY: help run quick test lab notebooks check notebooks-zh site gpu clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,6 +44,9 @@ lab: $(VENV)/.with-lab ## install JupyterLab and open chapter 00: about 2 min, l
 notebooks: $(VENV)/.with-test ## run all chapters and store their outputs: about a minute each on an idle machine
 	$(BIN)/specdec fetch
 	$(BIN)/python tools/run_notebooks.py
+
+notebooks-zh: $(VENV)/.with-site ## the pages in Chinese, under build/zh, as far as they are translated
+	$(BIN)/python tools/translations.py build build/zh
 
 site: $(VENV)/.with-site ## the course and the reference as pages that work without a network, under build/site: half a minute
 	$(BIN)/python tools/build_site.py
