@@ -56,7 +56,7 @@ class Scan:
 
 INDICES = (  # a class with add(tokens) and guess(gamma)
     Suspect(
-        "It reads the whole text again for each guess. An index stores a token once and needs a few look-ups per guess.",
+        "It reads the whole text again for each guess. An index stores a token once and needs few look-ups per guess.",
         Scan,
     ),
     Suspect(
