@@ -46,17 +46,17 @@ def written(decoder: Any, model: TargetView, prompt: Tokens, most: int, eos: fro
         raise Trouble(f"it returned {len(text)} tokens, and max_new_tokens was {most}")
     ends = [at for at, token in enumerate(text) if token in eos]
     if ends and ends[0] + 1 < len(text):
-        raise Trouble("it went on behind an end-of-text token, which may stand in the middle of what a round accepts")
+        raise Trouble("it went on after an end-of-text token, which may be in the middle of what a round accepts")
     if not ends and len(text) < most:
         raise Trouble(f"it stopped after {len(text)} of {most} tokens, without an end-of-text token")
     at = first_unasked(model, prompt, text)
     if at is not None:
         choice = model.said.get((prompt[-1], *text[:at]))
         raise Trouble(
-            f"token {at} of its text was never looked up: no forward of this request scored just the text before it. "
-            "Either none was asked, or the cache holds something else than the text"
+            f"token {at} of its text was never checked: no forward of this request scored exactly the text before it. "
+            "Either the target was not asked, or the cache does not hold the text"
             if choice is None
-            else f"token {at} of its text is {text[at]}, though a forward of this request said {choice} there"
+            else f"token {at} of its text is {text[at]}, though a forward of this request gave {choice} there"
         )
     return text
 
@@ -130,7 +130,7 @@ def pace_trials(seed: int) -> list[Trial]:
     copying = Scripted.of([*passage, *changed, passage[0]], len(passage) + 3, words=60)
     return [
         _pace("It is fast where a text is copied", copying, 2.8),
-        _pace("It gives way where guesses fail", Scripted.of(_misleading(rng), 60), 0.88),
+        _pace("It drafts less where guesses fail", Scripted.of(_misleading(rng), 60), 0.88),
     ]
 
 
@@ -150,7 +150,7 @@ def _pace(asks: str, script: Scripted, least: float) -> Trial:
         model = view(script.model)
         text = written(decoder, model, script.prompt, len(goal), script.eos)
         if text != goal:
-            raise Trouble("its text there is not the target's, so that its pace means nothing")
+            raise Trouble("its text there is not the target's, so its speed is not measured")
         steps = sum(1 + (size - 1) / 10 for size in model.sizes)
         return numbers([len(text) / steps, model.forwards, sum(model.sizes) / model.forwards], 3)
 

@@ -36,11 +36,11 @@ def toy() -> tuple[TargetView, Tokens, Tokens]:
 
 INDICES: tuple[tuple[str, Pieces, int], ...] = (
     ("It copies what followed", ([1, 2, 3, 4, 9, 1, 2],), 2),
-    ("It keeps up as the text grows", ([1, 2, 3, 4], [9], [1], [2, 3], [9, 9]), 2),
-    ("A match may reach over a border", ([1, 2, 9, 9], [1, 2, 6], [1], [2, 3, 7], [8, 1, 2]), 3),
-    ("The longest match goes first", ([1, 2, 3, 6, 8, 2, 3, 7, 8, 1, 2, 3], [5, 8, 2, 3]), 1),
+    ("It works as the text grows", ([1, 2, 3, 4], [9], [1], [2, 3], [9, 9]), 2),
+    ("A match may reach from one add() into the next", ([1, 2, 9, 9], [1, 2, 6], [1], [2, 3, 7], [8, 1, 2]), 3),
+    ("The longest match is taken first", ([1, 2, 3, 6, 8, 2, 3, 7, 8, 1, 2, 3], [5, 8, 2, 3]), 1),
     ("Of equal matches the latest", ([1, 2, 3, 9, 1, 2, 4, 9, 8, 1, 2], [5, 5, 1, 2]), 2),
-    ("It guesses what there is, and nothing if nothing matches", ([4, 5, 4, 5], [6, 1]), 5),
+    ("It guesses what follows, and nothing if nothing matches", ([4, 5, 4, 5], [6, 1]), 5),
 )
 
 
@@ -54,7 +54,7 @@ def index(make: Callable[[], Any], more: Sequence[tuple[Pieces, int]] = ()) -> R
                 attempt(made.add, piece)
                 guesses.append(ids(attempt(made.guess, gamma)))
             if given != [list(piece) for piece in pieces]:
-                raise Trouble("it writes to a list that add() was given. A decoder's prompt would grow: keep a copy")
+                raise Trouble("it changes a list that was passed to add(). A decoder's prompt would grow: keep a copy")
             return guesses
 
         def judge(guesses: list[Any]) -> tuple[bool, str]:
@@ -127,7 +127,7 @@ def greedy(function: Callable[..., Any], more: Sequence[tuple[int, tuple[str, st
                     tokens = f"{abs(off + 1)} token{'s' * (abs(off + 1) > 1)} too {'many' if off > -1 else 'few'}"
                     return False, f"{where}the cache then held {tokens}"
                 if forwards != 1:
-                    return False, f"{where}it took {forwards} forwards, and a round is one: that is what saves time"
+                    return False, f"{where}it took {forwards} forwards, but a round must take one"
                 at += len(new)
             return True, f"two rounds, {at - len(script.prompt)} tokens, and the cache is one token behind the text"
 
@@ -164,7 +164,7 @@ LOOPS: tuple[tuple[str, int, int, int | None, int], ...] = (  # seed, max_new_to
     ("The end is in the middle of a round", 23, 14, 5, 4),
     ("The end is the first token", 24, 14, 0, 3),
     ("The limit is in the middle of a round", 25, 8, None, 4),
-    ("The limit is in the middle of a round, and the end behind it", 26, 8, 9, 4),
+    ("The limit is in the middle of a round, and the end after it", 26, 8, 9, 4),
 )
 
 
@@ -182,7 +182,7 @@ def loop(function: Callable[..., Any], more: Sequence[tuple[int, int, int | None
 
         def judge(new: Tokens) -> tuple[bool, str]:
             goal = script.answer(most)
-            about = f"max_new_tokens {most}, end-of-text {sorted(script.eos)}, {gamma} right guesses a round: "
+            about = f"max_new_tokens {most}, end-of-text {sorted(script.eos)}, {gamma} right guesses per round: "
             return new == goal, f"{about}it returned {new}" + ("" if new == goal else f", plain decoding {goal}")
 
         return Trial(asks, outcome, judge)
@@ -203,9 +203,7 @@ def _own(trial: Trial, make: Any) -> Trial:
     def outcome(code: Any) -> Any:
         taken, cell = alone(make) if isinstance(code, Making) and code.make is make else ("", "")
         if taken:
-            raise Trouble(
-                f"it uses {taken} of specdec_ref, and a decoder of your own was asked for: an entry stands alone"
-            )
+            raise Trouble(f"it uses {taken} of specdec_ref, but the decoder must be your own: an entry stands alone")
         if cell:
             raise Trouble(
                 f"it uses {cell} of another cell. The leaderboard reads this cell only: copy it into this one"

@@ -56,11 +56,11 @@ class Scan:
 
 INDICES = (  # a class with add(tokens) and guess(gamma)
     Suspect(
-        "It reads the whole text again for each guess. An index is written once a token and read a few times a guess.",
+        "It reads the whole text again for each guess. An index stores a token once and needs few look-ups per guess.",
         Scan,
     ),
     Suspect(
-        "It copies from the first place; here the latest was asked for: a later add() has to replace what was known.",
+        "It copies from the first place, but the latest was asked for: a later add() has to replace the earlier entry.",
         lambda longest=4, shortest=2: Scan(longest, shortest, places=lambda text, n: range(n, len(text))),
     ),
     Suspect(
@@ -72,19 +72,19 @@ INDICES = (  # a class with add(tokens) and guess(gamma)
         lambda longest=4, shortest=2: Scan(longest, shortest, places=lambda text, n: range(len(text), n - 1, -1)),
     ),
     Suspect(
-        "N-grams that reach from one add() into the next are missing: the text is one, however it arrives.",
+        "N-grams that reach from one add() into the next are missing: all calls together make one text.",
         lambda longest=4, shortest=2: Scan(longest, shortest, borders=True),
     ),
     Suspect(
-        "The guess is filled up to gamma tokens. Where the text gives less, less is guessed.",
+        "The guess is filled up to gamma tokens. If fewer tokens follow in the text, guess only those.",
         lambda longest=4, shortest=2: Scan(longest, shortest, pads=True),
     ),
     Suspect(
-        "It copies on through its own guess. That is a good idea (our reference does it); here what was said counts.",
+        "It goes on copying from its own guess. Our reference does so too, but here only the text counts.",
         lambda longest=4, shortest=2: Scan(longest, shortest, through=True),
     ),
     Suspect(
-        "It guesses one token. Up to gamma of those that followed were asked for: keep the place, not the token.",
+        "It guesses one token, but up to gamma were asked for: store the place in the text, not the token.",
         lambda longest=4, shortest=2: Scan(longest, shortest, one=True),
     ),
 )
@@ -129,25 +129,25 @@ GREEDY = (  # (model, last, guess) -> new tokens
             _greedy(keep=lambda kept, drafted: drafted)),
     Suspect("The first rejected guess stays in the cache as well.",
             _greedy(keep=lambda kept, drafted: min(kept + 1, drafted))),
-    Suspect("The target's own token is missing: a round also yields the choice behind the last accepted guess.",
+    Suspect("The target's own token is missing: a round also yields the choice after the last accepted guess.",
             _greedy(lambda guess, choices, count: guess[:count])),
-    Suspect("The own token is added only where a guess failed. When all passed, the last row holds one more.",
+    Suspect("The target's own token is added only if a guess failed. If all passed, the last row gives one more.",
             _greedy(lambda guess, choices, count: [*guess[:count], *choices[count : len(guess)][:1]])),
     Suspect("It emits the rejected guess in place of the target's choice there.",
             _greedy(lambda guess, choices, count: [*guess[:count], *(guess[count:] or choices[-1:])[:1]])),
-    Suspect("Guess 1 is judged with row 1. Row i is what comes after node i, and node 0 is the last token: row 0.",
+    Suspect("Guess 1 is tested with row 1. Row i is for the token after node i, and node 0 is the last token: row 0.",
             _greedy(count=_shifted)),
-    Suspect("It counts guesses that are right behind a wrong one. They were scored after a text that is not this one.",
+    Suspect("It counts right guesses that come after a wrong one. They were scored after a text that is not this one.",
             _greedy(count=lambda guess, choices: sum(a == b for a, b in zip(guess, choices, strict=False)))),
-    Suspect("It takes every guess. The target has a say: a guess stays if it is the target's choice.",
+    Suspect("It takes every guess. A guess may only stay if it is the target's choice.",
             _greedy(count=lambda guess, choices: len(guess))),
     Suspect("The target's own token is taken from the last row, whatever was rejected before it.",
             _greedy(lambda guess, choices, count: [*guess[:count], choices[-1]])),
     Suspect("It returns `last` as well. That one is in the text already.",
             lambda model, last, guess: [last, *greedy_round(model, last, guess)]),
-    Suspect("An accepted guess is missing in the cache. It keeps node 0 and a node for each accepted guess.",
+    Suspect("An accepted guess is missing in the cache, which must keep node 0 and one node per accepted guess.",
             _greedy(keep=lambda kept, drafted: max(0, kept - 1))),
-    Suspect("`last` is not scored. Node 0 is the text's last token: its row judges the first guess.", _headless),
+    Suspect("`last` is not scored. Node 0 is the text's last token: its row tests the first guess.", _headless),
 )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ SAMPLED = (  # (model, last, guess, rng) -> new tokens
     Suspect("The target's own token is the likeliest one. It has to be drawn.", _sampled(own=_likeliest)),
     Suspect("After a rejection it takes the likeliest token. It has to be drawn.",
             _sampled(correct=lambda row, x, rng: int(row.index_fill(0, row.new_tensor([x]).long(), 0.0).argmax()))),
-    Suspect("Guess 1 is judged with row 1. Row i is the distribution after node i, and node 0 is the last token.",
+    Suspect("Guess 1 is tested with row 1. Row i is the distribution after node i, and node 0 is the last token.",
             _sampled(shift=1)),
     Suspect("The bonus is missing: when all guesses passed, the last row holds one more token.",
             _sampled(bonus=False)),
@@ -206,9 +206,9 @@ SAMPLED = (  # (model, last, guess, rng) -> new tokens
             _sampled(rolled_back=False)),
     Suspect("It keeps each guess that has at least an even chance. A coin decides, with probability p(x).",
             _sampled(keep=lambda row, x, rng: float(row[x]) >= 0.5)),
-    Suspect("It is a round of temperature 0: the likeliest token every time, and no chance at all.",
+    Suspect("It is a round at temperature 0: it takes the likeliest token every time and draws nothing.",
             _sampled(keep=lambda row, x, rng: int(row.argmax()) == x, own=_likeliest)),
-    Suspect("After a rejection it draws from the last row. The row that judged the guess is the one to draw from.",
+    Suspect("After a rejection it draws from the last row, but must draw from the row that tested the guess.",
             _sampled(last_row=True)),
 )  # fmt: skip
 
@@ -248,19 +248,19 @@ def _whole(block: Tokens, eos: frozenset[int]) -> Tokens:
 
 
 LOOPS = (  # (model, prompt, max_new_tokens, eos, guess) -> new tokens
-    Suspect("It is still what shipped: only the last token of a round is compared with the end-of-text tokens.",
+    Suspect("The bug is still there: only the last token of a round is compared with the end-of-text tokens.",
             _loop(cut=_whole, ended=lambda prompt, new, block, eos: block[-1] in eos)),
-    Suspect("It stops, but what the round accepted behind the end-of-text token is still in the text.",
+    Suspect("It stops, but the tokens that the round accepted after the end-of-text token are still in the text.",
             _loop(cut=_whole)),
     Suspect("The end-of-text token itself is missing. Plain decoding emits it, and so must this.",
             _loop(cut=lambda block, eos: list(takewhile(lambda token: token not in eos, block)))),
-    Suspect("It takes an end-of-text token of the prompt for the end. Chat prompts hold some, one a turn.",
+    Suspect("It takes an end-of-text token of the prompt for the end. Chat prompts hold such tokens, one per turn.",
             _loop(ended=lambda prompt, new, block, eos: bool(eos.intersection([*prompt, *new])))),
     Suspect("It writes more than max_new_tokens: the last round may yield more than there is room for.",
             _loop(limit=False)),
     Suspect("It only looks at the first token of a round.",
             _loop(cut=_whole, ended=lambda prompt, new, block, eos: block[0] in eos)),
-    Suspect("It goes on with another round after the end: a `break` leaves only the loop that it stands in.",
+    Suspect("It goes on with another round after the end: a `break` leaves only the innermost loop.",
             _loop(ended=lambda prompt, new, block, eos: False)),
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ MOST = 12  # drafts
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 KNOBS = (
     Knob("acceptance", "alpha: of a draft, once it is tested", 0.0, 1.0, 0.7, 0.01),
-    Knob("draft length", "gamma: guesses a round", 0, MOST, 4, 1, "tokens"),
+    Knob("draft length", "gamma: guesses per round", 0, MOST, 4, 1, "tokens"),
     Knob("draft cost", "c: of one draft token", 0.0, 1.0, 0.1, 0.01, "steps"),
     Knob("checked for one", "how many tokens a forward checks at the price of one", 1, 8, 2, 1, "tokens"),
     Knob("each further one", "what each token beyond adds to the check", 0.0, 1.0, 0.1, 0.01, "steps"),
@@ -65,7 +65,7 @@ def rate_view(
     answer = f"Best is a draft of <b>{best}</b>: {most:.2f}." if best else "<b>No length gains: do not speculate.</b>"
     rate = f"{(tau - 1) / length:.0%} of those proposed" if length else "none is proposed"
     html = (
-        f"<p>Drafts of {length}: <b>tau = {tau:.2f}</b> tokens a round, which takes {length} &times; {c:.2f} + "
+        f"<p>Drafts of {length}: <b>tau = {tau:.2f}</b> tokens per round, which takes {length} &times; {c:.2f} + "
         f"v({length + 1}) = <b>{cost:.2f}</b> plain steps: <b>{tau / cost:.2f}</b> times plain. {answer}</p>"
         f"<p>Accepted: {alpha:.0%} of the drafts tested (alpha), {rate} (the engines' accept rate). "
         f"Checking {MOST + 1} tokens would take {v(MOST + 1):.2f} steps.</p>"

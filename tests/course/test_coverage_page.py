@@ -26,7 +26,9 @@ def chapter(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     cells, below = {}, ""
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         headings = HEADING.findall("".join(cell["source"])) if cell["cell_type"] == "markdown" else []
-        cells[cell["id"]] = (below, cell["cell_type"])  # its first lines still belong to what went before
+        runs = "```python\n" in "".join(cell["source"])  # a folded box: test_folded_code runs it
+        kind = "code" if runs else cell["cell_type"]
+        cells[cell["id"]] = (below, kind)  # its first lines still belong to what went before
         anchors |= {slug(heading): heading for heading in headings}
         below = slug(headings[-1]) if headings else below
     return anchors, cells

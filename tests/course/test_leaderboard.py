@@ -207,7 +207,7 @@ def test_an_honest_entry_is_admitted_in_its_process_and_a_lossy_one_is_not() -> 
 
 @pytest.mark.parametrize(
     ("way", "told"),
-    [("cached", "token 0 of its text was never looked up"), ("second_best", "token 2 of its text is .* said"),
+    [("cached", "token 0 of its text was never checked"), ("second_best", "token 2 of its text is .* gave"),
      ("early", "stopped after 7 of 8 tokens")],
 )  # fmt: skip
 def test_a_text_that_was_not_asked_for_is_refused(cheat: Entry, target: Target, way: str, told: str) -> None:

@@ -147,7 +147,7 @@ ANSWERS = (
     _index("padded", "filled up to gamma", _enter(),
            _look(found="(self.text[at : at + gamma] + self.text[:1] * gamma)[:gamma]")),
     _index("one token", "It guesses one token", _enter(), _look(found="[self.text[at]]")),
-    _index("the prompt's list", "a list that add() was given", """
+    _index("the prompt's list", "a list that was passed to add()", """
         if not self.text:
             self.text = tokens
             start = 2
@@ -177,7 +177,7 @@ ANSWERS = (
         model.keep(range(1, n + 1))
         return guess[:n] + [int(best[n])]
         """),
-    _greedy("no bonus", "added only where a guess failed", """
+    _greedy("no bonus", "added only if a guess failed", """
         best = model.score([last] + guess).argmax(dim=1).tolist()
         new = []
         for g, b in zip(guess, best):
@@ -188,13 +188,13 @@ ANSWERS = (
         model.keep(range(right + 1))
         return new
         """),
-    _greedy("sum", "right behind a wrong one", """
+    _greedy("sum", "come after a wrong one", """
         best = model.score([last] + guess).argmax(dim=1)
         n = int((best[:-1] == torch.tensor(guess, dtype=torch.long)).sum())
         model.keep(range(n + 1))
         return guess[:n] + [int(best[n])]
         """),
-    _greedy("shifted", "judged with row 1", """
+    _greedy("shifted", "tested with row 1", """
         best = model.score([last] + guess).argmax(dim=1)
         n = 0
         while n < len(guess) and guess[n] == best[n + 1]:
@@ -244,7 +244,7 @@ ANSWERS = (
         model.keep(range(n + 1))
         return guess[:n] + [best[n]]
         """),
-    _greedy("token by token", "a round is one", """
+    _greedy("token by token", "a round must take one", """
         new = []
         for g in guess:
             last = int(model.score([last])[0].argmax())
@@ -267,7 +267,7 @@ ANSWERS = (
             rest[guess[n]] = 0
         return guess[:n] + [rng.draw(rest)]
         """),
-    _sampled("greedy", "a round of temperature 0", """
+    _sampled("greedy", "a round at temperature 0", """
         p = model.score([last] + guess)
         n = 0
         while n < len(guess) and int(p[n].argmax()) == guess[n]:
@@ -316,7 +316,7 @@ ANSWERS = (
             p[n, guess[n]] = 0
         return guess[:n] + [rng.draw(p[n])]
         """),
-    _loop("as it shipped", "It is still what shipped", """
+    _loop("as it shipped", "The bug is still there", """
         new = []
         while len(new) < max_new_tokens:
             text = prompt + new
@@ -346,7 +346,7 @@ ANSWERS = (
                 break
         return text[len(prompt) :][:max_new_tokens]
         """),
-    _loop("break", "leaves only the loop that it stands in", """
+    _loop("break", "leaves only the innermost loop", """
         new = []
         while len(new) < max_new_tokens:
             text = prompt + new
@@ -379,13 +379,13 @@ ANSWERS = (
     _decoder("fixed length", "most of its guesses failed", adapt="8"),
     _decoder("never more than two", "more guesses would have been right", adapt="2"),
     _decoder("end behind the limit", "tokens, and max_new_tokens was 3", adapt="4", room=False),
-    _decoder("greedy at any temperature", "a round of temperature 0", keep="int(p[i].argmax()) == x",
+    _decoder("greedy at any temperature", "a round at temperature 0", keep="int(p[i].argmax()) == x",
              draw="int(row.argmax())"),
     _decoder("tensors", "make it an int first", own="row.argmax()"),
-    _decoder("past the end", "went on behind an end-of-text token", stop=LATE),
+    _decoder("past the end", "went on after an end-of-text token", stop=LATE),
     _decoder("greedy coin", "that is the rule of temperature 0", keep="int(p[i].argmax()) == x"),
     _decoder("likeliest", "The target's own token is the likeliest one", draw="int(row.argmax())"),
-    _decoder("trusting", "though a forward of this request said", unchecked=TRUST),
+    _decoder("trusting", "though a forward of this request gave", unchecked=TRUST),
     _decoder("global coin", "takes chance, or memory, from outside", draw="int(torch.multinomial(row, 1))"),
     Wrong(EXERCISE, "decoder", "another cell's index", "of another cell", _class("MyDecoder", generate=(
         "self, model, prompt, max_new_tokens, eos, rng", """

@@ -190,7 +190,7 @@ SPEEDUPS = (  # (alpha, gamma, seconds, draft_seconds) -> speed-up
         _speed(cost=lambda g, c, v: c + v(g + 1)),
     ),
     Suspect(
-        "These are tokens a round. A round takes longer than a plain step: tokens are not time.",
+        "These are tokens per round. A round takes longer than a plain step: tokens are not time.",
         _speed(cost=lambda g, c, v: 1.0),
     ),
     Suspect(
@@ -259,7 +259,7 @@ LENGTHS = (  # (alpha, c, v, longest) -> gamma
     ),
     Suspect("It is the longest length that still pays, and a shorter one may pay better.", _last_that_pays),
     Suspect(
-        "It takes as many drafts as it can. That yields the most tokens a round, and the round takes the longest, too.",
+        "It takes as many drafts as it can. That yields the most tokens per round, but the round also takes longest.",
         lambda alpha, c, v, longest: longest,
     ),
     Suspect(

@@ -111,7 +111,7 @@ CHANCES: tuple[Sequence[float], ...] = ((0.8, 0.8, 0.8, 0.8), (0.73, 0.71, 0.67)
 
 
 def tau(function: Callable[..., Any], cases: Sequence[Sequence[float]] = CHANCES) -> Report:
-    """Of `function(chances)`: mean tokens a round."""
+    """Of `function(chances)`: mean tokens per round."""
 
     def trial(chances: Sequence[float]) -> Trial:
         right = sum(chance * (accepted + 1) for chance, accepted in courses(chances))
