@@ -79,7 +79,7 @@ class Report:
         lines += [
             f"  {'holds' if case.passed else 'FAILS'}  {case.asks}{case.counts}: {case.says}" for case in self.cases
         ]
-        return "\n".join(lines + [f"  Likely reason: {reason}" for reason in self.reasons])
+        return "\n".join(lines + [f"  A likely cause: {reason}" for reason in self.reasons])
 
     def _repr_html_(self) -> str:
         if self._unwritten:
@@ -90,7 +90,7 @@ class Report:
             f"<td style='text-align:left'><b>{escape(case.asks)}{case.counts}:</b> {escape(case.says)}</td></tr>"
             for case in self.cases
         )
-        reasons = "".join(f"<p><b>Likely reason.</b> {escape(reason)}</p>" for reason in self.reasons)
+        reasons = "".join(f"<p><b>A likely cause:</b> {escape(reason)}</p>" for reason in self.reasons)
         return f"<p><b>{escape(self._heading())}</b></p><table>{rows}</table>{reasons}"
 
     @property
