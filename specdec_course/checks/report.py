@@ -90,7 +90,7 @@ class Report:
             f"<td style='text-align:left'><b>{escape(case.asks)}{case.counts}:</b> {escape(case.says)}</td></tr>"
             for case in self.cases
         )
-        reasons = "".join(f"<p><b>A likely cause.</b> {escape(reason)}</p>" for reason in self.reasons)
+        reasons = "".join(f"<p><b>A likely cause:</b> {escape(reason)}</p>" for reason in self.reasons)
         return f"<p><b>{escape(self._heading())}</b></p><table>{rows}</table>{reasons}"
 
     @property

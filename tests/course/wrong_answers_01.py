@@ -61,7 +61,7 @@ ANSWERS = (
         return b, "memory"
         """),
     _roof("seconds alone", "seconds and a word were expected", "return max(moved / bandwidth, work / peak)"),
-    _kv("unmended", "This is what the calculator says", """
+    _kv("unmended", "This is the calculator unchanged", """
         size = config.hidden_size // config.num_attention_heads
         return 2 * config.num_hidden_layers * config.num_attention_heads * size * tokens * config.dtype.itemsize
         """),

@@ -73,7 +73,7 @@ def step(function: Callable[..., tuple[float, float]], steps: Sequence[Step] = S
         unit = ("bytes", "FLOP")[which]
         asks = f"{unit}: {texts} text{'s' * (texts > 1)} x {k} token{'s' * (k > 1)}, {context:,} cached for each text"
         return Trial(
-            f"{asks}, {dtype.itemsize} bytes a number",
+            f"{asks}, {dtype.itemsize} bytes per number",
             lambda code: numbers(attempt(code, *given), 2)[which],
             lambda value: against(value, right, unit),
         )
@@ -119,7 +119,7 @@ def _takes_as_long(load: Load) -> Callable[[Any], tuple[bool, str]]:
             if seconds < alone * (1 - CLOSE):
                 return False, f"{gave}, and {name} alone takes longer"
         right = abs(seconds - max(parts.values())) <= CLOSE * seconds
-        return right, gave if right else f"{gave}: the machine would do nothing at all for a part of that time"
+        return right, gave if right else f"{gave}: the machine would be idle for part of that time"
 
     return judge
 
@@ -145,7 +145,7 @@ CONFIGS: tuple[tuple[str, Config, torch.dtype], ...] = (
     ("as many KV heads as query heads", (1024, 4, 16, 16, None), torch.bfloat16),
     ("grouped queries", (1024, 4, 16, 2, None), torch.bfloat16),
     ("heads wider than their share", (1024, 4, 16, 4, 128), torch.bfloat16),
-    ("a cache of 1 byte a number", (1024, 4, 16, 16, 64), torch.float8_e4m3fn),
+    ("a cache of 1 byte per number", (1024, 4, 16, 16, 64), torch.float8_e4m3fn),
 )
 
 
@@ -206,8 +206,8 @@ def speedup(
         def judge(value: float) -> tuple[bool, str]:
             good = abs(value - right) < CLOSE
             word = "as counted" if good else "too fast" if value > right else "too slow"
-            plural = f"over all {courses} courses" if courses > 1 else "for the only course"
-            return good, f"it gave {value:.4f}, {word} {plural} that such a round can take"
+            plural = f"over all {courses} possible outcomes" if courses > 1 else "for the only possible outcome"
+            return good, f"it gave {value:.4f}, {word} {plural} of such a round"
 
         price = f"at {1e3 * draft_seconds:g} ms" if draft_seconds else "for nothing"
         return Trial(
@@ -223,11 +223,11 @@ def speedup(
 Choice = tuple[str, float, float, Sequence[float]]  # what it is, alpha, c, v(1), v(2), ...
 
 CHOICES: tuple[Choice, ...] = (
-    ("A price that jumps in the middle", 0.8, 0.05, (1, 1.02, 1.05, 1.1, 1.8, 1.9, 2.0, 2.1)),
+    ("A cost that jumps in the middle", 0.8, 0.05, (1, 1.02, 1.05, 1.1, 1.8, 1.9, 2.0, 2.1)),
     ("A strong draft, a flat curve", 0.95, 0.02, (1, 1.01, 1.02, 1.03, 1.04, 1.05)),
     ("A weak draft", 0.2, 0.15, (1, 1.1, 1.2, 1.3, 1.4)),
     ("A curve with a step at its start", 0.8, 0.02, (1, 1.9, 1.92, 1.94, 1.96, 1.98, 2.9, 3.0)),
-    ("A dear draft", 0.75, 0.3, (1, 1.02, 1.04, 1.06, 1.08, 1.1)),
+    ("A costly draft", 0.75, 0.3, (1, 1.02, 1.04, 1.06, 1.08, 1.1)),
 )
 
 

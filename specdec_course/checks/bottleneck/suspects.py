@@ -23,8 +23,7 @@ def _flop(work: Callable[..., float]) -> Callable[..., Numbers]:
 
 STEPS = (  # (weights, size, texts, k, context, kv) -> bytes, FLOP
     Suspect(
-        "The weights are read anew for every token. One forward reads them once, however many tokens they are applied "
-        "to: that is the point of the whole chapter.",
+        "The weights are read anew for every token. One forward reads them once, for all its tokens.",
         _bytes(lambda w, s, n, k, t, kv: w * s * n * k + n * (t + k) * kv),
     ),
     Suspect(
@@ -36,7 +35,7 @@ STEPS = (  # (weights, size, texts, k, context, kv) -> bytes, FLOP
         _bytes(lambda w, s, n, k, t, kv: w + n * (t + k) * kv),
     ),
     Suspect(
-        "One cache serves the whole batch. Weights are shared; the cache is not, for each text has its own past.",
+        "One cache serves the whole batch. Weights are shared; the cache is not: each text has its own past.",
         _bytes(lambda w, s, n, k, t, kv: w * s + (t + k) * kv),
     ),
     Suspect(
@@ -44,7 +43,7 @@ STEPS = (  # (weights, size, texts, k, context, kv) -> bytes, FLOP
         _bytes(lambda w, s, n, k, t, kv: w * s),
     ),
     Suspect(
-        "What the new tokens leave in the cache is left out: their keys and values must be written, too.",
+        "The new entries of the cache are missing: the new tokens' keys and values must be written, too.",
         _bytes(lambda w, s, n, k, t, kv: w * s + n * t * kv),
     ),
     Suspect(
@@ -60,7 +59,7 @@ STEPS = (  # (weights, size, texts, k, context, kv) -> bytes, FLOP
         _flop(lambda w, s, n, k: 2 * w),
     ),
     Suspect(
-        "The arithmetic is that of one token a text: k is left out. Reading is shared by tokens, arithmetic is not.",
+        "The arithmetic is that of one token per text: k is left out. Reading is shared by tokens, arithmetic is not.",
         _flop(lambda w, s, n, k: 2 * w * n),
     ),
     Suspect(
@@ -92,8 +91,8 @@ ROOFLINES = (  # (moved, work, bandwidth, peak) -> seconds, limit
         lambda moved, work, bw, peak: (moved / bw, "memory"),
     ),
     Suspect(
-        "Arithmetic is taken for the limit, as if bytes came for nothing. In plain decoding they take nearly all the "
-        "time.",
+        "Arithmetic is taken for the limit, as if reading were free. In plain decoding, reading takes nearly all "
+        "of the time.",
         lambda moved, work, bw, peak: (work / peak, "arithmetic"),
     ),
     Suspect(
@@ -140,14 +139,14 @@ CACHES = (  # (config, tokens, cache_dtype) -> bytes
         "The cache is sized by the dtype of the weights. A server may keep it in fewer bytes than those.",
         _cache(own_dtype=False),
     ),
-    Suspect("The heads are mended, and only they: look at the width of a head, and at the bytes of a number.",
+    Suspect("Only the heads are fixed: look at the width of a head, and at the bytes of a number.",
             _cache(own_width=False, own_dtype=False)),
-    Suspect("The width is mended, and only that: look at which heads are kept, and at the bytes of a number.",
+    Suspect("Only the width is fixed: look at which heads are kept, and at the bytes of a number.",
             _cache(QUERY_HEADS, own_dtype=False)),
-    Suspect("The bytes of a number are mended, and only they: look at which heads are kept, and at their width.",
+    Suspect("Only the bytes of a number are fixed: look at which heads are kept, and at their width.",
             _cache(QUERY_HEADS, own_width=False)),
     Suspect(
-        "This is what the calculator says. Three things are amiss, and each of the failing cases has to do with one.",
+        "This is the calculator unchanged. It has three bugs, and each of the failing cases shows one of them.",
         _cache(QUERY_HEADS, own_width=False, own_dtype=False),
     ),
     Suspect("Half of the cache is missing: a token leaves a key and a value.", _cache(both=1)),
@@ -173,20 +172,20 @@ def _speed(
 
 SPEEDUPS = (  # (alpha, gamma, seconds, draft_seconds) -> speed-up
     Suspect(
-        "The target's own token is not counted: every round yields one, whatever became of the drafts.",
+        "The target's own token is not counted: every round yields one, however many drafts are kept.",
         _speed(tau=lambda a, g: expected_tau(a, g) - 1),
     ),
     Suspect(
-        "The check is priced for the drafts alone. The text's last token comes along: gamma + 1 tokens are checked.",
+        "The check is priced for the drafts alone. The text's last token is checked, too: gamma + 1 tokens in all.",
         _speed(cost=lambda g, c, v: g * c + v(g)),
     ),
     Suspect(
-        "The check is taken to cost one plain step. The first papers did so; the curve that you were given says more.",
+        "The check is taken to cost one plain step. The first papers assumed this; your curve costs more.",
         _speed(cost=lambda g, c, v: g * c + 1),
     ),
     Suspect("Drafting is taken to cost nothing.", _speed(cost=lambda g, c, v: v(g + 1))),
     Suspect(
-        "One draft token is paid for. A chain is drafted token by token, each of which takes its time.",
+        "One draft token is paid for. A chain is drafted token by token, and each of them takes that time.",
         _speed(cost=lambda g, c, v: c + v(g + 1)),
     ),
     Suspect(
@@ -203,7 +202,7 @@ SPEEDUPS = (  # (alpha, gamma, seconds, draft_seconds) -> speed-up
         _speed(tau=lambda a, g: a * (g + 1)),
     ),
     Suspect(
-        "Only the round in which all drafts pass is counted. A round that breaks off yields tokens too.",
+        "Only the round in which all drafts pass is counted. A round with a rejected draft yields tokens, too.",
         _speed(tau=lambda a, g: (g + 1) * a**g),
     ),
     Suspect(
@@ -215,7 +214,7 @@ SPEEDUPS = (  # (alpha, gamma, seconds, draft_seconds) -> speed-up
         lambda a, g, seconds, draft: expected_tau(a, g) / (g * draft + seconds[g + 1]),
     ),
     Suspect(
-        "Seconds and plain steps are added. c is the price of a draft token in plain steps, like v.",
+        "Seconds and plain steps are added. c is the cost of a draft token in plain steps, like v.",
         lambda a, g, seconds, draft: expected_tau(a, g) / (g * draft + seconds[g + 1] / seconds[1]),
     ),
 )
@@ -259,21 +258,21 @@ LENGTHS = (  # (alpha, c, v, longest) -> gamma
     ),
     Suspect("It is the longest length that still pays, and a shorter one may pay better.", _last_that_pays),
     Suspect(
-        "It takes as many drafts as it can. That yields the most tokens per round, but the round also takes longest.",
+        "It takes as many drafts as it can. Such a round yields the most tokens, but also takes longest.",
         lambda alpha, c, v, longest: longest,
     ),
     Suspect(
-        "It stops at the first length that brings nothing more. Where the curve has a step, the gain lies behind it.",
+        "It stops at the first length that brings nothing more. The gain can come after a jump of the curve.",
         _climb,
     ),
     Suspect("The longest length is never tried: a range ends before its last number.", _best(short_of=1)),
     Suspect(
-        "The check is priced for the drafts alone. The text's last token comes along: gamma + 1 tokens are checked.",
+        "The check is priced for the drafts alone. The text's last token is checked, too: gamma + 1 tokens in all.",
         _best(cost=lambda g, c, v: g * c + v(max(g, 1))),
     ),
     Suspect("The check is taken to cost one plain step: v is left out.", _best(cost=lambda g, c, v: g * c + 1)),
     Suspect(
-        "Drafting is taken to cost next to nothing. c is the price of one draft token, and a chain has gamma of them.",
+        "Drafting is taken to cost next to nothing. c is the cost of one draft token, and a chain has gamma of them.",
         _best(cost=lambda g, c, v: v(g + 1)),
     ),
     Suspect("It is the first length that pays, and a longer one may pay better.", _first_that_pays),
