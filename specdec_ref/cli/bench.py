@@ -65,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all-settings", action="store_true", help="a row for each setting, in place of the one that tuning prefers"
     )
     group.add_argument("--no-hf", action="store_true", help="leave transformers' own decoding out")
+    group.add_argument(
+        "--llamacpp",
+        action="store_true",
+        help="llama.cpp beside them: the same weights in f16 and q4_1, with n-grams too",
+    )
     group.add_argument("--tune", type=int, default=1, metavar="N", help="dev prompts a task to choose settings by (1)")
     group = parser.add_argument_group("work")
     group.add_argument("--task", nargs="+", metavar="TASK", help="only these tasks")
@@ -143,8 +148,24 @@ def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Pro
         args.method,
         not args.no_hf,
         args.all_settings,
+        _gguf(args) if args.llamacpp else None,
         args.cpu_clock,
     )
+
+
+def _gguf(args: argparse.Namespace) -> dict[str, Path]:
+    """The embedded model as llama.cpp reads it, by GGUF type. Raises UsageError for what cannot be compared."""
+    from specdec_ref.cli.serve import gguf_files
+    from specdec_ref.engines.process import EngineError, missing_wheel
+    from specdec_ref.models.hub import EMBEDDED
+
+    if args.target != EMBEDDED:
+        raise UsageError(f"--llamacpp compares the same weights, which it has for {EMBEDDED} only, not {args.target}")
+    if args.cpu_clock:
+        raise UsageError("--llamacpp runs in other processes, whose seconds --cpu-clock does not count: choose one")
+    if complaint := missing_wheel():
+        raise EngineError(complaint)
+    return {kind: gguf_files(EMBEDDED, None, kind)[0] for kind in ("f16", "q4_1")}
 
 
 def _prompts(args: argparse.Namespace) -> "tuple[list[Prompt], list[Prompt]]":
