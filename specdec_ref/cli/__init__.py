@@ -22,6 +22,7 @@ from specdec_ref.cli import (
     export_command,
     fetch,
     generate,
+    prove,
     replay,
     serve,
     train,
@@ -36,6 +37,7 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
     {
         "demo": demo,
         "generate": generate,
+        "prove": prove,
         "doctor": doctor,
         "bench": bench,
         "fetch": fetch,

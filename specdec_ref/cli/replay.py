@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read and show."""
-    from specdec_ref.cli.paint import legend
+    from specdec_ref.cli.paint import legend, marked
     from specdec_ref.replay import read_trace
 
     speed = (1.0 if sys.stdout.isatty() else 0.0) if args.speed is None else args.speed
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"{args.file} is not a trace of `specdec generate --trace`: {error}") from error
     say(", ".join(f"{name} {value}" for name, value in trace.about.items() if name != "prompt"))
-    console().print(legend(marked=console().color_system is None))
+    console().print(legend(marked=marked(console())))
     _show(trace, speed, lines=args.rounds)
     return 0
 
