@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="prompts decoded together (default 1); changes no token but by rounding",
+        help="prompts decoded together (default 1); changes no token except by rounding",
     )
     add_model(parser)
     add_drafting(parser, best=True)

@@ -15,23 +15,24 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "watch a recorded run again, token by token"
 DESCRIPTION = """\
-Show a trace that `specdec generate --trace FILE` wrote: every round with what
-was accepted, rejected, never tested and added, at the speed at which it came.
-No model is needed.
+Show a trace written by `specdec generate --trace FILE`: what each round accepted,
+rejected, never tested and added, at the recorded speed. No model is needed.
 """
 EPILOG = """\
 examples:
   $ specdec generate --drafter eagle --trace run.jsonl "Name three colours."
   $ specdec replay run.jsonl --speed 0.5          at half speed
-  $ specdec replay run.jsonl --rounds             a line a round
+  $ specdec replay run.jsonl --rounds             one line per round
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", type=Path, help="the trace")
-    parser.add_argument("--speed", type=float, metavar="X", help="1 as it was (default), 2 twice as fast, 0 at once")
-    parser.add_argument("--rounds", action="store_true", help="a line a round: guessed, accepted, its time")
+    parser.add_argument(
+        "--speed", type=float, metavar="X", help="1: as recorded (default), 2: twice as fast, 0: at once"
+    )
+    parser.add_argument("--rounds", action="store_true", help="one line per round: guesses, accepted, time")
 
 
 def run(args: argparse.Namespace) -> int:
