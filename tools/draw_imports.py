@@ -3,8 +3,8 @@
     python tools/draw_imports.py
 
 A module at the top of a package counts as a part of its own. Imports inside functions count; those under TYPE_CHECKING
-never run and are left out. That no modules import each other in a circle is tests/test_architecture.py's to check; folders
-can do so without that, and are named at the end. Exits with 1 if specdec_ref imports the course or the benchmarks.
+never run and are left out. tests/test_architecture.py checks that no modules import each other in a circle. Two folders
+can still import each other, and are named at the end. Exits with 1 if specdec_ref imports the course or the benchmarks.
 """
 
 import ast

@@ -18,9 +18,9 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "a launch command of SGLang, vLLM or llama.cpp, flag by flag"
 DESCRIPTION = """\
-Explain a launch command of SGLang, vLLM or llama.cpp: what each speculative flag
-means, whether the engine refuses or changes the combination or is no longer
-lossless, and the same set-up in our flags. Flags of older versions are
+Explain a launch command of SGLang, vLLM or llama.cpp: what each speculative
+flag means, whether the engine refuses or changes the combination or is no
+longer lossless, and the same set-up in our flags. Flags of older versions are
 recognised, and the command is rewritten without them. Nothing is started.
 """
 EPILOG = """\

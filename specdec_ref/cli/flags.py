@@ -69,8 +69,8 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
         "--adaptive", metavar="NAME",
         help="choose the draft length in each round, up to --depth (default then: 12). plus-minus: transformers' "
         "heuristic; ema: SGLang's tiers; window: from the mean acceptance of ten drafts; confidence: stop after an "
-        "unsure guess; optimal: most tokens per second, from recent acceptance and this machine's costs (measured once), may "
-        "also choose not to draft; constant: always --depth",
+        "unsure guess; optimal: most tokens per second, from recent acceptance and this machine's costs (measured "
+        "once), may also choose not to draft; constant: always --depth",
     )  # fmt: skip
     _add_budget(group, budget)
 

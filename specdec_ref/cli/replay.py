@@ -15,8 +15,9 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "watch a recorded run again, token by token"
 DESCRIPTION = """\
-Show a trace written by `specdec generate --trace FILE`: what each round accepted,
-rejected, never tested and added, at the recorded speed. No model is needed.
+Show a trace written by `specdec generate --trace FILE`: what each round
+accepted, rejected, never tested and added, at the recorded speed. No model is
+needed.
 """
 EPILOG = """\
 examples:
