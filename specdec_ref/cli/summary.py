@@ -84,26 +84,7 @@ def print_details(
     out: "Console",
 ) -> None:
     """Every drafter's figures, places where texts differ, words, machine, and what to try next."""
-    _heading("every drafter", out)
-    table = _table(
-        "prompt",
-        "drafter",
-        "plain",
-        "with it",
-        "ratio",
-        "tau",
-        "alpha",
-        "text",
-        numbers=("plain", "with it", "ratio", "tau", "alpha"),
-    )
-    before = None
-    for (task, name), pair in pairs.items():
-        speeds = (
-            (f"{pair.plain.speed:.1f}", f"{pair.fast.speed:.1f}", f"{pair.ratio:.2f}") if pair.usable else ("busy",) * 3
-        )
-        kind, before = "" if task == before else task.kind, task
-        table.add_row(kind, name, *speeds, f"{pair.tau:.2f}", f"{pair.alpha:.2f}", _same([pair]))
-    out.print(table)
+    _print_figures(pairs, out)
     for (task, name), pair in pairs.items():
         if (words := _difference(contest, work[task][0], pair)) is not None:
             out.print(f"\n{task.kind}, {name}: {words}.", markup=False)
@@ -125,6 +106,30 @@ def print_details(
         "\nnext: [bold]specdec demo -v[/] shows every guess, [bold]specdec generate --check[/] answers your prompt, "
         "[bold]specdec prove[/] shows that the output distribution is exact"
     )
+
+
+def _print_figures(pairs: "Pairs", out: "Console") -> None:
+    """A row for every prompt and drafter, busy in place of speeds where the timing is not usable."""
+    _heading("every drafter", out)
+    table = _table(
+        "prompt",
+        "drafter",
+        "plain",
+        "with it",
+        "ratio",
+        "tau",
+        "alpha",
+        "text",
+        numbers=("plain", "with it", "ratio", "tau", "alpha"),
+    )
+    before = None
+    for (task, name), pair in pairs.items():
+        speeds = (
+            (f"{pair.plain.speed:.1f}", f"{pair.fast.speed:.1f}", f"{pair.ratio:.2f}") if pair.usable else ("busy",) * 3
+        )
+        kind, before = "" if task == before else task.kind, task
+        table.add_row(kind, name, *speeds, f"{pair.tau:.2f}", f"{pair.alpha:.2f}", _same([pair]))
+    out.print(table)
 
 
 def _heading(words: str, out: "Console") -> None:
