@@ -6,8 +6,8 @@
 
 Engines skip tensors that they do not know, so a wrong name would be silent: `tests/reference/test_engine_loaders.py`
 runs their own loaders on what is written here. The target is saved beside the head because the embedded one exists
-nowhere else: it was de-quantised here, and a head fits only the weights whose hidden states it was trained on. Not tried
-on a GPU yet.
+nowhere else: it was de-quantised here, and a head fits only the weights whose hidden states it was trained on. Not
+tried on a GPU yet.
 """
 
 import json
@@ -43,8 +43,8 @@ def export(
         raise ValueError(f"format {kind!r} is not for EAGLE-{head.version} heads")
     if head.config.attention_bias:
         raise ValueError(
-            "a head whose q, k and v have biases cannot be exported: vLLM's and speculators' classes give o_proj one, too, "
-            "and SGLang's EAGLE-3 class has none at all"
+            "a head whose q, k and v have biases cannot be exported: vLLM's and speculators' classes give o_proj one, "
+            "too, and SGLang's EAGLE-3 class has none at all"
         )
     if kind == "eagle1":
         return _eagle1(head, folder)
