@@ -6,7 +6,7 @@ layers and embeddings with their loaders of parameters, and vLLM's readers of co
 engine are empty, their names empty classes, except for what `CONTENTS` gives: one process instead of many, no
 quantisation. Every parameter is NaN before the weights are read. One JSON line per folder, after a tab: "class", "shapes",
 "empty" (parameters that are still NaN; embeddings come from the target) and "hot" (SGLang's map of tokens), or "refused".
-speculators runs whole, without the weights of its verifier.
+speculators runs whole.
 """
 
 import importlib.abc
@@ -244,7 +244,7 @@ def main(engine: str, place: str) -> None:
         asked = json.loads(line)
         try:
             found = read(Path(asked["folder"]), asked["form"], Path(asked["out"]))
-        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             found = {"refused": f"{type(error).__name__}: {error}"}
         sys.stdout.write(f"\t{json.dumps(found)}\n")
 

@@ -68,10 +68,10 @@ def head_of(model: nn.Module, case: str) -> EagleHead:
     return other
 
 
-def exported(model: nn.Module, case: str, engine: str, out: Path) -> tuple[EagleHead, Path]:
+def exported(model: nn.Module, case: str, engine: str, out: Path, target: Path | None = None) -> tuple[EagleHead, Path]:
     head = head_of(model, case)
     version, _, kind, folder = CASES[case]
-    export(LoadedHead(head, default_layers(version, 8)), model, out, kind)
+    export(LoadedHead(head, default_layers(version, 8)), model, out, kind, target_path=target and str(target))
     return head, out / folder.format(engine=engine)
 
 
@@ -220,7 +220,7 @@ def drifted(head: EagleHead, row: Mapping[str, Any]) -> list[str]:
 
 
 SPECULATORS_MISTAKES: dict[str, Mistake] = {
-    **{f"no {name}": drop(name) for name in ("embed_tokens.weight", "fc.weight", "d2t", "t2d", "norm.weight")},
+    **{f"no {name}": drop(name) for name in ("fc.weight", "d2t", "t2d", "norm.weight", "lm_head.weight")},
     "another name of hidden_norm": rename("layers.0.hidden_norm.weight", "layers.0.hidden_layernorm.weight"),
     "a short fc": cut("fc.weight"),
     "a short d2t": cut("d2t"),
@@ -232,9 +232,11 @@ SPECULATORS_MISTAKES: dict[str, Mistake] = {
 
 def test_the_speculators_package_reads_the_head(model: nn.Module, tmp_path: Path) -> None:
     cases = [case for case in CASES if CASES[case][2] == SPECULATORS]
-    made = [exported(model, case, "", tmp_path / str(number)) for number, case in enumerate(cases)]
+    target = tmp_path / "target"
+    model.save_pretrained(target)  # type: ignore[operator]
+    made = [exported(model, case, "", tmp_path / str(number), target) for number, case in enumerate(cases)]
     for number, mistake in enumerate(SPECULATORS_MISTAKES.values()):
-        head, folder = exported(model, SPECULATORS, "", tmp_path / f"wrong {number}")
+        head, folder = exported(model, SPECULATORS, "", tmp_path / f"wrong {number}", target)
         tensors, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
         mistake(tensors, config)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
