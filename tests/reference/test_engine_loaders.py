@@ -220,7 +220,7 @@ def drifted(head: EagleHead, row: Mapping[str, Any]) -> list[str]:
 
 
 SPECULATORS_MISTAKES: dict[str, Mistake] = {
-    **{f"no {name}": drop(name) for name in ("fc.weight", "d2t", "t2d", "norm.weight", "lm_head.weight")},
+    **{f"no {name}": drop(name) for name in ("fc.weight", "d2t", "t2d", "norm.weight")},
     "another name of hidden_norm": rename("layers.0.hidden_norm.weight", "layers.0.hidden_layernorm.weight"),
     "a short fc": cut("fc.weight"),
     "a short d2t": cut("d2t"),
