@@ -6,15 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from specdec_ref.bench.known import known, quoted
+from specdec_ref.bench.known import known
 from specdec_ref.bench.rows import committed, runs
 
 ROOT = Path(__file__).parents[2]
-QUOTED = (  # cells at a live measurement of v or c, which quote the one committed measurement beside it
-    ("01_bottleneck", "01-017"), ("05_tree", "4de344bd"), ("06_metrics", "metrics-19"), ("08_production", "c07"),
-)  # fmt: skip
 
 
 @cache
@@ -36,12 +31,6 @@ def shown(chapter: str, cell: str) -> str:
 def says(chapter: str, cell: str, *parts: str) -> None:
     text = " ".join(prose(chapter, cell).split())
     assert [part for part in parts if part not in text] == []
-
-
-@pytest.mark.parametrize(("chapter", "cell"), QUOTED)
-def test_chapters_quote_one_measurement_of_costs(chapter: str, cell: str) -> None:
-    assert "print(quoted())" in prose(chapter, cell)
-    assert quoted() in shown(chapter, cell)
 
 
 def test_chapter_8_quotes_acceptance() -> None:
