@@ -154,7 +154,9 @@ def test_compiles_for_every_target() -> None:
         "residual_mass", "draw_residual", "race", "tree_attention", "combine", "move_slots",
     }  # fmt: skip
     assert built == dict.fromkeys(targets, kernels)
-    spilling = {(row["kernel"], row["target"]) for row in table if row["spills"] != 0}  # None: the tools do not report it
+    spilling = {
+        (row["kernel"], row["target"]) for row in table if row["spills"] != 0
+    }  # None: the tools do not report it
     assert spilling <= {("draw_rest", "sm_120")}, "16 bytes, in the variant with floors"
     assert all(row["spills"] <= 16 for row in table)
     assert all(0 < row["registers"] <= 256 for row in table)
