@@ -3,9 +3,9 @@
     python tools/record_runs.py --into docs/site/runs
 
 One trace per prompt and decoder, which `specdec replay` reads as well. The decoders take turns, several times, and each
-keeps the take with its median time. Prefill is not counted. The texts of all decoders must be the same, token for token:
-a prompt whose texts differ (a near tie in bfloat16 can do that) is refused. Needs an idle machine: the page plays the
-recorded seconds.
+keeps the take with its median time. Prefill is not counted. The texts of all decoders must be the same, token for
+token: a prompt whose texts differ (a near tie in bfloat16 can do that) is refused. Needs an idle machine, because the
+page plays the recorded seconds.
 """
 
 import argparse
@@ -117,9 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "title": title,
                 "prompt": prompt,
             }
-            (args.into / f"{name}-{decoder}.jsonl").write_text(
-                "".join(written(about, done, session)), encoding="utf-8"
-            )
+            (args.into / f"{name}-{decoder}.jsonl").write_text("".join(written(about, done, session)), encoding="utf-8")
             seconds, tokens = seconds_of(done), len(tokens_of(done))
             print(
                 f"{name}, {decoder}: {tokens} tokens in {len(done)} rounds, {tokens / seconds:.1f} tokens/s, "
