@@ -256,7 +256,7 @@ def test_readable_and_no_wider_than_the_window(page: Any, width: int) -> None:
         page.screenshot(path=SHOTS / f"{width}-{scheme}.jpg", full_page=True)
     page.emulate_media(color_scheme="light")
     page.evaluate("document.querySelector('.summary').style.color = '#888'")
-    assert len(unreadable(page, "body", AA)) == 1, "the check itself"
+    assert unreadable(page, "body", AA), "the check itself"
     page.evaluate("document.querySelector('.summary').style.color = ''")
     assert page.complaints == []
     assert [url for url in page.asked if not url.startswith("file:")] == []

@@ -22,7 +22,7 @@ from typing import Any
 import api_pages
 import site_runs
 
-__all__ = ["assemble", "build", "outside"]
+__all__ = ["asked_by", "assemble", "build", "outside"]
 
 ROOT = Path(__file__).parent.parent
 SETTINGS, SOURCE, SITE = ROOT / "docs" / "site", ROOT / "build" / "site-source", ROOT / "build" / "site"
@@ -153,6 +153,14 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         wanted = LOADS | ({"href"} if tag == "link" else {"action"} if tag == "form" else set())
         self.fetched += [value or "" for name, value in attrs if name in wanted]
+
+
+def asked_by(path: Path) -> list[Path]:
+    """The files beside a page that a browser fetches with it."""
+    page = _Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    local = (path.parent / address.partition("?")[0] for address in page.fetched if address and ":" not in address)
+    return sorted({file.resolve() for file in local if file.is_file() and file.suffix != ".html"})
 
 
 def outside(site: Path) -> Iterator[str]:
