@@ -82,7 +82,7 @@ def test_pictures_keep_their_alternative_texts(site: Path) -> None:
     assert sum(map(len, images.values())) > 80
     bad = []
     for path, tags in images.items():
-        for tag in tags:
+        for tag in (tag for tag in tags if "_static/" not in tag):  # the theme's own symbols
             alt = re.search(r'alt="([^"]*)"', tag)
             if alt is None or len(alt[1].split()) < 3 or re.search(r"\.(png|svg)$", alt[1]):
                 bad.append(f"{path.relative_to(site)}: {tag}")

@@ -16,7 +16,7 @@
   }
 
   const many = (count, word) => `${count} ${word}${count === 1 ? "" : word.endsWith("pass") ? "es" : "s"}`;
-  const visible = text => text.replace(/\n/g, "⏎").replace(/^ | $/g, "␣");
+  const visible = text => text === "" ? "(end)" : text.replace(/\n/g, "⏎").replace(/^ | $/g, "␣");
 
   /* One decoder: its text, a column for each forward pass, the round in words. */
   class Panel {
