@@ -260,7 +260,7 @@ def test_search_lists_chapters_first_and_no_spoilers(site: Path, page: Any) -> N
             "#search-results li a", "links => links.map(link => link.getAttribute('href'))"
         )
         assert len(found) > 5
-        assert chapter in found[0], found[:5]
+        assert any(chapter in link for link in found[:2]), found[:5]
         first_file = next((i for i, link in enumerate(found) if link.startswith("api/")), len(found))
         assert all("notebooks/" not in link for link in found[first_file:]), found
         assert not [link for link in found if re.search("WRONG_ANSWERS|ATTACKS|docs/EXERCISES", link)]
