@@ -29,7 +29,7 @@ from specdec_course.grader.sources import HIDDEN, role, source
 __all__ = ["Judged", "Task", "judge_all", "prepare"]
 
 SECONDS = 5.0  # of a check, after which it stops by itself
-MOST = 60.0  # of a process, after which it is killed
+MOST = 150.0  # of a process, after which it is killed
 MEMORY = 3_000_000_000  # bytes that it may take beyond what it starts with
 
 
