@@ -10,6 +10,18 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {  # (exercise, task) -> cha
         "`config.hidden_size // config.num_attention_heads` → `config.hidden_size / config.num_attention_heads`":
             "a hidden size is a multiple of the number of heads, and then both are the same number",
     },
+    ("03_eagle", "vocabulary"): {
+        "`range(vocab)` → `range(vocab + 1)`": "the further id has no occurrence and is the largest, so it never gets in",
+    },
+    ("03_eagle", "draft"): {
+        "`1` → `0` (3)": "the logits have one dimension: -1 and 0 are the same",
+        "`int(head.q_vocab[rng.draw(q)])` → `head.q_vocab[rng.draw(q)]`": "a tensor of one number serves as an int here",
+        "`torch.zeros_like(q)` → `torch.ones_like(q)`": "nothing is drawn after the last draft: no one reads that row",
+    },
+    ("03_eagle", "mask"): {
+        "`torch.eye(columns, dtype=torch.bool)` → `torch.eye(columns)`": "0 and 1 pass for False and True",
+    },
+    ("03_eagle", "loss"): {"`-1` → `1` (2)": "the tensor has two dimensions: -1 and 1 are the same"},
     ("04_ngram", "lookup"): {
         "`len(text) - 1` → `len(text) + 1`": "for a match as long as the text or longer there is no place to look at",
         "`1` → `2` (5)": "a match at the further place would begin before the text, and the slice there is empty",
@@ -24,6 +36,9 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {  # (exercise, task) -> cha
     ("04_ngram", "propose"): {"`texts` → `ready`": "both lists have an item for each request, and only that is used"},
     ("06_metrics", "counts"): {
         "`0` → `-1` (2)": "the default is for a run without rounds, and range(-1) is as empty as range(0)",
+    },
+    ("06_metrics", "control"): {
+        "`max(tiers[tier - 1], 1)` → `max(1, tiers[tier - 1])`": "the larger of two numbers does not depend on the order",
     },
     ("08_production", "choice"): {
         "`range(1, len(alive) + 1)` → `list(range(1, len(alive) + 1))[::-1]`":

@@ -25,7 +25,7 @@ __all__ = ["Row", "answers", "figures", "page", "results"]
 
 RESULTS = Path(__file__).parent / "mutants"
 PAGE = ROOT / "docs" / "MUTANTS.md"
-MOST = 12  # mutants of one task; of more, so many are drawn
+MOST = 16  # mutants of one task; of more, so many are drawn
 Row = dict[str, Any]
 
 
@@ -148,12 +148,17 @@ def page() -> str:
     whole = {key: sum(each[key] for each in found.values()) for key in next(iter(found.values()))}
     whole["slowest"] = max(each["slowest"] for each in found.values())
     for name, f in (*found.items(), ("all", whole)):
+        if not f["mutants"]:
+            lines.append(f"| {name} | not run yet | | | | | | |")
+            continue
         lines.append(
             f"| {name} | {f['mutants']} | {f['equivalent']} | {f['visible']} | {rate(f):.1%} | {f['hidden']} "
             f"| {f['either']} | {f['slowest']:.1f} s |"
         )
     lines.append(CAUSES.rstrip())
     for name, f in (*found.items(), ("all", whole)):
+        if not f["mutants"]:
+            continue
         lines.append(
             f"| {name} | {f['bank right']} of {f['bank']} | {f['bank other'] - f['bank false']} | {f['bank none']} "
             f"| {f['bank false']} | {f['cause right']} | {f['cause none']} | {f['cause false']} |"
