@@ -57,7 +57,7 @@ class Judged:
     failed: Sequence[str] = field(default=())  # of the visible cases
 
 
-def prepare(exercise: str) -> tuple[dict[str, Any], list[Task]]:
+def prepare(exercise: str, warm: bool = True) -> tuple[dict[str, Any], list[Task]]:
     """The names that the locked cells bind, and the tasks. Call it once in a process: Triton reads a variable."""
     if exercise == "07_kernels":
         os.environ["TRITON_INTERPRET"] = "1"
@@ -75,7 +75,7 @@ def prepare(exercise: str) -> tuple[dict[str, Any], list[Task]]:
             code = source(cell)
             (hidden,) = HIDDEN.findall(code)
             tasks.append(Task(exercise, name, answers[name], _calls(HIDDEN.sub("", code)), _calls(hidden)))
-    for task in tasks:  # what is imported or set up at first use is there in all children
+    for task in tasks if warm else ():  # what is imported or set up at first use is there in all children
         for code in (task.answer, task.visible, task.hidden):
             said, _, failed = execute(code, space)
             assert not failed, said

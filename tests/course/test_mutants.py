@@ -13,8 +13,8 @@ import pytest
 import torch
 from exercise_runner import CHILDREN, EXERCISES
 from mutant_equivalents import EQUIVALENT
+from mutant_page import PAGE, figures, page, rate, results
 from mutant_runs import Judged, judge_all, prepare
-from mutants import PAGE, figures, page, rate, results
 from mutation import mutants
 from right_answers import RIGHT
 
@@ -96,7 +96,7 @@ def test_an_exercise_has_at_least_forty_mutants_each_with_another_source(exercis
 
 
 def test_the_page_of_mutants_is_what_the_results_give() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "python tests/course/mutants.py --page"
+    assert PAGE.read_text(encoding="utf-8") == page(), "python tests/course/mutant_page.py"
 
 
 def test_equivalent_mutants_exist_and_pass() -> None:
