@@ -10,6 +10,17 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {  # (exercise, task) -> cha
         "`config.hidden_size // config.num_attention_heads` → `config.hidden_size / config.num_attention_heads`":
             "a hidden size is a multiple of the number of heads, and then both are the same number",
     },
+    ("02_verification", "acceptance"): {
+        "`min(1.0, float(p[x] / q[x]))` → `min(float(p[x] / q[x]), 1.0)`":
+            "the smaller of two numbers does not depend on the order",
+        "`float(p[x] / q[x])` → `p[x] / q[x]`": "a tensor of one number serves as a number here",
+    },
+    ("02_verification", "tau"): {
+        "`float(torch.minimum(p[i], q[i]).sum())` → `torch.minimum(p[i], q[i]).sum()`":
+            "a tensor of one number serves as a number here",
+        "`torch.minimum(p[i], q[i])` → `torch.minimum(q[i], p[i])`":
+            "the smaller of two numbers does not depend on the order",
+    },
     ("03_eagle", "vocabulary"): {
         "`range(vocab)` → `range(vocab + 1)`": "the further id has no occurrence and is the largest, so it never gets in",
     },

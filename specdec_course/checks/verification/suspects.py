@@ -61,7 +61,7 @@ def _in_place(p: Row, q: Row) -> Row:
     return _share(p.clamp_(min=0.0))
 
 
-CORRECTION = (  # (p, q) -> distribution
+_CORRECTION = (  # (p, q) -> distribution
     Suspect(
         "The sum is 0 if p = q, and 0/0 is not a number. Nothing should be rejected then, but rounding may still "
         "bring a program to this line. Return any distribution, for instance p.",
@@ -112,6 +112,14 @@ CORRECTION = (  # (p, q) -> distribution
         _in_place,
     ),
 )
+
+
+def _guarded(code: Callable[[Row, Row], Row]) -> Callable[[Row, Row], Row]:
+    """The same mistake in code that returns p where p = q, so that nothing is divided by 0."""
+    return lambda p, q: p.clone() if torch.equal(p, q) else code(p, q)
+
+
+CORRECTION = (*_CORRECTION, *(Suspect(each.says, _guarded(each.code)) for each in _CORRECTION[1:]))
 
 
 def overlaps(p: Rows, q: Drawn) -> list[float]:
