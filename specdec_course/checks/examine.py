@@ -61,9 +61,10 @@ def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[S
             for trial in trials:
                 try:
                     outcome = trial.outcome(code)
-                    passed, says = trial.judge(outcome)
                 except Trouble as trouble:
                     outcome, passed, says = trouble, False, str(trouble)
+                else:
+                    passed, says = _judged(trial, outcome)
                 seen.append((trial, passed, outcome))
                 cases.append(Case(trial.asks, passed, says, trial.weight))
             reasons = _reasons(code, seen, suspects)
@@ -73,6 +74,13 @@ def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[S
             cases.append(Case(trial.asks, False, says, trial.weight))
             says = "not run, because the time was up"
     return Report(title, tuple(cases), tuple(reasons))
+
+
+def _judged(trial: Trial, outcome: Any) -> tuple[bool, str]:
+    try:
+        return trial.judge(outcome)
+    except Trouble as trouble:
+        return False, str(trouble)
 
 
 def _reasons(code: Any, seen: Sequence[tuple[Trial, bool, Any]], suspects: Sequence[Suspect]) -> list[str]:

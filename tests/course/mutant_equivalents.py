@@ -45,6 +45,12 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {  # (exercise, task) -> cha
         "`list(range(begin + 1, min(begin + depth, len(text)) + 1))[::-1]`": "counts do not depend on the order",
     },
     ("04_ngram", "propose"): {"`texts` → `ready`": "both lists have an item for each request, and only that is used"},
+    ("05_tree", "rerank"): {
+        "`zip(confidence, parents, strict=True)` → `zip(confidence, parents)`": "both lists have the same length",
+        "`1.0` → `2.0`": "all values get the same factor, and only their order counts",
+        "`1.0` → `0.5`": "all values get the same factor, and only their order counts",
+    },
+    ("05_tree", "links"): {"`0` → `-1`": "the pads are linked nowhere, so nothing reads their token"},
     ("06_metrics", "counts"): {
         "`0` → `-1` (2)": "the default is for a run without rounds, and range(-1) is as empty as range(0)",
     },
