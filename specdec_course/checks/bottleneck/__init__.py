@@ -85,7 +85,7 @@ def step(function: Callable[..., tuple[float, float]], steps: Sequence[Step] = S
 
 Load = tuple[float, float, float, float]  # bytes, FLOP, bytes a second, FLOP a second
 
-LOADS: tuple[Load, ...] = ((16e9, 16e9, 2e12, 300e12), (16e9, 8e12, 2e12, 300e12))
+LOADS: tuple[Load, ...] = ((16e9, 16e9, 2e12, 300e12), (16e9, 8e12, 2e12, 300e12), (1e9, 5e8, 2e12, 300e12))
 
 
 def roofline(function: Callable[..., tuple[float, str]], loads: Sequence[Load] = LOADS) -> Report:

@@ -24,6 +24,7 @@ Corpus = tuple[Sequence[Sequence[int]], int, int]  # texts, size of the draft vo
 CORPORA: tuple[tuple[str, Corpus], ...] = (
     ("Clear ranks", (((5, 5, 5, 2, 2, 9), (9, 9, 9, 2)), 3, 12)),
     ("A tie at the edge", (((7, 5, 5, 8), (5, 8, 3, 7), (3, 1)), 3, 12)),
+    ("One text repeats a word", (((4, 4, 4, 4, 6), (6, 2), (6, 2)), 2, 9)),
     ("More room than words", (((6, 6, 4),), 5, 9)),
 )
 

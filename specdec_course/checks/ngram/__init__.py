@@ -19,6 +19,7 @@ Case = tuple[str, int, int, int]  # text, gamma, longest, shortest
 LOOKUPS: tuple[tuple[str, tuple[Case, ...]], ...] = (
     ("It copies what followed", (("a b c d x y a b", 2, 2, 1), ("to be or not to", 3, 4, 1), ("is this is", 2, 2, 1))),
     ("The longest match goes first", (("a b c x b d b c y a b", 1, 3, 1), ("u v w 1 v w 2 u v w", 1, 3, 1))),
+    ("No match is longer than `longest`", (("u v w 1 v w 2 u v w", 1, 2, 1),)),
     ("Of equal matches the latest", (("a b 1 a b 2 a b", 1, 2, 2), ("p q r 1 . p q r 2 . p q r", 2, 3, 2))),
     ("It guesses what there is, if that is less", (("a b c a b", 9, 2, 1), ("n o n o", 5, 2, 1))),
     ("A match may overlap the end that it matches", (("ha ha ha", 4, 2, 2),)),
