@@ -34,8 +34,6 @@ from specdec_course.grader.students import Students
 
 __all__ = ["Course", "Mark"]
 
-LONGEST_LOG = 8_000  # characters that are kept of what nbgrader says of a failure
-
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -254,7 +252,7 @@ def _require(done: dict[str, Any], what: str) -> None:
         lines = done.get("log", "").splitlines()
         first = next((at for at, line in enumerate(lines) if "[ERROR]" in line), len(lines))
         said = "\n".join([*lines[first:], *str(done.get("error") or "").splitlines()])
-        raise RuntimeError(f"{what}: nbgrader failed: {said[-LONGEST_LOG:] or 'no reason given'}")
+        raise RuntimeError(f"{what}: nbgrader failed: {said or 'no reason given'}")
 
 
 def _files(folder: Path) -> dict[str, bytes]:
