@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 __all__ = ["main"]
 
@@ -53,14 +53,13 @@ class Worker:
         self.root = root
         command = [sys.executable, "-c", WORKER, dtype, json.dumps(PROMPTS), str(tokens)]
         self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.into, self.out = cast("IO[str]", self.process.stdin), cast("IO[str]", self.process.stdout)
 
     def ask(self, method: str) -> tuple[float, Any]:
         """Decode all prompts once. Raises RuntimeError if the checkout's process has died."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(method + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        self.into.write(method + "\n")
+        self.into.flush()
+        line = self.out.readline()
         if not line:
             raise RuntimeError(f"the process of the checkout {self.root} ended; its error is above")
         seconds, tokens = json.loads(line)

@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+from typing import IO, cast
 
 import torch
 
@@ -34,8 +35,7 @@ def peak_mb(command: str) -> float:
     """MB of the command's largest resident set. Raises RuntimeError with the end of its stderr if it fails."""
     words = [sys.executable, *shlex.split(command)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = process.stderr.read()
+    said = cast("IO[str]", process.stderr).read()
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise RuntimeError(f"python {command}: {said[-500:]}")

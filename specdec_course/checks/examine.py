@@ -167,7 +167,10 @@ def ids(tokens: Any) -> list[int]:
         raise Trouble(f"it returned {type(tokens).__name__} {tokens!r}, and a list of token ids was expected")
     if any(isinstance(token, Tensor) for token in tokens):
         raise Trouble(f"it returned {tokens!r}. A tensor is never found in a set or a dict: make it an int first")
-    return [int(number) for token in tokens for number in numbers(token, 1)]
+    found = [number for token in tokens for number in numbers(token, 1)]
+    if strange := [number for number in found if not number.is_integer()]:
+        raise Trouble(f"it returned {tokens!r}, and {strange[0]:g} is no token id")
+    return list(map(int, found))
 
 
 def same(first: Any, second: Any) -> bool:

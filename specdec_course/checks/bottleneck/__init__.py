@@ -118,7 +118,8 @@ def _takes_as_long(load: Load) -> Callable[[Any], tuple[bool, str]]:
         for name, alone in parts.items():
             if seconds < alone * (1 - CLOSE):
                 return False, f"{gave}, and {name} alone takes longer"
-        right = abs(seconds - max(parts.values())) <= CLOSE * seconds
+        longer = max(parts.values())
+        right = abs(seconds - longer) <= CLOSE * longer
         return right, gave if right else f"{gave}: the machine would be idle for part of that time"
 
     return judge

@@ -114,7 +114,7 @@ def _chain_distribution(code: Any, head: ToyHead, text: list[int], depth: int) -
         return tree.token_list[1:]
 
     dist: dict[tuple[int, ...], float] = {}
-    for prob, words in outcomes(one):
+    for prob, words in attempt(lambda: list(outcomes(one))):
         dist[words] = dist.get(words, 0.0) + prob
     return dist
 

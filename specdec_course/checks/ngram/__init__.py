@@ -165,7 +165,7 @@ def propose(function: Callable[..., Any], more: Sequence[tuple[Sequence[str], Se
     def trial(asks: str, texts: Sequence[str], ready: Sequence[bool], weight: float | int) -> Trial:
         def outcome(code: Any) -> list[Any]:
             drafts = _listed(attempt(code, [text.split() for text in texts], list(ready), 2), "a list")
-            return [list(draft) if isinstance(draft, list | tuple) else draft for draft in drafts]
+            return [draft if draft is None else _listed(draft, "a list of guesses") for draft in drafts]
 
         def judge(drafts: list[Any]) -> tuple[bool, str]:
             if len(drafts) != len(texts):

@@ -7,7 +7,7 @@ through the engine's rules and back to a set-up, choices through `choose`, load 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, numbers, same
+from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, numbers, same, unaided
 from specdec_course.checks.production import suspects as wrong
 from specdec_course.checks.production.loads import capacity, load_rows
 from specdec_course.checks.report import Report
@@ -119,9 +119,12 @@ def _refusing(code: Any) -> Callable[..., Any]:
 
     def run(*args: Any) -> Any:
         try:
-            return code(*args)
+            came = code(*args)
         except ValueError:
             return "refused"
+        if isinstance(came, str):
+            raise Trouble(f"it returned {came!r}: a refusal is a ValueError that is raised")
+        return came
 
     return run
 
@@ -189,7 +192,10 @@ def choice(function: Callable[..., Any], offers: Sequence[tuple[str, Drafters, f
             came = attempt(code, dict(drafters), v, MARGIN)
             if not isinstance(came, tuple | list) or len(came) != 2 or not isinstance(came[0], str):
                 raise Trouble(f"it returned {came!r}, and a name and a length were expected")
-            return came[0], numbers(came[1], 1)[0]
+            length = numbers(came[1], 1)[0]
+            if not length.is_integer():
+                raise Trouble(f"it returned {came!r}, and a length is a whole number")
+            return came[0], length
 
         def judge(came: tuple[str, float]) -> tuple[bool, str]:
             name, length = came[0], round(came[1])
@@ -237,4 +243,4 @@ def metrics(
         )
 
     trials = [trial(which, *run) for run in runs for which in (0, 1)]
-    return examine("Task 4, find the bug", function, trials, wrong.RATES)
+    return examine("Task 4, find the bug", unaided(function, exposition), trials, wrong.RATES)

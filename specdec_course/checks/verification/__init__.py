@@ -66,7 +66,7 @@ def _keeps_enough(pairs: Sequence[Pair], keeps: list[list[float]]) -> tuple[bool
         p, q = map(row, pair)
         rate = sum(float(q[x]) * min(max(value, 0.0), 1.0) for x, value in enumerate(keep))
         overlap = float(torch.minimum(p, q).sum())
-        if abs(rate - overlap) > CLOSE:
+        if not abs(rate - overlap) <= CLOSE:  # NaN is no rate
             word = "fewer" if rate < overlap else "more"
             return (
                 False,
@@ -121,7 +121,9 @@ def _is_usable(rest: list[float]) -> tuple[bool, str]:
 
 def _leftovers(code: Any) -> float:
     p, q = map(row, PAIRS[0])
-    attempt(code, p, q)
+    rest = numbers(attempt(code, p, q), len(p))
+    if not sum(rest) > 0:
+        raise Trouble(f"nothing can be drawn from the weights {[round(r, 3) for r in rest]}")
     return float((p - row(PAIRS[0][0])).abs().sum() + (q - row(PAIRS[0][1])).abs().sum())
 
 
@@ -135,7 +137,7 @@ def correction(function: Callable[[Row, Row], Row], pairs: Sequence[Pair] = PAIR
         for pair, rest in zip(pairs, rests, strict=True):
             if min(rest) < -CLOSE:
                 return False, f"{told(pair)}: it gave “{'abc'[rest.index(min(rest))]}” the weight {min(rest):.3f}"
-            if abs(sum(rest) - 1) > CLOSE:
+            if not abs(sum(rest) - 1) <= CLOSE:  # nor do NaNs make a distribution
                 return False, f"{told(pair)}: its weights sum to {sum(rest):.3f}, and a distribution's sum to 1"
         return True, f"no weight is negative and they sum to 1, for {len(pairs)} pairs of distributions"
 
