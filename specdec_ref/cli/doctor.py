@@ -238,7 +238,7 @@ def _line(check: Check) -> "RenderableType":
     colour = {"OK": PALETTE["accepted"], "MISSING": PALETTE["rejected"], "OPTIONAL": ""}[word]
     mark = Text(f"[{word}]".ljust(11), f"bold {colour}".strip())
     how = "" if check.ok else f"\n           -> {check.how}"
-    return Text.assemble(mark, f"{check.what}{', not installed' * (word == 'OPTIONAL')}", (how, "dim"))
+    return Text.assemble(mark, f"{check.what}{', not found' * (word == 'OPTIONAL')}", (how, "dim"))
 
 
 def _block(facts: dict[str, str], curve: dict[int, float], checks: list[Check]) -> str:
@@ -249,5 +249,5 @@ def _block(facts: dict[str, str], curve: dict[int, float], checks: list[Check]) 
         lines.append(f"one step: {1e3 * curve[1]:.1f} ms")
     if fall := falls(curve):
         lines.append(f"v(k) falls from k = {fall[0]} to k = {fall[1]}, measured twice")
-    lines += [f"{'missing' if check.needed else 'not installed'}: {check.what}" for check in checks if not check.ok]
+    lines += [f"{'missing' if check.needed else 'not found'}: {check.what}" for check in checks if not check.ok]
     return "\n".join(["```", *lines, "```"])

@@ -238,7 +238,7 @@ def test_generate_and_demo_adapt_their_lengths(lab: Session, capsys: pytest.Capt
     demo = ["demo", "--target", lab.name, "--dtype", "float64", "--max-new-tokens", "4", "--adaptive"]
     assert main([*demo, "best"]) == 2
     capsys.readouterr()
-    assert main([*demo, "ema"]) == 0
+    assert main([*demo, "ema", "-v"]) == 0
     assert "gamma 12" in capsys.readouterr().out
 
 

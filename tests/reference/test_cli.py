@@ -380,7 +380,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(
     at = specdec.out.index("[MISSING]  embedded model smollm2-135m: it is not there yet")
     assert "-> specdec fetch" in specdec.out[at : at + 120]
     assert specdec.out.count("[MISSING]") == 1
-    assert "[OPTIONAL] GPU that PyTorch can use, not installed" not in specdec.out
+    assert "[OPTIONAL] GPU that PyTorch can use, not found" in specdec.out
     assert "v(k)" not in specdec.out
     assert list(tmp_path.iterdir()) == []  # it only looks
     assert specdec("doctor", "--target", str(tmp_path)) == 1

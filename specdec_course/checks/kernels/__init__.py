@@ -55,8 +55,7 @@ def launch(
     def run() -> Any:
         if not hasattr(kernel, "__getitem__"):
             raise Trouble("it is not a kernel: the line @triton.jit above it is missing")
-        regions = [Region(first, logits, pitch), *(Region(name, tensor) for name, tensor in others)]
-        with confined(regions, MOST) as loaded:
+        with confined([Region(first, logits, pitch), *(Region(*other) for other in others)], MOST) as loaded:
             try:
                 kernel[grid](*arguments, *rest, **block)
             except Exception as error:  # noqa: BLE001  (`attempt` makes a sentence of it)
@@ -132,8 +131,7 @@ STATS: tuple[Stats, ...] = (
     ("The maximum comes late", ((-4, -3, -2, -1, 0, 1, 2, 3, 4), (-9, -8, -7, -6, -5, -6, -5, -4, -5)), 1.0, 4, None),
     ("The maximum comes early", ((4, 3, 2.5, 1, 0.5, 0, 3.5), (1.0, 0.5, -1, 0.25, 0, -1.5, -3)), 1.0, 4, None),
     ("Large logits", ((1000, 998, 1001, 999.5, 1002, 990), (-800, -801, -799, -802, -805, -799.5)), 1.0, 4, None),
-    ("Logits far below zero", ((-3e4, -3.0002e4, -3.0001e4, -3e4, -3.0003e4), (-5e4, -5e4, -5e4, -5e4, -5.0001e4)), 1.0,
-     4, None),
+    ("Logits far below zero", ((-3e4, -30002, -30001, -3e4, -30003), (-5e4, -5e4, -5e4, -5e4, -50001)), 1.0, 4, None),
     ("Temperature 0.5", ((0.5, 1, -1, 0.25, 2, 1.75, -0.5), (-1, -2, -3, -1.5, -1.25, -2.5, -0.5)), 0.5, 4, None),
     ("A block emptied by top-k", ((-INF, -INF, -INF, -INF, 1, 2, 0), (3, -INF, 1, 2, -INF, -INF, -INF)), 1, 4, None),
     ("Equal maxima", ((1, 3, 3, 0, 3, 2), (2, 0, 1, 0, 2, 2)), 1.0, 4, None),
