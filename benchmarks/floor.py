@@ -1,11 +1,12 @@
 """Where the milliseconds of a plain step and of a speculative round go, beside the floor that memory sets.
 
-    python -m benchmarks.floor --dtype bfloat16 --repeats 20          idle machine, all threads, by the wall clock
+    python -m benchmarks.floor --dtype bfloat16 > rows.jsonl          idle machine, all threads, by the wall clock
     python -m benchmarks.floor --cpu-clock                            busy machine: one thread, processor seconds
 
 Three forwards of the same weights take turns in one process: transformers' modules, the same with packed linear layers,
 and the short forward (`models/fast.py`); then plain decoding and rounds of a drafter with the first and the last.
-Floor: bytes of all weights that a step reads, over the bandwidth measured here by summing numbers.
+Floor: bytes of all weights that a step reads, over the bandwidth measured here by summing numbers. Prints a JSON object
+a line.
 """
 
 import argparse
@@ -13,13 +14,14 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.command import print_row
 from specdec_ref.config import DraftBudget
 from specdec_ref.core import DraftTree
 from specdec_ref.machine import machine_line
@@ -32,6 +34,7 @@ __all__ = ["main"]
 
 PROMPT = "Write a Python function that adds two numbers, with a docstring, and explain each line of it."
 TOKENS = 32  # an answer
+PARTS = ("step", "propose", "forward", "verify")  # of a round
 
 
 def read_bytes(model: Any) -> int:
@@ -99,7 +102,7 @@ def _forward_of(session: Session, fast: Any) -> Any:
         target.fast, target.wants_fast = before
 
 
-def forwards(modules: nn.Module, packed: nn.Module, nodes: int, repeats: int) -> list[str]:
+def forwards(modules: nn.Module, packed: nn.Module, nodes: int, repeats: int) -> Iterator[dict[str, Any]]:
     """A forward of so many nodes after 100 tokens, by each of the three."""
     targets = {
         "transformers": Target(modules, check=False, fast=False),
@@ -118,11 +121,17 @@ def forwards(modules: nn.Module, packed: nn.Module, nodes: int, repeats: int) ->
         steps[name] = step
         steps[f"{name}, products"] = products(target, nodes)
     spent = in_turn(steps, repeats)
-    rows = [(name, spent[name], spent[f"{name}, products"]) for name in targets]
-    return [f"| forward of {nodes}, {name} | {ms:.1f} | {part:.1f} | {ms - part:.1f} |" for name, ms, part in rows]
+    for name in targets:
+        yield {
+            "kind": "forward",
+            "nodes": nodes,
+            "by": name,
+            "ms": spent[name],
+            "products_ms": spent[f"{name}, products"],
+        }
 
 
-def decoding(session: Session, drafter: str, repeats: int) -> list[str]:
+def decoding(session: Session, drafter: str, repeats: int) -> Iterator[dict[str, Any]]:
     """One answer with either forward, in turn: a token of the whole call, prefill included, and the parts of a round.
 
     Beside plain decoding stands transformers' `generate()`. The parts are by the wall clock: none for one thread.
@@ -148,18 +157,13 @@ def decoding(session: Session, drafter: str, repeats: int) -> list[str]:
                 done = engine.generate([prompt])[0] if engine else session.plain([prompt], limits=limits)[0]
             spent[name].append(1e3 * (clock() - started) / len(done.tokens))
             answers[name].append(done)
-    lines = []
     for name, times in spent.items():
+        row = {"kind": "decoding", "drafter": drafter, "by": name, "token_ms": statistics.median(times)}
         records = [record for answer in answers.get(name, []) for record in answer.records if record.drafted]
-        shown = torch.get_num_threads() > 1 and records
-        parts = [
-            1e3 * statistics.median(getattr(record, part) for record in records)
-            for part in ("step_s", "propose_s", "forward_s", "verify_s")
-            if shown
-        ]
-        words = " | ".join(f"{ms:.1f}" for ms in parts) if parts else " |  |  | "
-        lines.append(f"| {drafter}, {name} | {statistics.median(times):.1f} | {words} |")
-    return lines
+        if torch.get_num_threads() > 1 and records:
+            for part in PARTS:
+                row[f"{part}_ms"] = 1e3 * statistics.median(getattr(record, f"{part}_s") for record in records)
+        yield row
 
 
 def _generate(session: Session, prompt: list[int]) -> None:
@@ -175,40 +179,42 @@ def _generate(session: Session, prompt: list[int]) -> None:
     )
 
 
+def measure(dtype: str, nodes: Sequence[int], drafters: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
+    """The floor, then each forward, then each way to decode."""
+    modules, _ = load(EMBEDDED, dtype=dtype, device="cpu", pack=False)
+    packed = copy.deepcopy(modules)
+    if can_pack(packed):
+        pack_linears(packed)
+    size, speed = read_bytes(modules), bandwidth()
+    yield {"kind": "floor", "mb": size / 1e6, "gb_per_s": speed / 1e9, "ms": 1e3 * size / speed}
+    for count in nodes:
+        yield from forwards(modules, packed, count, repeats)
+    session = Session.open(dtype=dtype, device="cpu")
+    for drafter in drafters:
+        yield from decoding(session, drafter, max(2, repeats // 5))
+
+
 def main() -> None:
-    """Print the tables as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", default="bfloat16")
+    """The command of the module docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.floor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--nodes", type=int, nargs="*", default=[1, 4, 8])
+    parser.add_argument("--nodes", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--drafter", nargs="*", default=["plain", "eagle", "hybrid"])
     parser.add_argument("--cpu-clock", action="store_true")
     args = parser.parse_args()
     if args.cpu_clock:
         torch.set_num_threads(1)
-    modules, _ = load(EMBEDDED, dtype=args.dtype, device="cpu", pack=False)
-    packed = copy.deepcopy(modules)
-    if can_pack(packed):
-        pack_linears(packed)
-    size, speed = read_bytes(modules), bandwidth()
-    floor = 1e3 * size / speed
-    _say(
-        f"{EMBEDDED} in {args.dtype}, {machine_line(torch.device('cpu'))}, torch {torch.__version__}: "
-        f"{size / 1e6:.0f} MB of weights at {speed / 1e9:.0f} GB/s take {floor:.1f} ms.\n",
-        "| ms | all | matrix products alone | the rest |\n|---|---:|---:|---:|",
-        f"| floor | {floor:.1f} | {floor:.1f} | 0 |",
-    )
-    for nodes in args.nodes:
-        _say(*forwards(modules, packed, nodes, args.repeats))
-    session = Session.open(dtype=args.dtype, device="cpu")
-    _say("\n| ms | a token | a round | drafting | forward | verifying |\n|---|---:|---:|---:|---:|---:|")
-    for drafter in args.drafter:
-        _say(*decoding(session, drafter, max(2, args.repeats // 5)))
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    command = " ".join(["python -m benchmarks.floor", *sys.argv[1:]])
+    about = {
+        "command": command, "target": EMBEDDED, "dtype": args.dtype, "machine": machine_line(torch.device("cpu")),
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "clock": "cpu" if args.cpu_clock else "wall",
+    }  # fmt: skip
+    print_row({"environment": about})
+    for row in measure(args.dtype, args.nodes, args.drafter, args.repeats):
+        print_row(row)
 
 
 if __name__ == "__main__":

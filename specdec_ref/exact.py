@@ -31,6 +31,7 @@ __all__ = ["engine_distribution", "outcomes", "table_distribution", "total_varia
 
 Result = TypeVar("Result")
 Distribution = dict[tuple[int, ...], float]
+_ROUNDING = 1e-9
 
 
 class _State(NamedTuple):
@@ -43,14 +44,17 @@ class _State(NamedTuple):
 class _Replay:
     """Follows `script`, then takes the first possible branch each time; `branches` records what was open."""
 
-    def __init__(self, script: Sequence[int]) -> None:
-        self.script = script
+    def __init__(self, script: Sequence[int], before: Sequence[list[tuple[int, float]]] = ()) -> None:
+        self.script, self.before = script, before  # the branches of the outcome before this one, along the script
         self.branches: list[list[tuple[int, float]]] = []  # what could be chosen, with probabilities
         self.taken: list[int] = []  # index into the branches
 
     def _choose(self, options: list[tuple[int, float]]) -> int:
-        possible = [(value, prob) for value, prob in options if prob > 0.0]
-        taken = self.script[len(self.taken)] if len(self.taken) < len(self.script) else 0
+        possible = _shares(options)
+        at = len(self.taken)
+        if at < len(self.before) and not _alike(possible, self.before[at]):
+            raise ValueError("it asks for another random choice than in the same situation before: it keeps a memory")
+        taken = self.script[at] if at < len(self.script) else 0
         self.branches.append(possible)
         self.taken.append(taken)
         return possible[taken][0]
@@ -81,14 +85,32 @@ class _Replay:
         return script
 
 
+def _shares(options: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The possible ones. Their probabilities sum to 1, also where a weight was negative."""
+    possible = [(value, prob) for value, prob in options if prob > 0.0]
+    if not possible:
+        raise ValueError("cannot draw: no outcome has positive weight")
+    total = sum(prob for _, prob in possible)
+    return possible if abs(total - 1.0) < _ROUNDING else [(value, prob / total) for value, prob in possible]
+
+
+def _alike(first: list[tuple[int, float]], second: list[tuple[int, float]]) -> bool:
+    return len(first) == len(second) and all(
+        a == b and abs(p - q) < _ROUNDING for (a, p), (b, q) in zip(first, second, strict=True)
+    )
+
+
 def outcomes(run: Callable[[Randomness], Result]) -> Iterator[tuple[float, Result]]:
     """Every outcome of `run` with its probability; `run` must depend on nothing but the randomness it is given."""
     script: list[int] | None = []
+    before: list[list[tuple[int, float]]] = []
     while script is not None:
-        rng = _Replay(script)
+        rng = _Replay(script, before[: len(script)])
         result = run(rng)
+        if len(rng.taken) < len(script):
+            raise ValueError("it asks for fewer random choices than in the same situation before: it keeps a memory")
         yield rng.probability, result
-        script = rng.next_script()
+        script, before = rng.next_script(), rng.branches
 
 
 def engine_distribution(engine: SpecEngine, prompt: Sequence[int], tokens: int, rounds: int) -> Distribution:

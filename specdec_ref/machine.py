@@ -4,13 +4,14 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import torch
 
-__all__ = ["cpu_features", "cpu_name", "crowded", "machine_line", "memory_gb"]
+__all__ = ["cpu_features", "cpu_name", "crowded", "machine_line", "memory_gb", "thread_advice"]
 
 _FEATURES = (  # what decides how fast a matrix product is: torch's name of it, the name people know
     ("avx2", "AVX2"), ("avx512_f", "AVX512"), ("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX-BF16"),
@@ -81,3 +82,15 @@ def crowded(seconds: Callable[[int], float] = _product_seconds, *, trials: int =
     threads = torch.get_num_threads()
     pairs = [(seconds(threads), seconds(1)) for _ in range(trials)]
     return threads > 1 and median(many for many, _ in pairs) > 2 * median(one for _, one in pairs)
+
+
+@cache
+def thread_advice() -> str | None:
+    """A sentence for somebody whose machine is busy, measured once per process; None if there is nothing to advise.
+
+    Nothing is advised if OMP_NUM_THREADS is set, since the number of threads was then chosen.
+    """
+    threads = torch.get_num_threads()
+    if "OMP_NUM_THREADS" in os.environ or threads == 1 or not crowded():
+        return None
+    return f"other programs use this machine: one thread would be faster than {threads}"

@@ -15,10 +15,13 @@ An engine whose batch was replaced raises RuntimeError at its next step.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from specdec_ref.adaptive import LengthControl
 from specdec_ref.baseline import plain_generate
@@ -28,6 +31,7 @@ from specdec_ref.core import Drafter, Verifier
 from specdec_ref.drafters import TrieDrafter, build_drafter
 from specdec_ref.drafters.hybrid import HybridDrafter
 from specdec_ref.engine import SpecEngine
+from specdec_ref.machine import thread_advice
 from specdec_ref.metrics import RunStats
 from specdec_ref.models.hub import EMBEDDED, load
 from specdec_ref.models.target import Target
@@ -38,6 +42,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Answer", "Session"]
+
+
+def _warn_if_crowded() -> None:
+    """Warn where torch's threads wait for each other. The commands use one thread then; a library only tells."""
+    if torch.get_num_threads() > 1 and (advice := thread_advice()) is not None:
+        warnings.warn(f"{advice}; torch.set_num_threads(1) changes it for this process", stacklevel=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +89,11 @@ class Session:
     ) -> "Session":
         """Load a model by name: the embedded one, a folder, or a Hugging Face id. `backend`: see docs/GPU.md.
 
-        Raises ModelError if it cannot be had, ValueError for a bad dtype or device, or a model that runs no trees.
+        On a CPU that other programs use, it warns (UserWarning, once per process) that one thread would be faster; the
+        number of threads is the whole process's, so it is left to you. OMP_NUM_THREADS silences the check.
+        Raises ModelError if it cannot be loaded, ValueError for a bad dtype or device, or a model that runs no trees.
         """
+        _warn_if_crowded()
         model, tokenizer = load(name, dtype=dtype, device=device)
         generation_config: Any = getattr(model, "generation_config", None)
         ends = [tokenizer.eos_token_id, getattr(generation_config, "eos_token_id", None)]

@@ -5,7 +5,7 @@ import shutil
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["CHROMIUM", "MISSING_BROWSER", "listen", "unreadable"]
+__all__ = ["AA", "CHROMIUM", "MISSING_BROWSER", "listen", "unreadable"]
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING_BROWSER = [
@@ -17,6 +17,7 @@ MISSING_BROWSER = [
     if not there
 ]
 LEAST = 3.0  # contrast of the palette on black and on white (palette.py), and of WCAG 2.2's level AA for large text
+AA = 4.5  # of WCAG 2.2 for text that is not large; large is from 24 px on, bold from 18.66 px
 CONTRAST = """([roots, least]) => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);
   const over = ([r, g, b, a = 1], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
@@ -35,7 +36,8 @@ CONTRAST = """([roots, least]) => {
     const below = ground(node), [r, g, b, a = 1] = parse(style.color);
     const [one, two] = [light(over([r, g, b, a * style.opacity], below)), light(below)].sort((x, y) => y - x);
     const ratio = (one + 0.05) / (two + 0.05);
-    if (ratio < least) found.add(`${ratio.toFixed(1)}: ${style.color} on ${below}: ${text.slice(0, 40)}`);
+    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    if (ratio < (large ? Math.min(least, 3) : least) - 0.005) found.add(`${ratio.toFixed(1)}: ${style.color} on ${below}: ${text.slice(0, 40)}`);
   }
   return [...found].slice(0, 8);
 }"""
@@ -50,7 +52,7 @@ def listen(page: Any) -> list[str]:
     return complaints
 
 
-def unreadable(page: Any, roots: str) -> list[str]:
+def unreadable(page: Any, roots: str, least: float = LEAST) -> list[str]:
     """Text below these elements whose contrast with its ground is too low, one line each."""
-    found: list[str] = page.evaluate(CONTRAST, [roots, LEAST])
+    found: list[str] = page.evaluate(CONTRAST, [roots, least])
     return found

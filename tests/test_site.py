@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browsing import CHROMIUM, MISSING_BROWSER, listen, unreadable
+from browsing import AA, CHROMIUM, MISSING_BROWSER, listen, unreadable
 
 ROOT = Path(__file__).parent.parent
 SITE, SHOTS = ROOT / "build" / "site", ROOT / "build" / "browser" / "site"
@@ -65,11 +65,37 @@ def test_everything_has_its_page(site: Path) -> None:
     missing = [str(page) for page in expected if not (site / page).is_file()]
     assert missing == [], "no page; a file of the package needs its line in docs/ARCHITECTURE.md"
     chapter = (site / "notebooks" / "02_verification.html").read_text(encoding="utf-8")
-    assert "A still picture of the start" in chapter
+    assert "A still picture of the start" not in chapter, "boxes that show how to run the chapter take its place"
+    assert chapter.count('class="run-box"') == 2
+    assert '<div class="explorer" data-explorer="overlap">' in chapter
     assert not re.search("widget-view|require.js|VBox", chapter), "of a widget, only its still can be shown"
     engine = (site / "api" / "engine.html").read_text(encoding="utf-8")
     assert 'id="specdec_ref.engine.SpecEngine.step"' in engine
     assert "Invariant, checked every round" in engine
+
+
+@pytest.mark.slow
+@needs_sphinx
+def test_pictures_keep_their_alternative_texts(site: Path) -> None:
+    """Those of the notebooks as they are committed; without one, Sphinx puts the file's name there."""
+    images = {path: re.findall(r"<img [^>]*>", path.read_text("utf-8")) for path in site.rglob("*.html")}
+    assert sum(map(len, images.values())) > 80
+    bad = []
+    for path, tags in images.items():
+        for tag in (tag for tag in tags if "_static/" not in tag):  # the theme's own symbols
+            alt = re.search(r'alt="([^"]*)"', tag)
+            if alt is None or len(alt[1].split()) < 3 or re.search(r"\.(png|svg)$", alt[1]):
+                bad.append(f"{path.relative_to(site)}: {tag}")
+    assert bad == []
+
+
+@pytest.mark.slow
+@needs_sphinx
+def test_the_first_page_is_small(site: Path) -> None:
+    """What a browser reads for it, styles and scripts included, uncompressed."""
+    page = build_site.asked_by(site / "index.html")
+    assert {"play.css", "replay.js"} <= {path.name for path in page}
+    assert sum(path.stat().st_size for path in (site / "index.html", *page)) <= 1_000_000
 
 
 @pytest.mark.slow
@@ -174,13 +200,21 @@ def page(site: Path) -> Iterator[Any]:
 FORMULAS = "[...document.querySelectorAll('.math')].filter(node => !node.querySelector('.katex')).length"
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 GROUND = "getComputedStyle(document.body).backgroundColor"
+# Characters per line of the paragraphs that fill three lines or more; formulas count twice, so they are left out.
+PROSE = """() => [...document.querySelectorAll("article section > p")].filter(p => !p.closest(".cell_output") &&
+  !p.querySelector("img, .math")).map(p => [p.innerText.length,
+  Math.round(p.getBoundingClientRect().height / parseFloat(getComputedStyle(p).lineHeight))])
+  .filter(([, lines]) => lines >= 3).map(([length, lines]) => length / lines)"""
+OUTLINE = """() => { const box = document.querySelector(".toc-tree")?.getBoundingClientRect();
+  return !box || (box.width > 100 && box.right <= document.documentElement.clientWidth); }"""
+PICTURED = {"index", "play", "00_start_here", "02_verification", "05_tree", "06_metrics", "08_production", "GLOSSARY"}
 
 
 @pytest.mark.slow
 @needs_sphinx
 @pytest.mark.skipif(bool(MISSING_BROWSER), reason=f"needs {', '.join(MISSING_BROWSER)}")
 def test_every_page_in_light_and_dark(site: Path, page: Any) -> None:
-    """Nothing asked of the network, nothing in the console, all mathematics drawn, all text to be read, nothing too wide."""
+    """No requests to the network, no errors, readable text, all formulas drawn, no page wider than a desktop or a phone."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     faults = []
     files = [path for path in sorted(site.rglob("*.html")) if path.parent.parent.name != "api" or path.stem == "engine"]
@@ -193,12 +227,40 @@ def test_every_page_in_light_and_dark(site: Path, page: Any) -> None:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             grounds.append(page.evaluate(GROUND))
-            faults += [f"{name}, {scheme}: {text}" for text in unreadable(page, "article")]
-            if page.locator(".cell").count() or path.parent.name == "docs" or path == site / "index.html":
+            faults += [f"{name}, {scheme}: {text}" for text in unreadable(page, "article", AA)]
+            if path.stem in PICTURED:
                 page.screenshot(path=SHOTS / f"{name.replace('/', '-')}-{scheme}.jpg", full_page=True)
+        faults += [f"{name}: {chars:.0f} characters in a line" for chars in page.evaluate(PROSE) if chars > 80]
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 1000})
+            if (wide := page.evaluate(TOO_WIDE)) > 0:
+                faults.append(f"{name}: wider than {width} pixels by {wide}")
+            if width == 1280 and not page.evaluate(OUTLINE):
+                faults.append(f"{name}: no outline at {width} pixels")
+            if width == 390 and path.stem in PICTURED:
+                page.screenshot(path=SHOTS / f"{name.replace('/', '-')}-phone.jpg", full_page=True)
+        page.set_viewport_size({"width": 1440, "height": 1000})
         faults += [f"{name}: {complaint}" for complaint in page.complaints]
         faults += [f"{name}: a formula was not drawn"] if page.evaluate(FORMULAS) else []
-        faults += [f"{name}: wider than the window by {wide}"] if (wide := page.evaluate(TOO_WIDE)) > 0 else []
         faults += [f"{name}: looks the same in light and dark"] if grounds[0] == grounds[1] else []
     assert faults == []
     assert {url for url in page.asked if not url.startswith(("file:", "data:"))} == set()
+
+
+@pytest.mark.slow
+@needs_sphinx
+@pytest.mark.skipif(bool(MISSING_BROWSER), reason=f"needs {', '.join(MISSING_BROWSER)}")
+def test_search_lists_chapters_first_and_no_spoilers(site: Path, page: Any) -> None:
+    for query, chapter in (("eagle", "03_eagle"), ("tree", "05_tree"), ("acceptance", "notebooks/")):
+        page.goto(f"{(site / 'search.html').as_uri()}?q={query}")
+        page.wait_for_function(
+            "document.querySelector('#search-results p.search-summary')?.innerText.match(/finished|found/)"
+        )
+        found = page.eval_on_selector_all(
+            "#search-results li a", "links => links.map(link => link.getAttribute('href'))"
+        )
+        assert len(found) > 5
+        assert any(chapter in link for link in found[:2]), found[:5]
+        first_file = next((i for i, link in enumerate(found) if link.startswith("api/")), len(found))
+        assert all("notebooks/" not in link for link in found[first_file:]), found
+        assert not [link for link in found if re.search("WRONG_ANSWERS|ATTACKS|docs/EXERCISES", link)]

@@ -19,12 +19,21 @@ TITLES = {
     "bench": "Measuring", "workloads": "Prompts", "engines": "Other engines",
     "exporters": "Launch commands", "cli": "The command line",
 }  # fmt: skip
+TOPICS = {
+    "How a token is made": ("core", "models", "verifiers", "trees", "kernels"),
+    "Where guesses come from": ("drafters", "weights", "training"),
+    "Measuring and choosing": ("bench", "workloads"),
+    "On the command line, and with other engines": ("cli", "engines", "exporters"),
+}
 INDEX = """# Reference
 
-Everything in the package, in the order in which to read it. Each page shows what a file offers, and below it the file.
+Everything in the package, by topic. Each page shows what a file offers, and below it the file.
+
+{topics}
 
 ```{{toctree}}
 :maxdepth: 1
+:hidden:
 
 {pages}
 ```
@@ -83,13 +92,26 @@ def write(root: Path, into: Path) -> None:
     """One page a module, one a group, and their index, under `into`. Raises KeyError for a group without a title."""
     listed = groups((root / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8"))
     into.mkdir(parents=True, exist_ok=True)
-    (into / "index.md").write_text(INDEX.format(pages="\n".join(f"group-{group.name}" for group in listed)))
+    pages = "\n".join(f"group-{group.name}" for group in listed)
+    (into / "index.md").write_text(INDEX.format(pages=pages, topics="\n\n".join(_by_topic(listed))), encoding="utf-8")
     for group in listed:
         (into / f"group-{group.name}.md").write_text(group_page(root, group), encoding="utf-8")
         for module in group.modules:
             page = into / f"{module.path.removesuffix('.py')}.md"
             page.parent.mkdir(exist_ok=True)
             page.write_text(module_page(root, module, group), encoding="utf-8")
+
+
+def _by_topic(listed: Sequence[Group]) -> Iterator[str]:
+    """A heading per topic, and below it each of its groups with its files. Raises KeyError for a group in no topic."""
+    topic_of = {name: topic for topic, names in TOPICS.items() for name in names}
+    for topic in TOPICS:
+        yield f"## {topic}"
+        for group in (group for group in listed if topic_of[group.name] == topic):
+            files = ", ".join(
+                f"[`{Path(module.path).name}`]({module.path.removesuffix('.py')}.md)" for module in group.modules
+            )
+            yield f"**[{TITLES[group.name]}](group-{group.name}.md)**: {files}"
 
 
 def group_page(root: Path, group: Group) -> str:

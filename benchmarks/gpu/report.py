@@ -15,7 +15,7 @@ STEPS = {
     "step4": "EAGLE head from a larger corpus",
 }
 COLUMNS = {
-    "step1": ("passed", "fault", "checks", "seconds_cold", "seconds_warm", "returncode", "failed", "skipped"),
+    "step1": ("passed", "fault", "checks", "seconds_cold", "compiling", "seconds_warm", "failed", "skipped"),
     "step2": ("kernel_us", "floor_us", "of_copy", "twin_us", "compiled_us", "memory_bound", "difference", "copy_GBps"),
     "step3": ("identical", "ok", "tokens_per_second", "tau", "waits_per_round"),
     "step4": ("conversations", "response_tokens", "tokens", "tau", "new", "shipped"),

@@ -1,5 +1,7 @@
 """Sphinx's settings. `tools/build_site.py` lays the pages out under build/site-source and calls Sphinx with them."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -27,10 +29,11 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_static_path = ["static"]
-html_css_files = ["specdec.css"]
+html_css_files = ["specdec.css", "play.css"]
 html_copy_source = False
 html_show_sphinx = html_show_copyright = False
 html_math_renderer = "katex"
+html_search_scorer = str(Path(__file__).parent / "static" / "scorer.js")
 html_theme_options: dict[str, Any] = {
     "navigation_with_keys": True,
     "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#00639b"},
@@ -38,6 +41,9 @@ html_theme_options: dict[str, Any] = {
 }
 pygments_style = "github-light"
 pygments_dark_style = "github-dark"
+
+
+PLAYED = {"data-explorer=": ("model.js", "explorers.js"), "data-runs=": ("replay.js",)}  # what a page needs scripts for
 
 
 def _inline(writer: Any, node: nodes.math) -> None:
@@ -58,8 +64,26 @@ def _load(app: Sphinx, page: str, template: str, context: dict[str, Any], doctre
         app.add_js_file("mathematics.js", loading_method="defer")
 
 
+def _scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Explorers and the replay where a page holds one."""
+    body = str(context.get("body", ""))
+    names = [name for mark, names in PLAYED.items() if mark in body for name in names]
+    for name in names:
+        app.add_js_file(name, loading_method="defer")
+
+
+def _described(app: Sphinx, doctree: nodes.document) -> None:
+    """The words that a notebook keeps for each of its pictures; MyST-NB names a picture after the hash of its bytes."""
+    words = json.loads(Path(app.srcdir, "pictures.json").read_text(encoding="utf-8"))
+    for image in doctree.findall(nodes.image):
+        if alt := words.get(Path(image["uri"]).stem):
+            image["alt"] = alt
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Mathematics is left as TeX in the page, which KaTeX, vendored under static/, draws."""
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
     app.connect("html-page-context", _load)
+    app.connect("html-page-context", _scripts)
+    app.connect("doctree-read", _described)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

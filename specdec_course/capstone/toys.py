@@ -120,6 +120,6 @@ def ended_distribution(table: TableLM, prompt: Sequence[int], tokens: int, eos: 
 
 def _summed(run: Callable[[Any], tuple[int, ...]]) -> Distribution:
     dist: Distribution = defaultdict(float)
-    for prob, text in outcomes(run):
+    for prob, text in attempt(lambda: list(outcomes(run))):
         dist[text] += prob
     return dict(dist)

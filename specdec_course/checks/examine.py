@@ -1,8 +1,8 @@
 """Try a learner's code, judge what comes out, and name the misconception that would give just that.
 
 A `Trial` turns code into an outcome (numbers, a distribution) and judges the outcome. Each suspect is a wrong answer
-that people give, with a sentence about it. Where a trial fails, the suspects are put through the same trial: one whose
-outcome is the learner's own explains it. So a reason is never guessed from the look of the code.
+that people give, with a sentence about it. If a trial fails, the suspects go through all trials: one is named only if
+it gives the learner's outcome in every trial, in those that passed too. A reason is never guessed from the code's text.
 """
 
 import inspect
@@ -18,8 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
+from specdec_course.checks.limits import SECONDS, TimeUp, in_time
 from specdec_course.checks.report import UNWRITTEN, Case, Report
-from specdec_course.checks.wire import sentence
+from specdec_course.checks.wire import own_line, sentence, without_line
 
 __all__ = [
     "CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "ids", "numbers", "same", "unaided",
@@ -51,46 +52,54 @@ class Suspect:
 
 
 def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[Suspect]) -> Report:
-    """All trials of one task, and what would explain those that fail."""
+    """All trials of one task, and the mistake that gives exactly what they gave, if one of `suspects` does."""
     cases: list[Case] = []
-    failed: list[tuple[Trial, Any]] = []
-    for trial in trials:
-        try:
-            outcome = trial.outcome(code)
-            passed, says = trial.judge(outcome)
-        except Trouble as trouble:
-            passed, says = False, str(trouble)
-        else:
-            failed += [] if passed else [(trial, outcome)]
-        cases.append(Case(trial.asks, passed, says, trial.weight))
-    return Report(title, tuple(cases), tuple(_reasons(code, failed, suspects)))
-
-
-def _reasons(code: Any, failed: Sequence[tuple[Trial, Any]], suspects: Sequence[Suspect]) -> list[str]:
-    """The sentence that explains all that failed or, if there is none, a few that explain much of it, and how much.
-
-    Of those few, always the one that explains most of what is left: two mistakes at once then are named as two.
-    """
-    if not all(_explains(Suspect("", code), trial, outcome) for trial, outcome in failed):
-        return ["It gives something else each time it is run: it takes chance, or memory, from outside."]
-    explained = [{i for i, (trial, outcome) in enumerate(failed) if _explains(s, trial, outcome)} for s in suspects]
-    left, reasons = set(range(len(failed))), []
-    while left and suspects:
-        best = max(range(len(suspects)), key=lambda i: len(explained[i] & left))
-        found = explained[best] & left
-        if not found:
-            break
-        share = "" if len(found) == len(failed) else f" (This would explain {len(found)} of {len(failed)} failures.)"
-        reasons.append(suspects[best].says + share)
-        left -= found
-    return reasons
-
-
-def _explains(suspect: Suspect, trial: Trial, outcome: Any) -> bool:
+    seen: list[tuple[Trial, bool, Any]] = []
+    reasons: list[str] = []
     try:
-        return same(trial.outcome(suspect.code), outcome)
-    except Trouble:
-        return False
+        with in_time(SECONDS):
+            for trial in trials:
+                try:
+                    outcome = trial.outcome(code)
+                except Trouble as trouble:
+                    outcome, passed, says = trouble, False, str(trouble)
+                else:
+                    passed, says = _judged(trial, outcome)
+                seen.append((trial, passed, outcome))
+                cases.append(Case(trial.asks, passed, says, trial.weight))
+            reasons = _reasons(code, seen, suspects)
+    except TimeUp as end:
+        says = f"it had not finished after {SECONDS:g} seconds{own_line(end)}: is there a loop that never ends?"
+        for trial in trials[len(cases) :]:
+            cases.append(Case(trial.asks, False, says, trial.weight))
+            says = "not run, because the time was up"
+    return Report(title, tuple(cases), tuple(reasons))
+
+
+def _judged(trial: Trial, outcome: Any) -> tuple[bool, str]:
+    try:
+        return trial.judge(outcome)
+    except Trouble as trouble:
+        return False, str(trouble)
+
+
+def _reasons(code: Any, seen: Sequence[tuple[Trial, bool, Any]], suspects: Sequence[Suspect]) -> list[str]:
+    """The sentence of the first suspect that gives what the learner's code gave in every trial, passed or failed."""
+    failed = [(trial, outcome) for trial, passed, outcome in seen if not passed]
+    if not failed:
+        return []
+    if not all(_gives(code, trial, outcome) for trial, outcome in failed):
+        return ["It gives something else each time it is run: it uses random numbers, or memory, from outside."]
+    every = [*failed, *((trial, outcome) for trial, passed, outcome in seen if passed)]
+    return [s.says for s in suspects if all(_gives(s.code, trial, outcome) for trial, outcome in every)][:1]
+
+
+def _gives(code: Any, trial: Trial, outcome: Any) -> bool:
+    """Whether the trial comes out the same with this code; of two errors, whether they are described alike."""
+    try:
+        return same(trial.outcome(code), outcome)
+    except Trouble as trouble:
+        return isinstance(outcome, Trouble) and without_line(str(trouble)) == without_line(str(outcome))
 
 
 def attempt(function: Callable[..., Any], *args: Any) -> Any:
@@ -158,7 +167,10 @@ def ids(tokens: Any) -> list[int]:
         raise Trouble(f"it returned {type(tokens).__name__} {tokens!r}, and a list of token ids was expected")
     if any(isinstance(token, Tensor) for token in tokens):
         raise Trouble(f"it returned {tokens!r}. A tensor is never found in a set or a dict: make it an int first")
-    return [int(number) for token in tokens for number in numbers(token, 1)]
+    found = [number for token in tokens for number in numbers(token, 1)]
+    if strange := [number for number in found if not number.is_integer()]:
+        raise Trouble(f"it returned {tokens!r}, and {strange[0]:g} is no token id")
+    return list(map(int, found))
 
 
 def same(first: Any, second: Any) -> bool:

@@ -33,11 +33,7 @@ KNOWN = {
 CONTAINERS: dict[str, Callable[[Iterable[Any]], Any]] = {
     "list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque,
 }  # fmt: skip
-MAPPINGS: dict[str, Callable[[Iterable[Any]], Any]] = {
-    "dict": dict,
-    "Counter": lambda i: Counter(dict(i)),
-    "OrderedDict": OrderedDict,
-}
+MAPPINGS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "Counter": Counter, "OrderedDict": OrderedDict}
 
 
 class Counted(int):
@@ -204,7 +200,7 @@ class Codec:
                 return Counted(number)
             case ["dtype", str(name)] if name in DTYPES:
                 return getattr(torch, name)
-            case ["range", int(start), int(stop), int(step)]:
+            case ["range", int(start), int(stop), int(step)] if abs(stop - start) <= 100 * MANY * abs(step):
                 return range(start, stop, step)
             case ["complex", float(real), float(imag)]:
                 return complex(real, imag)
@@ -223,7 +219,9 @@ class Codec:
         if tag in CONTAINERS:
             value = CONTAINERS[tag](map(inner, items))
         else:
-            value = MAPPINGS[tag]([(inner(key), inner(each)) for key, each in items])
+            value = MAPPINGS[tag]()
+            for key, each in items:  # one by one: keys may have been chosen so that all their hashes are equal
+                value[inner(key)] = inner(each)
         if tag in ("list", "dict"):
             self.seen.append(value)
         return value

@@ -110,6 +110,11 @@ class Watched:
             raise Trouble("it changed tree.q, which belongs to the drafter: work on a copy of a row, tree.q[i].clone()")
         if not isinstance(result, VerifyResult):
             raise Trouble(f"it returned {type(result).__name__} {result!r}, and the engine expects a VerifyResult")
+        if not isinstance(result.path, tuple | list) or not all(isinstance(node, int) for node in result.path):
+            raise Trouble(
+                f"its path is {result.path!r}. A path is a tuple of the indices of the accepted nodes, (1, 2) for the "
+                "first two of a chain, () for none"
+            )
         if not _is_path(tree, tuple(result.path)):
             kind = "chain" if tree.is_chain else "tree"
             raise Trouble(

@@ -5,6 +5,7 @@ Both processes use this module and `plain`, and in the student's there is little
 
 import builtins
 import json
+import re
 import socket
 import struct
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["Garbled", "Wire", "built", "sentence"]
+__all__ = ["Garbled", "Wire", "built", "own_line", "sentence", "without_line"]
 
 LIMIT = 16_000_000  # bytes of a message
 
@@ -77,7 +78,16 @@ def built(bases: Iterable[Any], text: str) -> Exception:
 
 def sentence(error: BaseException) -> str:
     """The error, and the last line of a notebook cell that led to it."""
+    return f"it raised {type(error).__name__}{own_line(error)}: {' '.join(str(error).split())}"
+
+
+def own_line(error: BaseException) -> str:
+    """Quote the last line of a notebook cell that led to an error; "" if none did."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.line and (f.filename.startswith("<") or "ipykernel_" in f.filename)]
-    where = f" in your line `{own[-1].line}`" if own else ""
-    return f"it raised {type(error).__name__}{where}: {' '.join(str(error).split())}"
+    return f" in your line `{own[-1].line}`" if own else ""
+
+
+def without_line(text: str) -> str:
+    """A sentence about an error without the line that it quotes."""
+    return re.sub(r" in your line `.*?`(?=[:.]|$)", "", text)

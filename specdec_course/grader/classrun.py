@@ -131,7 +131,8 @@ def again_one(course: Course, each: HandIn, _: bool) -> bool:
 
 def _emptied(course: Course, each: HandIn, why: str) -> str:
     """Grade it as a hand-in without answers. Returns the reason, or reasons."""
-    note = f"What you handed in could not be graded ({shown(why)}). It counts as empty until somebody has looked at it."
+    last = shown((why.strip().splitlines() or [""])[-1])  # of a traceback, what was raised
+    note = f"What you handed in could not be graded ({last}). It counts as empty until somebody has looked at it."
     done = isolated(_grade_empty, course, each, note, bounds=bounds(course))
     return f"{why}; and neither could an empty one be graded: {done.error}" if done.error else why
 

@@ -247,10 +247,12 @@ class Course:
 
 
 def _require(done: dict[str, Any], what: str) -> None:
-    """nbgrader reports failure in a dictionary; its log's errors are the readable part."""
+    """nbgrader reports failure in a dictionary: keep its log from the first error on, tracebacks included."""
     if not done["success"]:
-        errors = [line for line in done.get("log", "").splitlines() if "[ERROR]" in line]
-        raise RuntimeError(f"{what}: nbgrader failed: {' '.join(errors) or done.get('error', 'no reason given')}")
+        lines = done.get("log", "").splitlines()
+        first = next((at for at, line in enumerate(lines) if "[ERROR]" in line), len(lines))
+        said = "\n".join([*lines[first:], *str(done.get("error") or "").splitlines()])
+        raise RuntimeError(f"{what}: nbgrader failed: {said or 'no reason given'}")
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -111,10 +111,10 @@ def _inside(
             resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows too large is an OSError then
     try:
-        said: dict[str, Any] = {"value": function(*args)}
-        text = json.dumps(said)
+        text = json.dumps({"value": function(*args)})
     except BaseException as error:  # noqa: BLE001  (all of it belongs to this hand-in)
-        text = json.dumps({"error": f"{type(error).__name__}: {error}"[:2000]})
+        said = f"{type(error).__name__}: {error}"
+        text = json.dumps({"error": said if len(said) <= 4000 else f"{said[:1000]} [...] {said[-3000:]}"})
     channel.send_bytes(text.encode())
 
 

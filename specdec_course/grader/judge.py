@@ -136,7 +136,7 @@ def worker(
         except (OSError, EOFError) as error:
             raise RuntimeError(f"no process for the notebook could be started: {box.why_dead()}") from error
         box.begin()
-        yield Remote(box.wire, box.why_dead), box
+        yield Remote(box.wire, box.why_dead, offered), box
 
 
 def imported(texts: Sequence[str]) -> list[str]:

@@ -5,8 +5,9 @@ and no others.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from types import FunctionType, LambdaType, MethodType
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec_course.checks.plain import MANY, Codec, Counted
+from specdec_course.checks.plain import ARRAYS, MANY, Codec, Counted
 from specdec_course.checks.wire import Garbled, Wire, built
-from specdec_course.grader.proxies import Ended, Function, Grown, Kernel, Object, told_alone
+from specdec_course.grader.proxies import Ended, Function, Grown, Kernel, Object, stopped_after, told_alone
 
 __all__ = ["OFFERED", "Remote"]
 
 GRACE_SECONDS = 5.0  # to obey an interrupt
+OWN_SECONDS = 120.0  # that the tests may take behind the student's code: they try what explains a mistake
 REACHED: dict[str, tuple[str, ...]] = {  # type -> the methods and attributes of the judge's objects
     "specdec_ref.exact._Replay": ("accept", "draw"),
     "specdec_ref.randomness.KeyedRandomness": ("accept", "draw"),
@@ -42,10 +44,15 @@ WITHHELD = {"decoder-tests": ("greedy_round",)}  # while that cell is judged
 
 
 class Remote:
-    """The judge's end of the wire. `why_dead()`: what is known of a worker that has ended."""
+    """The judge's end of the wire. `why_dead()`: what is known of a worker that has ended.
 
-    def __init__(self, wire: Wire, why_dead: Callable[[], str]) -> None:
-        self.wire, self._why_dead = wire, why_dead
+    `offered`: module -> functions that this exercise offers; no others are answered.
+    """
+
+    def __init__(
+        self, wire: Wire, why_dead: Callable[[], str], offered: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.wire, self._why_dead, self._offered = wire, why_dead, offered or {}
         self.handles: dict[int, Any] = {}  # number -> object of the judge's that the student's code may call
         self.numbers: dict[int, int] = {}  # its id -> number
         self.dropped: list[int] = []  # numbers of the student's objects that no check holds any more
@@ -56,7 +63,8 @@ class Remote:
         """The time that one cell has. `cell`: the graded one; what its checks handed out is taken back."""
         self.ends, self.cell, before = time.monotonic() + seconds, cell, len(self.handles)
         try:
-            yield
+            with stopped_after(seconds + OWN_SECONDS):
+                yield
         finally:
             for number in range(before + 1, len(self.handles) + 1) if cell else ():
                 self.numbers.pop(id(self.handles.pop(number)))
@@ -164,11 +172,11 @@ class Remote:
                 return getattr(self.handles[number], name)
             case ["get", int(number), str(name)]:
                 raise AttributeError(f"{type(self.handles.get(number)).__name__!r} object has no attribute {name!r}")
-            case ["use", str(home), str(name), args, named] if name in OFFERED.get(home, ()):
+            case ["use", str(home), str(name), args, named] if name in self._offered.get(home, ()):
                 if name in WITHHELD.get(self.cell, ()):
                     raise PermissionError(f"{name} is not at hand while this task is judged")
                 return getattr(import_module(home), name)(*_small(given(args)), **_small(given(named)))
-            case ["load", where, address, lanes, str(kind)]:
+            case ["load", where, address, lanes, str(kind)] if kind in ARRAYS:
                 return _memory(where).load(given(address), given(lanes), kind)
             case ["store", where, address, lanes, values]:
                 return _memory(where).store(given(address), given(lanes), given(values))
@@ -222,14 +230,16 @@ def _small(value: Any) -> Any:
     """Itself, if nothing of it can keep the judge busy for long. Raises ValueError."""
     if isinstance(value, dict):
         _small(list(value.items()))
-    elif isinstance(value, list | tuple) and len(value) <= MANY:
+    elif is_dataclass(value):
+        _small([getattr(value, each.name) for each in fields(value)])
+    elif isinstance(value, list | tuple | set | frozenset) and len(value) <= MANY:
         for each in value:
             _small(each)
     elif isinstance(value, Tensor):
         if value.numel() > 100 * MANY:
             raise ValueError(f"a tensor of {value.numel()} numbers is too large here")
     elif (isinstance(value, int) and abs(value) > 100 * MANY) or (
-        hasattr(value, "__len__") and len(value) > 100 * MANY
+        hasattr(value, "__len__") and len(value) > (100 * MANY if isinstance(value, str | bytes) else MANY)
     ):
         raise ValueError(f"{str(value)[:40]} is too large here")
     return value

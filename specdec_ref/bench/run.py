@@ -9,8 +9,10 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +44,7 @@ class Plan:
     methods: Sequence[str] = ()  # only these; () for all
     hf: bool = True
     every: bool = False  # each setting of each grid is a row of its own, and nothing is tuned
+    llamacpp: Mapping[str, Path] | None = None  # GGUF types and files that llama.cpp runs beside, at batch 1
     cpu_clock: bool = False  # processor seconds of the process instead of the wall clock's
 
     @property
@@ -70,18 +73,33 @@ def bench(
             about = {"dtype": str(session.target.dtype).removeprefix("torch."), "batch": batch,
                      "temperature": temperature, "context": plan.context,
                      "clock": "cpu" if plan.cpu_clock else "wall"}  # fmt: skip
-            chosen = _tuned(setting, plan, _sides(setting, drafters, plan), tick)
-            tasks: dict[str, dict[Side, list[Timing]]] = {}
-            for task, batches in _batches(session, plan.test, batch, plan.context).items():
-                tasks[task] = run_sides(chosen, batches, plan.repeats, partial(tick, task), plan.clock)
-                yield from (about | row for row in rows_of(task, tasks[task], greedy=temperature == 0))
-            yield from (about | row for row in overall(tasks))
+            work = _batches(session, plan.test, batch, plan.context)
+            with _servers(setting, plan, work) as served:
+                chosen = _tuned(setting, plan, _sides(setting, drafters, plan, served), tick)
+                tasks: dict[str, dict[Side, list[Timing]]] = {}
+                for task, batches in work.items():
+                    tasks[task] = run_sides(chosen, batches, plan.repeats, partial(tick, task), plan.clock)
+                    yield from (about | row for row in rows_of(task, tasks[task], greedy=temperature == 0))
+                yield from (about | row for row in overall(tasks))
 
 
-def _sides(setting: Setting, drafters: Mapping[str, Drafter], plan: Plan) -> list[Side]:
+@contextmanager
+def _servers(setting: Setting, plan: Plan, work: Mapping[str, Sequence[Batch]]) -> Iterator[Sequence[Side]]:
+    """llama.cpp's sides, if they are wanted and can be had: its import is left until then."""
+    if not plan.llamacpp or setting.batch > 1:
+        yield ()
+        return
+    from specdec_ref.bench.llamacpp import llamacpp_sides
+
+    longest = max(len(prompt) for batches in work.values() for prompts, _ in batches for prompt in prompts)
+    with llamacpp_sides(plan.llamacpp, setting, longest + plan.tokens + 1) as sides:
+        yield sides
+
+
+def _sides(setting: Setting, drafters: Mapping[str, Drafter], plan: Plan, served: Sequence[Side]) -> list[Side]:
     """Those that were asked for; plain always, and `hf` with it unless it was refused: they are the denominators."""
-    sides = [*ours(setting, drafters), *(peers(setting, drafters) if plan.hf else ())]
-    kept = [side for side in sides if not plan.methods or side.method in (PLAIN, "hf", *plan.methods)]
+    sides = [*ours(setting, drafters), *(peers(setting, drafters) if plan.hf else ()), *served]
+    kept = [s for s in sides if not plan.methods or s.method in (PLAIN, "hf", *plan.methods) or s in served]
     unknown = sorted(set(plan.methods) - {side.method for side in sides})
     if unknown and setting.batch == 1:
         raise ValueError(

@@ -22,6 +22,7 @@ from specdec_ref.cli import (
     export_command,
     fetch,
     generate,
+    prove,
     replay,
     serve,
     train,
@@ -36,6 +37,7 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
     {
         "demo": demo,
         "generate": generate,
+        "prove": prove,
         "doctor": doctor,
         "bench": bench,
         "fetch": fetch,
@@ -82,7 +84,8 @@ the same budget as three engines spell it, first a chain, then a tree:
 _EPILOG = """\
 examples:
   $ specdec demo                                   watch it; about a minute
-  $ specdec generate --check "Name three colours." one answer, and the proof
+  $ specdec prove                                  the output distribution is exact
+  $ specdec generate --check "Name three colours." one answer, compared with plain
   $ specdec generate --prompts-file prompts.jsonl --json
                                                    one JSON object per line
   $ specdec doctor                                 this machine's verify curve

@@ -22,24 +22,26 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "measure every method against plain decoding and transformers"
 DESCRIPTION = """\
-All methods on the held-out prompts, interleaved in one process: plain decoding,
-each drafter as a chain, as a tree where it grows one, and with its length
-decided by the cost model; beside them transformers' generate(), its prompt
-lookup and its assisted decoding. Each method runs at the setting that was
-fastest on other prompts (the dev split). Texts are compared with plain's.
-Ratios are paired; absolute speeds are this machine's at this moment.
-With --endpoint, a running SGLang, vLLM or llama.cpp server instead, alone or
-beside a plain one: tokens a second, time to first token, acceptance from its
-metrics. With --load as well, a load test: throughput against latency.
+Measure all methods on the held-out prompts, interleaved in one process: plain
+decoding; each drafter as a chain, as a tree if it grows one, and with a draft
+length chosen by the cost model; and transformers' generate(), its prompt lookup
+and its assisted decoding. Each method runs at the setting that was fastest on
+other prompts (the dev split). Texts are compared with plain decoding's. Ratios
+are paired. Absolute speeds hold for this machine and this moment.
+
+--endpoint measures a running SGLang, vLLM or llama.cpp server instead, alone or
+next to one that does not speculate: tokens per second, time to first token, and
+acceptance from its metrics. --load makes it a load test: throughput against
+latency.
 """
 EPILOG = """\
---json writes one object a line: the environment first, then a row for each task
-and method as soon as it is measured; the task "all" is their geometric mean.
+--json writes one object per line: the environment first, then a row per task
+and method as soon as it is measured. The task "all" is their geometric mean.
   task, method, setting, dtype, batch, temperature, context, clock
-  tokens_per_s, tau, alpha            tau: tokens a target forward
+  tokens_per_s, tau, alpha            tau: tokens per target forward
   speedup_vs_plain, ci_low, ci_high   median of paired ratios, 95 % bootstrap
   speedup_vs_hf                       the same against transformers' generate()
-  identical, texts, calls             greedy texts that are plain's, of how many
+  identical, texts, calls             greedy texts equal to plain's, of how many
 A server's rows also have ttft_ms, rounds, drafted, accepted, positions, others.
 
 examples:
@@ -47,7 +49,7 @@ examples:
   $ specdec bench --json > rows.jsonl              everything, batch 1, greedy
   $ specdec bench --drafter eagle --drafter ngram --temperature 0 1 --batch 1 4
   $ specdec bench --prompts-file mine.jsonl
-      with a line such as {"id": "a", "task": "chat", "prompt": "Hi"} a prompt
+      with a line such as {"id": "a", "task": "chat", "prompt": "Hi"} each
   $ specdec bench --endpoint http://localhost:30000 --batch 1 8
   $ specdec bench --endpoint http://localhost:30000 \\
       --endpoint-plain http://localhost:30001 --json
@@ -59,33 +61,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     add_model(parser)
     group = parser.add_argument_group("methods")
-    group.add_argument("--drafter", action="append", metavar="NAME[=PATH]", help="repeatable (default: all there are)")
+    group.add_argument(
+        "--drafter", action="append", metavar="NAME[=PATH]", help="only these; repeatable (default: all)"
+    )
     group.add_argument("--method", action="append", default=[], metavar="NAME", help="only these rows; repeatable")
     group.add_argument(
-        "--all-settings", action="store_true", help="a row for each setting, in place of the one that tuning prefers"
+        "--all-settings", action="store_true", help="a row per setting, not only the one chosen by tuning"
     )
-    group.add_argument("--no-hf", action="store_true", help="leave transformers' own decoding out")
-    group.add_argument("--tune", type=int, default=1, metavar="N", help="dev prompts a task to choose settings by (1)")
+    group.add_argument("--no-hf", action="store_true", help="leave out transformers' own decoding")
+    group.add_argument("--llamacpp", action="store_true", help="also llama.cpp, f16 and q4_1, plain and with n-grams")
+    group.add_argument("--tune", type=int, default=1, metavar="N", help="dev prompts per task for tuning (default 1)")
     group = parser.add_argument_group("work")
     group.add_argument("--task", nargs="+", metavar="TASK", help="only these tasks")
-    group.add_argument("--prompts", type=int, default=4, metavar="N", help="prompts a task (default 4)")
-    group.add_argument("--prompts-file", type=Path, metavar="FILE", help="other prompts; a third of each task tunes")
-    group.add_argument("--tokens", type=int, default=96, metavar="N", help="new tokens an answer, at most (default 96)")
-    group.add_argument("--temperature", type=float, nargs="+", default=[0.0], metavar="X", help="default 0")
+    group.add_argument("--prompts", type=int, default=4, metavar="N", help="prompts per task (default 4)")
     group.add_argument(
-        "--batch", type=int, nargs="+", default=[1], metavar="N", help="prompts side by side (default 1)"
+        "--prompts-file", type=Path, metavar="FILE", help="your prompts; a third of each task is used for tuning"
     )
+    group.add_argument(
+        "--tokens", type=int, default=96, metavar="N", help="new tokens per answer, at most (default 96)"
+    )
+    group.add_argument("--temperature", type=float, nargs="+", default=[0.0], metavar="X", help="default 0")
+    group.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes (default 1)")
     group.add_argument("--context", type=int, default=0, metavar="N", help="lengthen prompts to about N tokens")
-    group.add_argument("--repeats", type=int, default=1, metavar="N", help="times everything is run (default 1)")
+    group.add_argument("--repeats", type=int, default=1, metavar="N", help="runs of everything (default 1)")
     group.add_argument(
         "--cpu-clock",
         action="store_true",
-        help="processor seconds, not the wall clock's: for a machine that others use, with OMP_NUM_THREADS=1",
+        help="measure processor time, for a machine that others use; set OMP_NUM_THREADS=1",
     )
-    group.add_argument("--quick", action="store_true", help="a minute: one prompt of three tasks, nothing tuned")
+    group.add_argument("--quick", action="store_true", help="about a minute: one prompt of three tasks, no tuning")
     group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else")
-    group.add_argument("--plot", type=Path, metavar="FILE", help="also a picture, PNG")
+    group.add_argument("--json", action="store_true", help="one JSON object per line on stdout, nothing else")
+    group.add_argument("--plot", type=Path, metavar="FILE", help="also draw the result, as PNG")
     add_endpoint(parser)
 
 
@@ -143,8 +150,24 @@ def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Pro
         args.method,
         not args.no_hf,
         args.all_settings,
+        _gguf(args) if args.llamacpp else None,
         args.cpu_clock,
     )
+
+
+def _gguf(args: argparse.Namespace) -> dict[str, Path]:
+    """The embedded model as llama.cpp reads it, by GGUF type. Raises UsageError for what cannot be compared."""
+    from specdec_ref.cli.serve import gguf_files
+    from specdec_ref.engines.process import EngineError, missing_wheel
+    from specdec_ref.models.hub import EMBEDDED
+
+    if args.target != EMBEDDED:
+        raise UsageError(f"--llamacpp compares the same weights, which it has for {EMBEDDED} only, not {args.target}")
+    if args.cpu_clock:
+        raise UsageError("--llamacpp runs in other processes, whose seconds --cpu-clock does not count: choose one")
+    if complaint := missing_wheel():
+        raise EngineError(complaint)
+    return {kind: gguf_files(EMBEDDED, None, kind)[0] for kind in ("f16", "q4_1")}
 
 
 def _prompts(args: argparse.Namespace) -> "tuple[list[Prompt], list[Prompt]]":

@@ -53,6 +53,8 @@ def _plain(work: "Work", prompt: Sequence[int]) -> "Iterator[int]":
 
 def report(work: "Work", found: Sequence[Comparison]) -> int:
     """Print the result on stderr; the exit code: 0 if every text is identical or explained, else 1."""
+    from specdec_ref.cli.identity import difference
+
     count = sum(len(each.plain) for each in found if each.same)
     same = sum(each.same for each in found)
     if same == len(found):
@@ -63,28 +65,6 @@ def report(work: "Work", found: Sequence[Comparison]) -> int:
         say(f"identical to plain decoding: {same} of {plural(len(found), 'text')}", style="")
     for each in found:
         if not each.same:
-            say(f"{each.where}: {_words(work, each)}" if len(found) > 1 else _words(work, each), style="")
+            words = difference(work.session.target, work.session.decode, each.plain, each.other, each.look)
+            say(f"{each.where}: {words}" if len(found) > 1 else words, style="")
     return int(not all(each.explained for each in found))
-
-
-def _words(work: "Work", found: Comparison) -> str:
-    """Where two texts part, and whether rounding explains it."""
-    from specdec_ref.identity import first_difference
-
-    look = found.look
-    at = first_difference(found.plain, found.other)
-    if at is None or look is None:
-        lengths = f"{len(found.other)} tokens, plain decoding's {len(found.plain)}"
-        return (
-            f"the text differs from plain decoding: it has {lengths}. Rounding does not explain this; please report it"
-        )
-    dtype = str(work.session.target.dtype).removeprefix("torch.")
-    ours, plain = (work.session.decode(tokens[at : at + 1]) for tokens in (found.other, found.plain))
-    one, other = look.probabilities
-    place = (
-        f"the text differs from plain decoding from token {at + 1} on: {ours!r} instead of {plain!r}. There the target "
-        f"gives its first choice {one:.2%} and this alternative {other:.2%}, a gap of {one - other:.2g}"
-    )
-    if look.explained:
-        return f"{place}: a near-tie, which rounding in {dtype} can decide either way. --dtype float64 rounds less"
-    return f"{place}. Rounding in {dtype} does not explain this; please report it"

@@ -18,11 +18,11 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "which method and draft length pay, and why"
 DESCRIPTION = """\
-Choose between drafting methods and lengths, "do not speculate" included, from
-how often drafts are accepted and what a round costs. Acceptance is what was
-measured on our held-out prompts, or yours (--acceptance: the figures of a log
-line, by position). Costs are this machine's, measured once and kept; or those
-of a GPU that is not here, from its data sheet: a model, no measurement.
+Choose a drafting method and draft length, or no speculation, from how often
+drafts are accepted and what a round costs. Acceptance was measured on our
+held-out prompts; --acceptance takes your own figures, by position. Costs are
+measured on this machine once and kept. --gpu models another GPU from its data
+sheet instead, which is not a measurement.
 """
 EPILOG = """\
 examples:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="code, chat, translation, summary, creative, editing; default: their mean",
     )
     parser.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 (default) or 1 were measured")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests at a time (default 1)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="concurrent requests (default 1)")
     parser.add_argument(
         "--acceptance",
         action="append",
@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     engine.add_argument("--type", default="f16", metavar="NAME", help="embedded model: f16 (default), f32, q8_0, q4_1")
     engine.add_argument("--draft-model", metavar="FILE", help="a head as GGUF (default: the shipped one)")
-    engine.add_argument("--threads", type=int, default=1, metavar="N", help="default 1: two spin if a core is busy")
+    engine.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="default 1; more are slower if a core is busy"
+    )
     add_model(parser)
 
 

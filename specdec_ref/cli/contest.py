@@ -1,4 +1,4 @@
-"""What `demo` compares: decoders on one session, each run round by round and timed without prefill."""
+"""What `demo` compares: decoders on one session, each run recorded round by round and timed without prefill."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -9,7 +9,6 @@ from specdec_ref.cli.work import failing
 
 if TYPE_CHECKING:
     from specdec_ref.adaptive import LengthControl
-    from specdec_ref.cli.paint import Painter
     from specdec_ref.config import DraftBudget
     from specdec_ref.core import Drafter
     from specdec_ref.metrics import RunStats
@@ -33,16 +32,32 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One answer: its ids, decoding seconds without prefill, and what the rounds did (None for plain)."""
+    """One answer, round by round. Its seconds are those of decoding, without prefill."""
 
-    tokens: tuple[int, ...]
-    seconds: float
-    stats: "RunStats | None"
+    steps: "tuple[Round, ...]"
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of the answer."""
+        return tuple(token for step in self.steps for token in step.tokens)
+
+    @property
+    def seconds(self) -> float:
+        """Decoding time."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def stats(self) -> "RunStats | None":
+        """What the rounds did; None for plain decoding."""
+        from specdec_ref.metrics import RunStats
+
+        records = [step.record for step in self.steps if step.record]
+        return RunStats.from_records(records) if records else None
 
     @property
     def speed(self) -> float:
-        """Tokens a second."""
-        return len(self.tokens) / max(self.seconds, 1e-9)
+        """Tokens per second, with one digit after the point: the figure that is shown, and that ratios are made of."""
+        return round(len(self.tokens) / max(self.seconds, 1e-9), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +67,11 @@ class Contest:
     session: "Session"
     decoders: Mapping[str, "tuple[Drafter, DraftBudget] | None"]
     controls: Mapping[str, "LengthControl | None"] = field(default_factory=dict)  # of those that adapt their length
+
+    @property
+    def drafters(self) -> list[str]:
+        """The decoders that speculate, in order."""
+        return [name for name in self.decoders if name != PLAIN]
 
     def rounds(self, name: str, prompt: Sequence[int], limits: "Limits") -> "Generator[Round]":
         """Decode `prompt` with that decoder, round by round, greedily."""
@@ -66,16 +86,7 @@ class Contest:
         engine = self.session.engine(drafter, budget=budget, limits=limits, control=self.controls.get(name))
         return rounds(engine, prompt)
 
-    def run(self, name: str, prompt: Sequence[int], limits: "Limits", painter: "Painter | None" = None) -> Run:
-        """Decode to the end, painting every round if asked to."""
-        from specdec_ref.metrics import RunStats
-
-        done: list[Round] = []
+    def run(self, name: str, prompt: Sequence[int], limits: "Limits") -> Run:
+        """Decode to the end."""
         with closing(self.rounds(name, prompt, limits)) as steps:
-            for step in failing(steps):
-                done.append(step)
-                if painter:
-                    painter.show(step)
-        tokens = tuple(token for step in done for token in step.tokens)
-        records = [step.record for step in done if step.record]
-        return Run(tokens, sum(step.seconds for step in done), RunStats.from_records(records) if records else None)
+            return Run(tuple(failing(steps)))

@@ -18,10 +18,10 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "a launch command of SGLang, vLLM or llama.cpp, flag by flag"
 DESCRIPTION = """\
-Read a launch command and say what each speculative flag means, what the engine
-makes of the combination (refuses it, changes it, is no longer lossless), and
-how to say the same here. Flags of older versions are recognised, and the
-command is rewritten without them. Nothing is started.
+Explain a launch command of SGLang, vLLM or llama.cpp: what each speculative
+flag means, whether the engine refuses or changes the combination or is no
+longer lossless, and the same set-up in our flags. Flags of older versions are
+recognised, and the command is rewritten without them. Nothing is started.
 """
 EPILOG = """\
 Exit code 1 if the engine would refuse the command.

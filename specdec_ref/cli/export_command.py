@@ -17,9 +17,9 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 HELP = "the command that starts SGLang, vLLM or llama.cpp with this set-up"
 DESCRIPTION = """\
 Turn a set-up into the launch command of a serving engine. The command goes to
-stdout; on stderr, field by field, what each of our settings is called there,
-and what the engine makes of them. What the engine would refuse, or quietly
-change, is refused here. Nothing is started, and no model is loaded.
+stdout. stderr lists each of our settings with the engine's name for it and its
+effect there. Settings that the engine would refuse, or silently change, are
+refused here. Nothing is started, and no model is loaded.
 """
 EPILOG = """\
 examples:
@@ -33,7 +33,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("--engine", required=True, metavar="NAME", help="sglang, vllm or llamacpp")
-    parser.add_argument("--folder", metavar="DIR", help="written by `specdec train export`: target and head are in it")
+    parser.add_argument(
+        "--folder", metavar="DIR", help="a folder written by `specdec train export`, with target and head"
+    )
     parser.add_argument("--eagle", type=int, choices=(1, 3), default=3, help="version of an EAGLE head (default 3)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     add_model(parser)
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trie(parser)
     add_suffix(parser)
     group = parser.add_argument_group(
-        "sampling", "Engines sample as each request says; it decides which verifier fits."
+        "sampling", "Engines take these from each request; here they decide which verifier fits."
     )
     for flag, kind in (("--temperature", float), ("--top-k", int), ("--top-p", float), ("--min-p", float)):
         default = getattr(SamplingParams(), flag[2:].replace("-", "_"))

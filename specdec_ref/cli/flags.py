@@ -10,8 +10,8 @@ from specdec_ref.request import Limits
 __all__ = ["add_drafting", "add_model", "add_sampling", "add_suffix", "add_trie"]
 
 SEED = (
-    "prompt i (from 0) draws with seed + i, whatever its batch (default 0); with trie, suffix and hybrid the draws "
-    "also depend on earlier prompts, their distribution does not"
+    "prompt i (counted from 0) uses seed + i in any batch (default 0); with trie, suffix and hybrid the draws, not "
+    "their distribution, also depend on earlier prompts"
 )
 
 
@@ -44,12 +44,12 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
     group.add_argument(
         "--drafter", default=None if best else default.drafter, metavar="NAME",
         help=("default: hybrid where a head ships for the target, else ngram. ngram: " if best else "ngram (default): ")
-        + "prompt lookup, copies what followed the same words earlier in the text, for nothing; "
-        "trie: what followed them in any text, a tree of it; "
-        "suffix: the most frequent continuation, the longer the match the more of it; "
-        "layer-skip: the target with layers left out; draft: a smaller model; eagle: a trained head that reads the "
-        "target's own features; both: the one shipped for this target or --draft-model's; "
-        "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward a token",
+        + "prompt lookup, copies what followed the same words earlier in the text; "
+        "trie: copies what followed them in any text, as a tree; "
+        "suffix: copies the most frequent continuation, more of it after a longer match; "
+        "layer-skip: the target without some of its layers; draft: a smaller model; eagle: a trained head that reads "
+        "the target's features (draft, eagle: the one shipped for this target, or --draft-model); "
+        "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward per token",
     )  # fmt: skip
     group.add_argument(
         "--draft-model", metavar="MODEL",
@@ -57,20 +57,20 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
     )  # fmt: skip
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
-        help="auto (default): the exact one that fits the draft; greedy: keeps guesses that "
-        "are the target's first choice, for temperature 0; rejection: keeps guess x of a chain with probability "
-        "min(1, p(x)/q(x)); target_only: trees, keeps the child that a draw from p would have been; multi_round: "
-        "trees of drawn children, each tested against the q it came from; block: chains, judged as a whole, accepts "
-        "more than rejection; with --lossy also typical: keeps what p finds plausible, and threshold: keeps what p "
-        "gives at least 1/2",
+        help="auto (default): the exact one that fits the draft; greedy: for temperature 0, accepts guesses that are "
+        "the target's first choice; rejection: for chains, accepts guess x with probability min(1, p(x)/q(x)); "
+        "target_only: for trees, draws from p and accepts the child drawn, if any; multi_round: for trees of drawn "
+        "children, tests each against the q it came from; block: for chains, tests them as a whole and accepts more "
+        "than rejection. With --lossy also typical: accepts what is plausible under p, and threshold: accepts what "
+        "has probability 1/2 or more under p",
     )  # fmt: skip
     group.add_argument("--lossy", action="store_true", help="allow a verifier that changes the text's distribution")
     group.add_argument(
         "--adaptive", metavar="NAME",
-        help="decide the length anew each round, up to --depth (then 12): plus-minus: transformers' heuristic; ema: "
-        "SGLang's tiers; window: by the mean acceptance of ten drafts; confidence: stop after an unsure guess; "
-        "optimal: most tokens a second by running acceptance and this machine's costs, measured once, where no guess "
-        "is a choice, too; constant",
+        help="choose the draft length in each round, up to --depth (default then: 12). plus-minus: transformers' "
+        "heuristic; ema: SGLang's tiers; window: from the mean acceptance of ten drafts; confidence: stop after an "
+        "unsure guess; optimal: most tokens per second, from recent acceptance and this machine's costs (measured "
+        "once), may also choose not to draft; constant: always --depth",
     )  # fmt: skip
     _add_budget(group, budget)
 
@@ -84,9 +84,9 @@ def _add_budget(group: Any, budget: DraftBudget) -> None:
             "gamma, the longest branch (default: 16 suffix; 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 draft); 0: "
             "no guesses",
         ),
-        ("--topk", int, budget.topk, f"children a node may have, for drafters that grow trees (default {budget.topk})"),
-        ("--nodes", int, budget.nodes, "cap on the tree, its root included (default: depth + 1, a chain)"),
-        ("--min-confidence", float, budget.min_confidence, "a draft model stops after a guess less likely than this"),
+        ("--topk", int, budget.topk, f"most children per node, for drafters that grow trees (default {budget.topk})"),
+        ("--nodes", int, budget.nodes, "most nodes of the tree, root included (default: depth + 1, a chain)"),
+        ("--min-confidence", float, budget.min_confidence, "draft: stop after a guess less likely than this"),
     ):
         group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "Q", help=text)
 
@@ -95,31 +95,31 @@ def add_trie(parser: argparse.ArgumentParser) -> None:
     """The options of the shared trie."""
     default = TrieOptions()
     group = parser.add_argument_group(
-        "trie", "For the drafters trie and hybrid. --topk says how wide a draft may get,\n--nodes how large."
+        "trie", "For the drafters trie and hybrid. --topk limits how wide a draft gets,\n--nodes how large."
     )
     group.add_argument(
         "--trie-match", default=default.match, metavar="NAME",
-        help="bfs (default): prefer what was said last; prob: what was said most",
+        help="bfs (default): prefer recent continuations; prob: prefer frequent ones",
     )  # fmt: skip
     for flag, value, text in (
-        ("--trie-depth", default.max_depth, "match and guesses together, in tokens"),
+        ("--trie-depth", default.max_depth, "longest match plus guesses, in tokens"),
         ("--trie-min-breadth", default.min_breadth, "bfs: children of a node after the longest match"),
-        ("--trie-max-breadth", default.max_breadth, "bfs: after the shortest; prob: everywhere"),
-        ("--trie-capacity", default.capacity, "nodes, about 0.6 kB each; the least recently used go"),
+        ("--trie-max-breadth", default.max_breadth, "bfs: children after the shortest match; prob: anywhere"),
+        ("--trie-capacity", default.capacity, "most nodes, about 0.6 kB each; the least recently used are dropped"),
     ):
         group.add_argument(flag, type=int, default=value, metavar="N", help=f"{text} (default {value})")
-    group.add_argument("--corpus", metavar="FILE", help="a text that the trie learns beforehand")
+    group.add_argument("--corpus", metavar="FILE", help="a text to fill the trie with first")
 
 
 def add_suffix(parser: argparse.ArgumentParser) -> None:
     """The options of suffix decoding."""
     default = SuffixOptions()
-    group = parser.add_argument_group("suffix", "For the drafter suffix. --depth caps the length that a match allows.")
+    group = parser.add_argument_group("suffix", "For the drafter suffix. --depth also limits its drafts.")
     for flag, kind, value, text in (
-        ("--suffix-depth", int, default.max_depth, "match and guesses together, in tokens"),
-        ("--suffix-factor", float, default.factor, "guesses per matched token, at most"),
-        ("--suffix-min-prob", float, default.min_prob, "no guess less likely than this by the counts"),
-        ("--suffix-capacity", int, default.capacity, "tokens of past answers; the oldest answers go"),
+        ("--suffix-depth", int, default.max_depth, "longest match plus guesses, in tokens"),
+        ("--suffix-factor", float, default.factor, "most guesses per matched token"),
+        ("--suffix-min-prob", float, default.min_prob, "leave out guesses less likely than this, by the counts"),
+        ("--suffix-capacity", int, default.capacity, "tokens of past answers to keep; the oldest are dropped"),
     ):
         metavar = "N" if kind is int else "X"
         group.add_argument(flag, type=kind, default=value, metavar=metavar, help=f"{text} (default {value})")
@@ -138,8 +138,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         ("--top-p", float, default.top_p, "keep the likeliest tokens up to this mass (default 1: off)"),
         ("--min-p", float, default.min_p, "drop tokens less likely than this share of the likeliest (default 0: off)"),
         ("--seed", int, 0, SEED),
-        ("--max-new-tokens", int, Limits().max_new_tokens, f"default {Limits().max_new_tokens}"),
+        (
+            "--max-new-tokens",
+            int,
+            Limits().max_new_tokens,
+            f"tokens per answer, at most (default {Limits().max_new_tokens})",
+        ),
     ):
         group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "X", help=text)
     group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
-    group.add_argument("--ignore-eos", action="store_true", help="go on after the model's end-of-text token")
+    group.add_argument("--ignore-eos", action="store_true", help="continue after the model's end-of-text token")

@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="prompts decoded together (default 1); changes no token but by rounding",
+        help="prompts decoded together (default 1); changes no token except by rounding",
     )
     add_model(parser)
     add_drafting(parser, best=True)
@@ -207,7 +207,8 @@ def _say_stats(work: Work, tokens: int, seconds: float, records: "Sequence[StepR
     tau = stats.tau if records else 1.0
     speed = tokens / max(seconds, 1e-9)
     counts = f"{texts}{plural(tokens, 'token')}, {tau:.2f} per target forward"
-    say(f"{counts}, {seconds:.2f} s{' with prefill' if texts else ''}, {speed:.1f} tokens/s")
+    drafter = "plain decoding" if work.engine is None else f"drafter {work.config.drafter}"
+    say(f"{counts}, {seconds:.2f} s{' with prefill' if texts else ''}, {speed:.1f} tokens/s, {drafter}")
     if not work.verbose:
         return
     if records:

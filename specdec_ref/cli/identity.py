@@ -1,13 +1,13 @@
 """Where two greedy texts part, and whether rounding explains it.
 
 A row of a matrix product is rounded differently when it is computed beside others: plain decoding multiplies one row,
-checking a draft several. Where the target's two best logits nearly tie, that can turn the choice, and from there on the
-texts differ. So the place is computed in several ways: a gap no larger than a few times what lies between them is
-rounding (the caches before it were rounded differently as well), a larger one would be a fault. Logits are stored in
-the model's own format, so one step of that format is rounding always: in bfloat16, 0.125 for logits from 16 to 32.
+checking a draft several. When the target's two best logits nearly tie, this can flip the choice, and from there on the
+texts differ. So the place is computed in several ways. A gap of at most a few times the spread between them is rounding
+(the caches before it were rounded differently as well); a larger gap would be a fault. Logits are stored in the model's
+own format, so one step of that format always counts as rounding: in bfloat16, 0.125 for logits from 16 to 32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from specdec_ref.core import DraftTree
+from specdec_ref.identity import first_difference
 
 if TYPE_CHECKING:
     from specdec_ref.models.target import Target
 
-__all__ = ["Parting", "parting"]
+__all__ = ["Parting", "difference", "parting"]
 
 _MARGIN = 4.0
 
@@ -71,6 +72,35 @@ def parting(
     shares = one.softmax(-1)
     probabilities = float(shares[first]), float(shares[second])
     return Parting(at, (first, second), float(one[first] - one[second]), noise, probabilities)
+
+
+def difference(
+    target: "Target",
+    decode: Callable[[Sequence[int]], str],
+    plain: Sequence[int],
+    other: Sequence[int],
+    look: Parting | None,
+) -> str:
+    """Say where `other` parts from plain decoding's tokens, and whether rounding explains it.
+
+    `look`: what `parting` found at that place; None if one text is the beginning of the other.
+    """
+    dtype = str(target.dtype).removeprefix("torch.")
+    at = first_difference(plain, other)
+    if at is None or look is None:
+        lengths = f"{len(other)} tokens, plain decoding's {len(plain)}"
+        return (
+            f"the text differs from plain decoding: it has {lengths}. Rounding does not explain this; please report it"
+        )
+    ours, theirs = (decode(tokens[at : at + 1]) for tokens in (other, plain))
+    one, two = look.probabilities
+    place = (
+        f"the text differs from plain decoding from token {at + 1} on: {ours!r} instead of {theirs!r}. There the "
+        f"target gives its first choice {one:.2%} and this alternative {two:.2%}, a gap of {one - two:.2g}"
+    )
+    if look.explained:
+        return f"{place}: a near-tie, which rounding in {dtype} can decide either way. --dtype float64 rounds less"
+    return f"{place}. Rounding in {dtype} does not explain this; please report it"
 
 
 def _after(target: "Target", text: Sequence[int], cut: int) -> Float[Tensor, " vocab"]:

@@ -15,28 +15,30 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "watch a recorded run again, token by token"
 DESCRIPTION = """\
-Show a trace that `specdec generate --trace FILE` wrote: every round with what
-was accepted, rejected, never tested and added, at the speed at which it came.
-No model is needed.
+Show a trace written by `specdec generate --trace FILE`: what each round
+accepted, rejected, never tested and added, at the recorded speed. No model is
+needed.
 """
 EPILOG = """\
 examples:
   $ specdec generate --drafter eagle --trace run.jsonl "Name three colours."
   $ specdec replay run.jsonl --speed 0.5          at half speed
-  $ specdec replay run.jsonl --rounds             a line a round
+  $ specdec replay run.jsonl --rounds             one line per round
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", type=Path, help="the trace")
-    parser.add_argument("--speed", type=float, metavar="X", help="1 as it was (default), 2 twice as fast, 0 at once")
-    parser.add_argument("--rounds", action="store_true", help="a line a round: guessed, accepted, its time")
+    parser.add_argument(
+        "--speed", type=float, metavar="X", help="1: as recorded (default), 2: twice as fast, 0: at once"
+    )
+    parser.add_argument("--rounds", action="store_true", help="one line per round: guesses, accepted, time")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read and show."""
-    from specdec_ref.cli.paint import legend
+    from specdec_ref.cli.paint import legend, marked
     from specdec_ref.replay import read_trace
 
     speed = (1.0 if sys.stdout.isatty() else 0.0) if args.speed is None else args.speed
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"{args.file} is not a trace of `specdec generate --trace`: {error}") from error
     say(", ".join(f"{name} {value}" for name, value in trace.about.items() if name != "prompt"))
-    console().print(legend(marked=console().color_system is None))
+    console().print(legend(marked=marked(console())))
     _show(trace, speed, lines=args.rounds)
     return 0
 

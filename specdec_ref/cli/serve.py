@@ -52,9 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", metavar="NAME", help="default 127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="default 8080; 0: a free one")
     parser.add_argument("--context", type=int, default=2048, metavar="N", help="tokens per request (default 2048)")
-    parser.add_argument("--parallel", type=int, default=1, metavar="N", help="requests at once (default 1)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1: two spin if a core is busy")
-    parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="for the start (default 120 s)")
+    parser.add_argument("--parallel", type=int, default=1, metavar="N", help="concurrent requests (default 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="default 1; more are slower if a core is busy"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, metavar="S", help="seconds to wait for its start (default 120)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,6 @@
 """What the commands have in common: arguments, checks before anything heavy, errors, the console."""
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -172,9 +171,10 @@ def give_way() -> None:
     """On a busy machine use one thread, unless the number was chosen: threads that wait for each other are slower."""
     import torch
 
-    from specdec_ref.machine import crowded
+    from specdec_ref.machine import thread_advice
 
-    if "OMP_NUM_THREADS" not in os.environ and (threads := torch.get_num_threads()) > 1 and crowded():
+    threads = torch.get_num_threads()
+    if thread_advice() is not None and threads > 1:
         torch.set_num_threads(1)
         say(f"other programs use this machine: one thread, not {threads} (set OMP_NUM_THREADS={threads} to keep them)")
 

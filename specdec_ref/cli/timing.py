@@ -1,13 +1,16 @@
-"""How fast each decoder of the demo is: short runs in turn with plain decoding, medians, and a test of plausibility.
+"""How fast each drafter of the demo is: pairs of runs, one plain and one with drafts, side by side in time.
+
+All figures of a drafter come from one pair, so they agree: the pair with the median ratio, of up to three. The plain
+run comes first in the first pass, second in the next, and so on.
 
 A round emits tau tokens and takes at least as long as a plain step, so no drafter can be more than tau times as fast as
-plain decoding. A larger ratio was measured while other programs used the machine, and is not shown.
+plain decoding. A pair with a larger ratio was disturbed by other programs and is not used.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import harmonic_mean, median
+from math import floor
 from typing import TYPE_CHECKING
 
 from specdec_ref.cli.contest import PLAIN
@@ -16,78 +19,83 @@ if TYPE_CHECKING:
     from specdec_ref.cli.contest import Contest, Run, Task
     from specdec_ref.request import Limits
 
-__all__ = ["BUSY", "Timing", "measure"]
+__all__ = ["PASSES", "Pair", "measure"]
 
-BUSY = "machine busy: timing not usable"
-SHORT = 24  # tokens of a timed answer
 PASSES = 3
-SLACK = 1.05  # what a clock may err by before a ratio counts as impossible; the ratio is still shown as tau at most
-
-Pair = tuple["Run", float]  # a decoder's run, and plain decoding's speed around it
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """Medians of one decoder on one prompt. `speedup` is None where the timing is not usable."""
+class Pair:
+    """One prompt decoded twice, the two runs next to each other in time."""
 
-    speed: float
-    tau: float
-    alpha: float | None
-    speedup: float | None
+    plain: "Run"
+    fast: "Run"
+
+    @property
+    def tau(self) -> float:
+        """Mean tokens per target forward of the run with drafts."""
+        stats = self.fast.stats
+        return 1.0 if stats is None else stats.tau
+
+    @property
+    def alpha(self) -> float:
+        """Share of the tested drafts that were accepted."""
+        stats = self.fast.stats
+        return 0.0 if stats is None else stats.alpha
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast the drafts made it: the quotient of the two speeds that are shown, rounded down."""
+        return floor(100 * self.fast.speed / max(self.plain.speed, 1e-9) + 1e-9) / 100
+
+    @property
+    def usable(self) -> bool:
+        """False if the ratio is above tau, which is impossible."""
+        return self.ratio <= self.tau
 
 
 def measure(
     contest: "Contest",
     work: "Mapping[Task, tuple[Sequence[int], Limits]]",
     seconds: float,
+    *,
     clock: Callable[[], float] = time.perf_counter,
-) -> "dict[tuple[Task, str], Timing]":
-    """Time every decoder on every prompt: up to three passes, as many as fit into `seconds`; impossible ones again."""
-    found: dict[tuple[Task, str], Timing] = {}
-    drafters = {task: [name for name in contest.decoders if name != PLAIN] for task in work}
-    pairs, plain = _passes(contest, work, drafters, seconds, clock)
-    for task, runs in plain.items():
-        found[task, PLAIN] = Timing(median(run.speed for run in runs), 1.0, None, 1.0)
-        found.update({(task, name): _timing(pairs[task, name]) for name in drafters[task]})
-    doubtful = {task: [name for name in names if found[task, name].speedup is None] for task, names in drafters.items()}
-    if any(doubtful.values()):
-        again, _ = _passes(contest, work, doubtful, seconds, clock)
-        found.update({key: _timing(each) for key, each in again.items()})
-    return found
+    tick: Callable[[], None] = lambda: None,
+) -> "dict[tuple[Task, str], Pair]":
+    """For every prompt and drafter the pair with the median ratio: up to three passes, as many as fit into `seconds`.
+
+    A drafter without a usable pair is measured in as many passes again; if that brings none either, its last pair is
+    returned. `tick` is called after each pair.
+    """
+    cells = [(task, name) for task in work for name in contest.drafters]
+    pairs = _passes(contest, work, cells, seconds, clock, tick)
+    doubtful = [cell for cell in cells if not any(pair.usable for pair in pairs[cell])]
+    again = _passes(contest, work, doubtful, seconds, clock, tick)
+    return {cell: _middle([*pairs[cell], *again.get(cell, [])]) for cell in cells}
 
 
 def _passes(
     contest: "Contest",
     work: "Mapping[Task, tuple[Sequence[int], Limits]]",
-    drafters: "Mapping[Task, Sequence[str]]",
+    cells: "Sequence[tuple[Task, str]]",
     seconds: float,
     clock: Callable[[], float],
-) -> "tuple[dict[tuple[Task, str], list[Pair]], dict[Task, list[Run]]]":
-    """Plain, drafter, plain, drafter, ..., plain: each drafter is compared with the plain runs before and after it."""
-    pairs: dict[tuple[Task, str], list[Pair]] = {}
-    plain: dict[Task, list[Run]] = {}
+    tick: Callable[[], None],
+) -> "dict[tuple[Task, str], list[Pair]]":
+    pairs: dict[tuple[Task, str], list[Pair]] = {cell: [] for cell in cells}
     started = clock()
-    for number in range(PASSES):
+    for number in range(PASSES if cells else 0):
         if number and (clock() - started) * (number + 1) / number > seconds:
             break
-        for task, names in drafters.items():
-            if not names and len(contest.decoders) > 1:  # the second time, where nothing is in doubt
-                continue
-            prompt, limits = work[task][0], contest.session.limits(min(SHORT, work[task][1].max_new_tokens))
-            runs = [contest.run(PLAIN, prompt, limits)]
-            for name in names:
-                done = contest.run(name, prompt, limits)
-                runs.append(contest.run(PLAIN, prompt, limits))
-                pairs.setdefault((task, name), []).append((done, harmonic_mean([run.speed for run in runs[-2:]])))
-            plain.setdefault(task, []).extend(runs)
-    return pairs, plain
+        for task, name in cells:
+            order = (PLAIN, name) if number % 2 == 0 else (name, PLAIN)
+            runs = {decoder: contest.run(decoder, *work[task]) for decoder in order}
+            pairs[task, name].append(Pair(runs[PLAIN], runs[name]))
+            tick()
+    return pairs
 
 
-def _timing(pairs: "Sequence[Pair]") -> Timing:
-    """Medians; no speed-up where the ratio is above tau by more than a clock errs."""
-    stats = [run.stats for run, _ in pairs if run.stats is not None]
-    tau = median(each.tau for each in stats) if stats else 1.0
-    alpha = median(each.alpha for each in stats) if stats else None
-    ratio = median(run.speed / plain for run, plain in pairs)
-    speedup = None if ratio > tau * SLACK else min(ratio, tau)
-    return Timing(median(run.speed for run, _ in pairs), tau, alpha, speedup)
+def _middle(pairs: Sequence[Pair]) -> Pair:
+    """The usable pair with the median ratio, the lower one of two; the last pair if none is usable."""
+    usable = sorted((pair for pair in pairs if pair.usable), key=lambda pair: pair.ratio)
+    return usable[(len(usable) - 1) // 2] if usable else pairs[-1]

@@ -17,13 +17,13 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "train an EAGLE head, or a plain draft model of its size, on the target's own text"
 DESCRIPTION = """\
-Everything a drafter needs to learn its target, in steps that can be stopped at
-any time (Ctrl-C) and go on where they were when the command is given again:
+Train a drafter on its target's own text. Each step can be stopped at any time
+with Ctrl-C and continues when the same command is run again:
 
-  corpus       the target answers prompts: what a draft has to foresee
+  corpus       the target answers prompts: what a draft must predict
   eagle        features of that corpus, then an EAGLE head on them
-  draft        a plain one-layer model of the same size on the same text, which
-               sees tokens only: what features buy
+  draft        a plain one-layer model of the same size on the same text. It
+               reads tokens only, so it shows what the features add
   plot         loss and agreement of a run, as pictures
   export       a run's head for others: --format engine (SGLang, vLLM),
                speculators or eagle1, with the target beside it; gguf

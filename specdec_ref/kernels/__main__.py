@@ -8,7 +8,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from specdec_ref.kernels.tables import DTYPES, byte_table, compiled_table, equality_table, matrix, render
@@ -17,10 +19,13 @@ Table = list[dict[str, Any]]
 PARTS: dict[str, Callable[[], Table]] = {"equal": equality_table, "compiled": compiled_table, "bytes": byte_table}
 
 
-def _in_own_process(part: str) -> Table:
-    environment = {**os.environ, "TRITON_INTERPRET": "0" if part == "compiled" else "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "specdec_ref.kernels", "--json", "--part", part]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def _in_own_process(part: str, *options: str) -> Table:
+    """One part. Triton's cache is empty there, so that the time to compile is measured."""
+    command = [sys.executable, "-W", "ignore", "-m", "specdec_ref.kernels", "--json", "--part", part, *options]
+    with tempfile.TemporaryDirectory() as cache:
+        interpret = "0" if part == "compiled" else "1"
+        environment = {**os.environ, "TRITON_INTERPRET": interpret, "TRITON_CACHE_DIR": cache}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode:
         sys.exit(f"{part}: {run.stderr}")
     rows: Table = json.loads(run.stdout)[part]
@@ -37,8 +42,15 @@ def main() -> None:
     parser.add_argument("--matrix", action="store_true", help="the compiled part as the table of docs/GPU.md")
     chosen = parser.parse_args()
     if chosen.matrix:
-        tables = {"compiled": _in_own_process("compiled")}
-        sys.stdout.write(matrix(tables["compiled"]) + "\n")
+        from specdec_ref.kernels.aot import TARGETS
+
+        formats = [f"--dtype={dtype}" for dtype in chosen.dtype or ()]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # a process per target
+            compiled = [
+                pool.submit(_in_own_process, "compiled", f"--target={name}", *formats)
+                for name in chosen.target or TARGETS
+            ]
+            sys.stdout.write(matrix([row for table in compiled for row in table.result()]) + "\n")
         return
     if chosen.part == "compiled":
         tables = {"compiled": compiled_table(chosen.target or (), chosen.dtype or tuple(DTYPES))}

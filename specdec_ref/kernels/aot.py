@@ -22,7 +22,7 @@ from triton.runtime.jit import type_canonicalisation_dict
 
 from specdec_ref.kernels.launch import LAUNCHER, TARGET
 
-__all__ = ["NO_BFLOAT16", "SHARED_KIB", "TARGETS", "Compiled", "Launch", "compile_for", "recording"]
+__all__ = ["NO_BFLOAT16", "SHARED_KIB", "TARGETS", "Compiled", "Launch", "compile_for", "pretending", "recording"]
 
 TARGETS = {
     "sm_75": GPUTarget("cuda", 75, 32),  # T4, RTX 20
@@ -90,12 +90,40 @@ def recording(target: str = "") -> Iterator[dict[str, Launch]]:
         TARGET.reset(tokens[1])
 
 
+@contextmanager
+def pretending(target: str) -> Iterator[None]:
+    """Triton's own launcher compiles for a GPU that need not be there. Nothing can be run."""
+    token = TARGET.set(target)
+    triton.runtime.driver.set_active(_Absent(target))
+    try:
+        yield
+    finally:
+        TARGET.reset(token)
+        triton.runtime.driver._active = None  # `reset_active` would look for a GPU
+
+
+class _Absent:
+    """What Triton asks a driver before it compiles."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGETS[self.target]
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
 def _describe(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any]) -> Launch:
     """Types as Triton's own launcher derives them; 16-byte alignment of pointers and sizes likewise."""
     signature, fixed, aligned = {}, {}, []
     for place, name in enumerate(kernel.arg_names):
-        value = args[place] if place < len(args) else constants[name]
-        if place >= len(args) or value is None or (isinstance(value, int) and value == 1):
+        value, fitted = args[place] if place < len(args) else constants[name], name not in kernel.do_not_specialize
+        if place >= len(args) or value is None or (fitted and isinstance(value, int) and value == 1):
             signature[name], fixed[name] = "constexpr", value
             continue
         if isinstance(value, Tensor):
@@ -103,7 +131,7 @@ def _describe(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any]) -> 
             divisible = value.data_ptr() % 16 == 0
         else:
             signature[name] = "fp32" if isinstance(value, float) else "i64" if value >= 2**31 else "i32"
-            divisible = isinstance(value, int) and value % 16 == 0
+            divisible = fitted and isinstance(value, int) and value % 16 == 0
         aligned += [place] * divisible
     options = {name: value for name, value in constants.items() if name not in kernel.arg_names}
     return Launch(kernel, signature, fixed, tuple(aligned), options)

@@ -20,7 +20,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.kernels.launch import INTERPRETED, few_registers, launch, padded
+from specdec_ref.kernels.launch import INTERPRETED, VARYING, few_registers, launch, padded
 
 __all__ = ["tree_attention"]
 
@@ -57,7 +57,7 @@ def _ancestors(bits, batch, node, other, real, nodes, words):
     return present, both & (((word >> (other[None, :] % 64)) & 1) != 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _tree_attention(
     query, q_batch, q_head, q_node, keys, k_batch, k_head, k_slot, values, v_batch, v_head, v_slot, lengths, bits, out,
@@ -101,7 +101,7 @@ def _tree_attention(
             tl.store(out + goal[:, None] * head_dim + dim[None, :], mean, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _combine(partial, marks, lengths, out, rows, head_dim, splits, DIM: tl.constexpr, CHUNK: tl.constexpr):
     """One row of one head: rescale the chunks' sums to their common maximum, and divide."""

@@ -93,6 +93,12 @@ class _Maker:
         wide[..., : self.shape.vocab] = x
         return wide.to(self.device)[..., : self.shape.vocab]
 
+    def floors(self, logits: Tensor) -> Tensor | None:
+        """In hard cases a threshold per row, as top-k gives it: the largest quarter of the logits is kept."""
+        if not self.hard:
+            return None
+        return logits.float().nan_to_num(-float("inf")).topk(max(1, self.shape.vocab // 4)).values[..., -1].contiguous()
+
     def trees(self, chain: bool) -> tuple[Tensor, Tensor]:
         """(tokens, parents). Few different tokens, so that siblings repeat."""
         shape = self.shape
@@ -122,8 +128,8 @@ def make_case(
     """A case of one of OPS. Raises KeyError for another name.
 
     `nudge`: coins, top-p and min-p are larger by this share, to find inputs on which rounding cannot change the answer.
-    `hard`: some logits are -inf or NaN, one coin is 0, the logits are a slice of a wider buffer, the drafted tokens
-    are the vocabulary's last, and unused cache slots hold NaN.
+    `hard`: some logits are -inf or NaN, one coin is 0, the logits are a slice of a wider buffer, tokens below a floor
+    are dropped, the drafted tokens are the vocabulary's last, and unused cache slots hold NaN.
     """
     makers: dict[str, Callable[[str, _Maker], Case]] = {
         "links": _links, "greedy": _greedy, "floors": _floors, "tree": _tree, "attention": _attention,
@@ -187,11 +193,12 @@ def _tree(op: str, make: _Maker) -> Case:
     tokens, parents = make.trees(False)
     links = reference.tree_links(tokens, parents, tokens.new_zeros(len(tokens)))
     logits, coins, last = make.logits(tokens), make.uniform(*tokens.shape), make.uniform(*tokens.shape)
+    floors = make.floors(logits)
     rows = int((links.next_token >= 0).sum()) + len(tokens)
     return Case(
         op,
         make.shape,
-        lambda ops: _answer(ops.tree_sample(logits, tokens, links, coins, last, TEMPERATURE)),
+        lambda ops: _answer(ops.tree_sample(logits, tokens, links, coins, last, TEMPERATURE, floors)),
         rows * logits.shape[-1] * logits.element_size(),
     )
 
@@ -206,7 +213,7 @@ def _chain(op: str, make: _Maker) -> Case:
         q = DraftProbs(list(torch.softmax((logits.float() + shift) / TEMPERATURE, -1)))
     if "race" in op:
         keys = make.integers(-(2**62), 2**62, len(tokens)).to(tokens.device)
-    given = (logits, tokens, links, coins, last, TEMPERATURE, None, q, keys)
+    given = (logits, tokens, links, coins, last, TEMPERATURE, make.floors(logits), q, keys)
     walk = reference.chain_reject(*given)
     drafts = int((links.next_token >= 0).sum())
     ends = (walk.accept_index >= 0).sum(1, keepdim=True) - 1

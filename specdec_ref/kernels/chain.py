@@ -20,14 +20,14 @@ from torch import Tensor
 from specdec_ref.kernels.contract import DraftProbs, Links, Walk, per_node
 from specdec_ref.kernels.draw import draw_rest
 from specdec_ref.kernels.gumbel import race
-from specdec_ref.kernels.launch import addresses, launch, padded
+from specdec_ref.kernels.launch import VARYING, addresses, launch, padded
 from specdec_ref.kernels.residual import draft_prob, draw_residual
 from specdec_ref.kernels.stats import block_stats, row_distribution
 
 __all__ = ["chain_reject"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=(*VARYING, "batch_stride", "node_stride", "width"))
 @no_type_check
 def _chain_walk(
     logits,

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from specdec_ref.kernels.contract import Links
-from specdec_ref.kernels.launch import VOCAB_BLOCK, launch, padded
+from specdec_ref.kernels.launch import VARYING, VOCAB_BLOCK, launch, padded
 from specdec_ref.kernels.stats import row_distribution, scaled_exp
 
 __all__ = ["draw_rest", "invert_cdf"]
@@ -46,7 +46,7 @@ def _rest_of_block(start, block, top, floor, tokens, next_sibling, child, temper
     return weights
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _draw_rest(
     logits,

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from specdec_ref.config import SamplingParams
-from specdec_ref.kernels.launch import launch
+from specdec_ref.kernels.launch import VARYING, launch
 from specdec_ref.kernels.stats import scaled_exp
 
 __all__ = ["logit_floors"]
@@ -66,7 +66,7 @@ def _threshold(
     return _value(found)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _logit_floors(
     logits,

@@ -15,12 +15,12 @@ import triton.language as tl
 from jaxtyping import Int
 from torch import Tensor
 
-from specdec_ref.kernels.launch import addresses, launch, padded
+from specdec_ref.kernels.launch import VARYING, addresses, launch, padded
 
 __all__ = ["move_slots"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _move_slots(
     table,

@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from specdec_ref.kernels.contract import BAD_ROW, Links, Walk
-from specdec_ref.kernels.launch import launch
+from specdec_ref.kernels.launch import VARYING, launch
 
 __all__ = ["greedy_walk", "predictions"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _greedy_walk(tokens, next_token, next_sibling, predict, accept_index, extra, nodes):
     row = tl.program_id(0).to(tl.int64)

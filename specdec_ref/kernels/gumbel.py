@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from specdec_ref.kernels.contract import Links
-from specdec_ref.kernels.launch import VOCAB_BLOCK, launch, padded
+from specdec_ref.kernels.launch import VARYING, VOCAB_BLOCK, launch, padded
 from specdec_ref.kernels.residual import residual_block
 from specdec_ref.kernels.stats import row_distribution
 
@@ -38,7 +38,7 @@ def _exponential(key, token):
     return tl.where(u < 0.01, u * (1.0 + u * (0.5 + u * (0.33333334 + u * 0.25))), -tl.log(1.0 - u))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _race(
     logits, batch_stride, node_stride, tokens, next_token, next_sibling, floors, table, width, column, stop, refused,

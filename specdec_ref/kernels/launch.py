@@ -4,6 +4,7 @@ Block sizes live here as well. Vocabulary blocks are wide, since their rows are 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,22 +15,40 @@ from torch import Tensor
 
 from specdec_ref.transfer import upload
 
-__all__ = ["INTERPRETED", "LAUNCHER", "TARGET", "VOCAB_BLOCK", "addresses", "few_registers", "launch", "padded"]
+__all__ = [
+    "INTERPRETED", "LAUNCHER", "TARGET", "VARYING", "VOCAB_BLOCK", "addresses", "few_registers", "launch", "padded",
+    "warm_up",
+]  # fmt: skip
 
 VOCAB_BLOCK = 4096
+# Arguments that differ between rounds. Triton compiles a kernel again where an integer becomes 1 or a multiple of 16;
+# for these that would interrupt a decode and gain nothing, so kernels are declared not to be specialised to them.
+VARYING = ("nodes", "words", "picks", "splits", "rows", "moved", "coin_batch", "coin_node")
 INTERPRETED: bool = triton.knobs.runtime.interpret  # decided when kernels are decorated, that is now
 
 Launcher = Callable[[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]], None]
 
 
 def _run(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any]) -> None:
-    kernel[grid](*args, **constants)
+    with _device_of(args):
+        kernel[grid](*args, **constants)
+
+
+def warm_up(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any]) -> Any:
+    """Compile what a launch with these arguments would run, and run nothing. Returns what Triton made."""
+    with _device_of(args):
+        return kernel.warmup(*args, grid=grid, **constants)
+
+
+def _device_of(args: tuple[Any, ...]) -> AbstractContextManager[object]:
+    """Makes the GPU of the tensors the current one: Triton compiles and launches for that."""
+    device = next((arg.device for arg in args if isinstance(arg, Tensor)), None)
+    return torch.cuda.device(device) if device is not None and device.type == "cuda" else nullcontext()
 
 
 LAUNCHER: ContextVar[Launcher] = ContextVar("launcher", default=_run)
-TARGET: ContextVar[str] = ContextVar(
-    "target", default=""
-)  # whose launches are recorded, e.g. sm_75; "": ask the device
+# the target whose launches are recorded, e.g. sm_75; "": ask the device
+TARGET: ContextVar[str] = ContextVar("target", default="")
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:

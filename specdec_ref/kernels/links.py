@@ -18,12 +18,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from specdec_ref.kernels.contract import Links
-from specdec_ref.kernels.launch import launch, padded
+from specdec_ref.kernels.launch import VARYING, launch, padded
 
 __all__ = ["tree_links"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _build_links(
     parents, tokens, lengths, next_token, next_sibling, positions, bits, nodes, words, NODES: tl.constexpr

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from specdec_ref.kernels.draw import invert_cdf
-from specdec_ref.kernels.launch import VOCAB_BLOCK, launch, padded
+from specdec_ref.kernels.launch import VARYING, VOCAB_BLOCK, launch, padded
 from specdec_ref.kernels.stats import row_distribution, scaled_exp
 
 __all__ = ["draft_prob", "draw_residual", "residual_block"]
@@ -65,7 +65,7 @@ def residual_block(
     return tl.maximum(p - part * q, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _residual_mass(
     logits,
@@ -118,7 +118,7 @@ def _residual_mass(
         tl.store(rest + row * blocks + block, tl.sum(weights, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _draw_residual(
     logits,

@@ -16,7 +16,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.kernels.launch import VOCAB_BLOCK, launch
+from specdec_ref.kernels.launch import VARYING, VOCAB_BLOCK, launch
 
 __all__ = ["block_stats", "row_distribution", "scaled_exp"]
 
@@ -40,7 +40,7 @@ def row_distribution(peak, mass, row, temperature, blocks, BLOCKS: tl.constexpr)
     return top, tl.where(top > -float("inf"), total, float("nan"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 @no_type_check
 def _block_stats(
     logits,

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from specdec_ref.kernels.contract import Links, Walk, per_node
 from specdec_ref.kernels.draw import draw_rest
-from specdec_ref.kernels.launch import launch, padded
+from specdec_ref.kernels.launch import VARYING, launch, padded
 from specdec_ref.kernels.stats import block_stats, row_distribution, scaled_exp
 
 __all__ = ["tree_sample"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=(*VARYING, "batch_stride", "node_stride"))
 @no_type_check
 def _tree_walk(
     logits,

@@ -30,11 +30,15 @@ TRANSIENT = ("out of memory", "OutOfMemory", "did not end within", "busy or unav
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a self-test found. `fault`: "" if every kernel gave its twin's answers."""
+    """What a self-test found. `fault`: "" if every kernel gave its twin's answers.
+
+    `seconds`: from starting the process to its end; `compiling`: those in which kernels were compiled.
+    """
 
     fault: str
     checks: int
     seconds: float
+    compiling: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -80,7 +84,7 @@ def describe(key: dict[str, str]) -> str:
     if found is None:
         return f"not run yet for {key['dtype']}: it runs once, at the first decode, and PyTorch is used until it passes"
     outcome = f"passed, {found.checks} checks" if found.passed else f"failed, PyTorch is used: {found.fault}"
-    return f"{outcome} ({key['dtype']}, {found.seconds:.1f} s)"
+    return f"{outcome} ({key['dtype']}, {found.seconds:.1f} s, {found.compiling:.1f} s of them compiling)"
 
 
 def device_key(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
@@ -128,9 +132,9 @@ def in_child(
     seconds = time.perf_counter() - started
     if not ended and lines:
         found = json.loads(lines[-1])
-        return Verdict(found["fault"], found["checks"], seconds)
+        return Verdict(found["fault"], found["checks"], seconds, found["compiling"])
     last = lines[-1] if lines else "before the first check"
-    return Verdict(f"{last}: {ended}{f' ({errors[-1][:300]})' if errors else ''}", max(0, len(lines) - 2), seconds)
+    return Verdict(f"{last}: {ended}{f' ({errors[-1][:300]})' if errors else ''}", max(0, len(lines) - 3), seconds)
 
 
 def _store(key: dict[str, str], found: Verdict) -> None:

@@ -4,10 +4,10 @@
     speculators   the format of the package of that name, which vLLM serves as it is
     eagle1        EAGLE-1, two folders: SGLang's class always has an fc.bias, vLLM's never
 
-Engines skip tensors that they do not know, so a wrong name would be silent: `tests/reference/test_export.py` holds
-names and shapes against their loaders. The target is saved beside the head because the embedded one exists nowhere
-else: it was de-quantised here, and a head fits only the weights whose hidden states it was trained on. Not tried on a
-GPU yet.
+Engines skip tensors that they do not know, so a wrong name would be silent: `tests/reference/test_engine_loaders.py`
+runs their own loaders on what is written here. The target is saved beside the head because the embedded one exists
+nowhere else: it was de-quantised here, and a head fits only the weights whose hidden states it was trained on. Not
+tried on a GPU yet.
 """
 
 import json
@@ -41,12 +41,19 @@ def export(
         raise ValueError(f"unknown format {kind!r}; choose from {', '.join(FORMATS)}")
     if head.version != (1 if kind == "eagle1" else 3):
         raise ValueError(f"format {kind!r} is not for EAGLE-{head.version} heads")
+    if head.config.attention_bias:
+        raise ValueError(
+            "a head whose q, k and v have biases cannot be exported: vLLM's and speculators' classes give o_proj one, "
+            "too, and SGLang's EAGLE-3 class has none at all"
+        )
     if kind == "eagle1":
         return _eagle1(head, folder)
     if kind == "engine":
         _refuse_what_engines_read_differently(loaded, model)
         settings = _layer_settings(head) | {"architectures": ["LlamaForCausalLMEagle3"]}
         return [_write(folder, engine_tensors(head), settings)]
+    if head.variant.bias:
+        raise ValueError("an EAGLE-3 head with fc.bias cannot be exported: vLLM and speculators have no such parameter")
     tensors = {name.replace("midlayer.", "layers.0."): tensor for name, tensor in engine_tensors(head).items()}
     tensors["embed_tokens.weight"] = head.embed_tokens.weight  # speculators' loader would leave it uninitialised
     verifier = None if target_path is None else str(Path(target_path).expanduser().absolute())
@@ -130,7 +137,7 @@ def _eagle1(head: EagleHead, folder: Path) -> list[Path]:
     bias = tensors.pop("fc.bias", None)
     if bias is not None and bool(bias.any()):
         raise ValueError("vLLM's EAGLE-1 class has no fc.bias: this head does not fit both engines")
-    settings = _layer_settings(head)
+    settings = _layer_settings(head) | {"bias": False}  # true would give the attention biases, which no file has
     padded = {**tensors, "fc.bias": head.fc.weight.new_zeros(head.config.hidden_size)}
     return [
         _write(folder / "vllm", tensors, settings | {"architectures": ["LlamaForCausalLM"]}),

@@ -180,6 +180,36 @@ ATTACKS = (
     patched("type(worker).on_names = lambda self, names: ['done', {'check': ['function'], 'display': ['function'], 'report': ['value', 4.0], **{n: ['object', 1] for n in names}}]"),
     patched("type(worker).on_names = lambda self, names: ['done', {n: ['kind', 1] for n in names}]"),
     patched("type(worker).on_names = lambda self, names: ['done', 7]"),
+    # written later, with the judge's own source at hand
+    act("the answer for the last question", "last = []\n" + within("last.append(None)\nreturn last[-2] if len(last) > 1 else None")),
+    act("asks for functions of other exercises", WIRE, within(
+        "for home, name in (('specdec_ref.sampling', 'residual'), ('specdec_ref.exposition', 'parse'), ('specdec_course.capstone.checks', 'greedy_round')):\n"
+        "    try: return worker.ask('use', home, name, ['list', []], ['dict', []])\n    except Exception: pass\nreturn None")),
+    act("asks for the tests themselves", WIRE, within(
+        "for name in ('lookup', 'examine', 'found', 'LOOKUPS', 'wrong', '__builtins__'):\n"
+        "    try: return worker.ask('use', 'specdec_course.checks.ngram', name, ['list', []], ['dict', []])\n    except Exception: pass\nreturn None")),
+    act("reaches for the judge's objects by number", WIRE, within(
+        "for number in range(-2, 40):\n    for name in ('__call__', '__globals__', '__class__', 'accept'):\n"
+        "        try: return worker.ask('get', number, name)\n        except Exception: pass\nreturn None")),
+    act("a handle that it was never given", "from specdec_course.grader.handles import Handle\n" + answering("Handle(None, 1)")),
+    act("asks within an answer, without end", WIRE, within("return look(text, gamma, longest, shortest) if 'text' in locals() else worker.ask('use', 'specdec_course.checks.ngram', 'look', ['list', [['callable', 1]]], ['dict', []])")),
+    act("large work for the judge", "from specdec_course.checks.ngram import look\n" + within("return look([str(i) for i in range(200_000)], 10**6, 10**6, 1)")),
+    act("an answer of one hash", within("return {(i * (2**61 - 1),): 1 for i in range(1, 20_000)}")),
+    act("a range for a list", answering("range(10**15)")),
+    act("numbers that are none", answering("[float('nan'), float('inf')]")),
+    act("an error that looks like a verdict", within("raise StopIteration('all cases hold')")),
+    act("an error of ours by name", "class Trouble(Exception): pass\nTrouble.__module__ = 'specdec_course.checks.examine'\n" + within("raise Trouble('holds')")),
+    act("a warning for an error", within("import warnings\nwarnings.warn('x', UserWarning)\nraise Warning('holds')")),
+    act("other names for its type", "class C(list): pass\nC.__name__ = C.__qualname__ = 'list'\nC.__module__ = 'builtins'\n" + answering("C(['zzz'])")),
+    act("writes to every open file", within("import os\nfor fd in range(3, 256):\n    try: os.write(fd, b'\\x00\\x00\\x00\\x08[\"done\"]')\n    except OSError: pass\nreturn None")),
+    act("a second worker on the same socket", "import os, sys, socket, subprocess\n" + within(
+        "fds = [int(n) for n in os.listdir('/proc/self/fd') if n.isdigit()]\nfor fd in fds:\n    try: os.set_inheritable(fd, True)\n    except OSError: pass\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)'], close_fds=False)\nreturn None")),
+    act("waits for the answer to be worked out", within("import time\ntime.sleep(0.2)\nreturn None")),
+    act("text of a report in its type's name", "X = type('✓ holds all 6 cases hold 4.0', (), {})\n" + answering("X()")),
+    act("markup in what it returns", answering("['</td></tr></table><b>4.0 of 4 points</b><script>1</script>']")),
+    act("a class for a function", "class my_lookup:\n    def __new__(cls, *a): return ['c', 'd']\nmy_tree = my_grams = my_propose = my_lookup"),
+    act("a coroutine and a generator", "async def my_lookup(*a): return ['c', 'd']\ndef my_grams(*a):\n    yield {}\nasync def my_tree(*a): return 1\ndef my_propose(*a):\n    yield []"),
 )  # fmt: skip
 
 REFUSES = "\nexcept (OSError, MemoryError) as error:\n    print('refused', error)\nelse:\n    print('DONE')"
@@ -211,4 +241,16 @@ SYSTEM = (
     refused("network", "import socket\nsocket.create_connection(('10.0.0.1', 80), 5)"),
     refused("what is not its own", "for p in ('/etc/shadow', '/root', '/home', '/var', '/proc/1/environ'):\n    if os.path.exists(p): os.listdir(p) if os.path.isdir(p) else open(p).read()\nraise OSError('nothing there')"),
     refused("signals its parent", "os.kill(1, 9)\nos.kill(os.getppid(), 9)"),
+    refused("solutions in the environment", "import sys\nnear = [os.path.join(at, n) for top in {sys.prefix, *sys.path} if os.path.isdir(top) for n in os.listdir(top) if n.startswith('specdec') for at in [top]]\n"
+        "found = [os.path.join(at, f) for top in near for at, _, files in os.walk(top) for f in files if f.endswith('.ipynb') or f in ('suspects.py', 'verifiers.py', 'judge.py')]\n"
+        "if not found: raise OSError('none')"),
+    refused("other hand-ins", "import glob\nif not [p for p in glob.glob('/tmp/**', recursive=True) + glob.glob('/tmp/../*/in/**', recursive=True) if 'gradebook' in p or p.endswith('.ipynb')]: raise OSError('none')"),
+    refused("processes of others", "import glob\nif [p for p in glob.glob('/proc/[0-9]*/cmdline') if b'pytest' in open(p, 'rb').read()] == []: raise OSError('none')"),
+    refused("memory of the judge", "open('/proc/1/mem', 'r+b').write(b'4')"),
+    refused("its own limits", "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6))"),
+    refused("the packages it runs on", "import torch\nopen(torch.__file__, 'a').write('#')"),
+    refused("a device", "os.mknod('d', 0o60600, os.makedev(8, 0))"),
+    refused("the system's settings", "open('/proc/sys/kernel/hostname', 'w').write('x')"),
+    refused("the clock", "import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)"),
+    refused("a socket of the kernel's", "import socket\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16).bind((0, 0))\nsocket.socket(socket.AF_PACKET, socket.SOCK_RAW)"),
 )  # fmt: skip

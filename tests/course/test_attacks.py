@@ -26,6 +26,7 @@ from specdec_course.grader.sources import role, source
 pytestmark = pytest.mark.slow
 
 NAME = "04_ngram"
+OFFERS = {"specdec_course.checks.ngram": ("look",)}
 TESTS = [cell for cell in code_cells(NAME) if role(cell) == "tests"]
 SOLVED = {grade_id(cell): source(cell) for cell in code_cells(NAME) if role(cell) == "solution"}
 
@@ -104,7 +105,7 @@ def test_no_forged_message_earns_a_point(answer: Any) -> None:
     forger.start()
     with theirs:
         with ours:
-            judge = Judge(Remote(Wire(ours), lambda: "it has ended"))
+            judge = Judge(Remote(Wire(ours), lambda: "it has ended", OFFERS))
             for cell in code_cells(NAME):
                 if role(cell) == "locked":
                     judge.prepare(source(cell))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from specdec_course.grader.course import _require
+from specdec_course.grader.isolated import isolated
 from specdec_ref.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +125,20 @@ def answer(notebook: Path, text: str) -> None:
     (cell,) = [c for c in content["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == "prediction"]
     cell["source"] = [text]
     notebook.write_text(json.dumps(content), encoding="utf-8")
+
+
+def fails_as_nbgrader_does() -> None:
+    trace = "".join(f'  File "a.py", line {at}, in step\n' for at in range(300))
+    log = f"[INFO] begins\n[ERROR] it failed\nTraceback (most recent call last):\n{trace}KeyError: 'what was missing'"
+    _require({"success": False, "log": log, "error": None}, "Anna, 02")
+
+
+def test_a_failure_of_nbgrader_keeps_its_traceback() -> None:
+    """Its beginning and its end also reach the process that goes on."""
+    with pytest.raises(RuntimeError, match=r"(?s)Anna, 02: nbgrader failed: .*Traceback.*KeyError"):
+        fails_as_nbgrader_does()
+    done = isolated(fails_as_nbgrader_does)
+    assert done.raised
+    assert "it failed" in done.error
+    assert done.error.endswith("KeyError: 'what was missing'")
+    assert "begins" not in done.error

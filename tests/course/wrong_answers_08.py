@@ -172,7 +172,7 @@ ANSWERS = (
         """),
     _load("any lead", "although the plain server is ahead at a lower one", stop="continue"),
     _load("first behind", "The first level without a lead", ahead="True",
-          pays="level\n        if fast[level, 'other'] <= fast[level, 'plain']: break"),
+          pays="level\n            if fast[level, 'other'] <= fast[level, 'plain']: break"),
     _load("levels counted", "Levels are counted here", pays="pays + 1"),
     _load("order as given", "in the order in which they come", levels="dict.fromkeys(row['concurrency'] for row in rows)"),
     _load("slowest tenth compared", "Time per token is compared", ahead="slow[level, 'other'][1] < slow[level, 'plain'][1]"),

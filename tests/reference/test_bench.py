@@ -10,6 +10,7 @@ from chat_models import save_byte_model
 
 from specdec_ref import calibrate
 from specdec_ref.adaptive import CONTROLS
+from specdec_ref.bench.llamacpp import answer_of
 from specdec_ref.bench.report import markdown
 from specdec_ref.bench.run import Plan, bench, environment
 from specdec_ref.bench.sides import CHAINS, Answer, Setting, Side, ours, usable_drafters
@@ -237,5 +238,27 @@ def test_generate_and_demo_adapt_their_lengths(lab: Session, capsys: pytest.Capt
     demo = ["demo", "--target", lab.name, "--dtype", "float64", "--max-new-tokens", "4", "--adaptive"]
     assert main([*demo, "best"]) == 2
     capsys.readouterr()
-    assert main([*demo, "ema"]) == 0
+    assert main([*demo, "ema", "-v"]) == 0
     assert "gamma 12" in capsys.readouterr().out
+
+
+def test_an_answer_of_llamacpp_has_its_end_and_its_passes() -> None:
+    """It leaves the end-of-text token out of `tokens` but counts it; accepted drafts took no pass of their own."""
+    timings = {"predicted_n": 6, "draft_n": 8, "draft_n_accepted": 3}
+    ended = answer_of({"tokens": [4, 5, 6, 7, 8], "stop_type": "eos", "timings": timings}, frozenset({2}))
+    assert ended.tokens == [4, 5, 6, 7, 8, 2]
+    assert ended.stats is not None
+    assert (ended.stats.rounds, ended.stats.tau) == (3, 2.0)
+    cut = answer_of({"tokens": [4, 5], "stop_type": "limit", "timings": {"predicted_n": 2}}, frozenset({2}))
+    assert cut.tokens == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"), [(["--target", "x/y"], "smollm2-135m only"), (["--cpu-clock"], "choose one")]
+)
+def test_llamacpp_beside_ours_is_refused_where_it_says_nothing(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other weights, and a clock that does not see its process."""
+    assert main(["bench", "--llamacpp", *words]) == 2
+    assert reason in capsys.readouterr().err

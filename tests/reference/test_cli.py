@@ -11,6 +11,7 @@ import pytest
 from cli_helpers import ROOT, Specdec, folder, specdec, start, write_lines
 
 from specdec_ref.cli import COMMANDS
+from specdec_ref.cli.curve import falls
 from specdec_ref.cli.prompts import RESULT_KEYS
 from specdec_ref.config import DraftBudget
 from specdec_ref.drafters import DRAFTERS
@@ -348,13 +349,38 @@ def test_doctor_measures_and_reports(folder: Path, specdec: Specdec) -> None:
     assert "v(k): 1:1.00 2:" in block
 
 
+@pytest.mark.parametrize("always", [True, False])
+def test_doctor_measures_a_falling_curve_again_and_flags_it(
+    always: bool, folder: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising = {k: 1.0 + k / 10 for k in (1, 2, 3, 4, 5)}
+    falling = rising | {4: 1.2}
+    planted = [falling, falling if always else rising]
+    monkeypatch.setattr("specdec_ref.calibrate.measure_verify_curve", lambda *_, **__: planted.pop(0))
+    specdec("doctor", "--target", folder)
+    assert planted == []
+    assert ("falls from k = 3 to k = 4" in " ".join(specdec.out.split())) == always
+    assert ("v(k) falls from k = 3 to k = 4" in specdec.out.split("```")[1]) == always
+    planted += [rising]
+    specdec("doctor", "--target", folder, "--json")
+    assert json.loads(specdec.out)["verify_curve_falls"] is None
+
+
+def test_a_curve_falls_only_by_more_than_noise() -> None:
+    assert falls({1: 1.0, 2: 0.97, 4: 1.5}) is None
+    assert falls({1: 1.0, 4: 1.2, 2: 1.5}) == (2, 4)
+    assert falls({}) is None
+
+
 def test_doctor_says_what_is_missing_and_how_to_get_it(
     specdec: Specdec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path))
     assert specdec("doctor") == 1
-    at = specdec.out.index("[MISSING] embedded model smollm2-135m: it is not there yet")
+    at = specdec.out.index("[MISSING]  embedded model smollm2-135m: it is not there yet")
     assert "-> specdec fetch" in specdec.out[at : at + 120]
+    assert specdec.out.count("[MISSING]") == 1
+    assert "[OPTIONAL] GPU that PyTorch can use, not found" in specdec.out
     assert "v(k)" not in specdec.out
     assert list(tmp_path.iterdir()) == []  # it only looks
     assert specdec("doctor", "--target", str(tmp_path)) == 1

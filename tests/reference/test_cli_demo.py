@@ -3,6 +3,9 @@
 import io
 import math
 import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +20,12 @@ from specdec_ref.calibrate import measure_verify_curve
 from specdec_ref.cli import demo
 from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
 from specdec_ref.cli.identity import parting
-from specdec_ref.cli.paint import Painter
-from specdec_ref.cli.summary import print_summary
-from specdec_ref.cli.timing import Timing, measure
+from specdec_ref.cli.paint import Painter, marked
+from specdec_ref.cli.race import show_race
+from specdec_ref.cli.summary import print_details, print_result
+from specdec_ref.cli.timing import Pair, measure
 from specdec_ref.drafters import DRAFTERS
-from specdec_ref.metrics import RunStats
+from specdec_ref.metrics import StepRecord
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import tiny_llama
 from specdec_ref.palette import PALETTE
@@ -33,23 +37,22 @@ __all__ = ["folder", "specdec"]  # fixtures
 
 
 def table_rows(text: str) -> list[list[str]]:
-    """The rows of the demo's table, their cells without bars and units."""
-    lines = text[text.index("what it bought") :].splitlines()[2:]
-    return [re.sub(r" x\b|█", "", line).split() for line in lines[: lines.index("")]]
+    """The rows of the demo's table of all drafters; the prompt's kind stands in each prompt's first row only."""
+    lines = text[text.index("every drafter") :].splitlines()[2:]
+    return [line.split() for line in lines[: lines.index("")]]
 
 
-def test_demo_compares_every_drafter_with_plain(folder: Path, specdec: Specdec) -> None:
-    assert (
-        specdec("demo", "--target", folder, "--dtype", "float64", "--draft-model", folder, "--max-new-tokens", 9) == 0
-    )
+def test_demo_compares_drafters_with_plain_and_starts_with_the_result(folder: Path, specdec: Specdec) -> None:
+    argv = ["--target", folder, "--dtype", "float64", "--draft-model", folder, "--max-new-tokens", 9, "--all"]
+    assert specdec("demo", *argv) == 0, specdec.err
+    assert specdec.out.lstrip().startswith("In short: ")
+    assert len(specdec.out[: specdec.out.index("tokens per second")].splitlines()) < 12, "the result comes first"
     rows = table_rows(specdec.out)
-    assert [row[0] for row in rows if row[0] in ("editing", "chat")] == ["editing", "chat"]
-    assert [row[1] for row in rows if row[0] in ("editing", "chat")] == [PLAIN] * 2
+    assert [row.pop(0) for row in rows if row[0] in ("editing", "chat")] == ["editing", "chat"]
     shown = [name for name in DRAFTERS if name not in ("eagle", "hybrid")]  # no head is shipped for the tiny model
-    assert [row[0] for row in rows if row[0] not in ("editing", "chat")] == shown * 2
-    assert all(row[-1] == "identical" for row in rows if row[0] in DRAFTERS)
-    assert specdec.out.count("left out") == 2
-    assert all(f"{name} is left out: no EAGLE head is shipped for tiny" in specdec.out for name in ("eagle", "hybrid"))
+    assert [row[0] for row in rows] == shown * 2
+    assert all(row[-1] == "identical" for row in rows)
+    assert all(f"left out: {name} (no EAGLE head is shipped for tiny" in specdec.out for name in ("eagle", "hybrid"))
     assert "\x1b[" not in specdec.out  # no colours where no terminal is
     lab = Session.open(str(folder), dtype="float64")
     gammas = {"draft": 4, "layer-skip": 2}  # on three layers, layer-skip skips none: both guess all tokens right
@@ -58,78 +61,104 @@ def test_demo_compares_every_drafter_with_plain(folder: Path, specdec: Specdec) 
         length = len(lab.plain([lab.encode(task.prompt)], limits=lab.limits(9))[0].tokens)
         for row in found:
             rounds = math.ceil(length / (gammas[row[0]] + 1))
-            assert row[2:4] == [f"{length / rounds:.2f}", "1.00"]
+            assert row[4:6] == [f"{length / rounds:.2f}", "1.00"]
 
 
-def test_demo_says_which_drafter_is_left_out_and_why(folder: Path, specdec: Specdec) -> None:
+def test_every_ratio_is_the_quotient_of_the_speeds_beside_it(folder: Path, specdec: Specdec) -> None:
+    assert specdec("demo", "--target", folder, "--max-new-tokens", 30, "--all") == 0
+    rows = [row[1:] if row[0] in ("editing", "chat") else row for row in table_rows(specdec.out)]
+    numbers = [tuple(map(float, row[1:4])) for row in rows if row[1] != "busy"]
+    assert numbers, "nothing could be timed"
+    assert [ratio for _, _, ratio in numbers] == [
+        math.floor(100 * fast / plain + 1e-9) / 100 for plain, fast, _ in numbers
+    ]
+
+
+def test_demo_names_what_it_leaves_out_and_why(folder: Path, specdec: Specdec) -> None:
     assert specdec("demo", "--target", folder, "--max-new-tokens", 2, "--depth", 1) == 0
-    assert "draft is left out: it needs a second, smaller model, --draft-model" in specdec.out
-    assert {row[0] for row in table_rows(specdec.out)} == {"editing", "chat", *DRAFTERS} - {"draft", "eagle", "hybrid"}
+    assert "left out: draft (it needs a second, smaller model: --draft-model MODEL)" in specdec.out
+    assert "left out: layer-skip (--all includes it)" in specdec.out
+    assert [row[1:2] for row in table_rows(specdec.out) if row[0] == "editing"] == [["ngram"]]
+    assert "gamma" not in specdec.out
+    assert specdec("demo", "--target", folder, "--max-new-tokens", 2, "--depth", 1, "--verbose") == 0
+    assert "ngram  copies what followed the same words earlier in the text, gamma 1" in specdec.out
 
 
 def test_demo_shortens_its_answers_on_a_slow_machine(
     folder: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "SHOW_SECONDS", 1e-6)
-    assert specdec("demo", "--target", folder) == 0
-    assert "answers are cut to 0% of their length" in specdec.out
-    assert all(int(count) <= 16 for count in re.findall(r"(\d+) tokens(?: in |, one)", specdec.out))
-
-
-def summary(lab: Session, answers: dict[str, list[int]], timing: Timing | None = None, width: int = 400) -> str:
-    """The last page for these answers to one prompt, plain's first; `timing` is that of every drafter."""
-    task = Task("editing", "The keeper", 8)
-    screen = Console(file=io.StringIO(), width=width)
-    plain = Timing(10.0, 1.0, None, 1.0)
-    runs = {(task, name): Run(tuple(tokens), 1.0, None) for name, tokens in answers.items()}
-    timings = {key: plain if key[1] == PLAIN or timing is None else timing for key in runs}
-    work = {task: (lab.encode(task.prompt), lab.limits(8))}
-    print_summary(Contest(lab, {}), work, runs, timings, screen)
-    assert isinstance(screen.file, io.StringIO)
-    return screen.file.getvalue()
-
-
-def test_a_difference_is_placed_and_judged(folder: Path) -> None:
-    lab = Session.open(str(folder), dtype="float64")
-    plain = lab.plain([lab.encode("The keeper")], limits=lab.limits(8, ignore_eos=True))[0].tokens
-    wrong = [*plain[:4], plain[4] ^ 1, *plain[5:]]
-    text = summary(lab, {PLAIN: plain, "ngram": wrong})
-    assert "differs" in text
-    assert f"token 5 is {lab.decode(wrong[4:5])!r}, plain has {lab.decode(plain[4:5])!r}" in text
-    assert "more than rounding explains" in text
-    weights = lab.target.model.lm_head.weight
-    weights[wrong[4]] = weights[plain[4]]  # now the two tie
-    assert "a near tie that float64 rounding decides" in summary(lab, {PLAIN: plain, "ngram": wrong})
-    assert "identical" in summary(lab, {PLAIN: plain, "ngram": plain})
-    assert "ends before the other" in summary(lab, {PLAIN: plain, "ngram": plain[:3]})
+    monkeypatch.setattr(demo, "PASS_SECONDS", 1e-6)
+    assert specdec("demo", "--target", folder, "-v") == 0
+    assert "answers are cut to 0% of their length" in specdec.err
+    lengths = re.findall(r"(\d+) tokens in ", specdec.out)
+    assert lengths
+    assert all(int(count) <= 16 for count in lengths)
 
 
 TASK = Task("editing", "The keeper", 80)
 
 
-def timed(speeds: dict[str, list[float]], tau: float, *, pass_seconds: float = 1.0) -> tuple[Timing, list[str]]:
-    """`measure` on planted speeds (tokens/s; the last one is repeated) and a faked clock: ngram's timing, all runs."""
+def recorded(tokens: Sequence[int], seconds: float, tau: float | None = None) -> Run:
+    """A run of these tokens; `tau`: what its records claim (None: plain decoding, which has none)."""
+    steps = [Round(added=token, seconds=seconds / len(tokens)) for token in tokens]
+    if tau is not None:
+        record = StepRecord(0, drafted=9, tested=4, accepted=3, emitted=round(1000 * tau), depth=9)
+        empty = StepRecord(0, drafted=9, tested=4, accepted=3, emitted=0, depth=9)
+        steps[0] = replace(steps[0], record=record)
+        steps += [Round(record=empty)] * 999
+    return Run(tuple(steps))
+
+
+def pages(lab: Session, plain: Sequence[int], fast: Sequence[int], *, speed: float, tau: float, width: int) -> str:
+    """What the demo prints for one pair of runs: plain at 10 tokens per second, ngram at `speed`."""
+    pair = Pair(recorded(plain, len(plain) / 10), recorded(fast, len(fast) / speed, tau))
+    screen = Console(file=io.StringIO(), width=width)
+    pairs = {(TASK, "ngram"): pair}
+    print_result(pairs, screen)
+    show_race(Contest(lab, {}), pair, "ngram", screen)
+    print_details(Contest(lab, {}), {TASK: (lab.encode(TASK.prompt), lab.limits(8))}, pairs, ["trie (why)"], screen)
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
+def test_a_difference_is_placed_and_judged_in_the_words_of_check(folder: Path) -> None:
+    lab = Session.open(str(folder), dtype="float64")
+    plain = lab.plain([lab.encode("The keeper")], limits=lab.limits(8, ignore_eos=True))[0].tokens
+    wrong = [*plain[:4], plain[4] ^ 1, *plain[5:]]
+    text = pages(lab, plain, wrong, speed=20, tau=3, width=400)
+    assert "differs" in text
+    assert f"from token 5 on: {lab.decode(wrong[4:5])!r} instead of {lab.decode(plain[4:5])!r}" in text
+    assert "Rounding in float64 does not explain this; please report it" in text
+    assert "apart from the differences listed below" in text
+    weights = lab.target.model.lm_head.weight
+    weights[wrong[4]] = weights[plain[4]]  # now the two tie
+    text = pages(lab, plain, wrong, speed=20, tau=3, width=400)
+    assert "a near-tie, which rounding in float64 can decide either way" in text
+    assert "differs" not in pages(lab, plain, plain, speed=20, tau=3, width=400)
+    assert "it has 3 tokens, plain decoding's 8" in pages(lab, plain, plain[:3], speed=20, tau=3, width=400)
+
+
+def timed(speeds: dict[str, list[float]], tau: float, *, pass_seconds: float = 1.0) -> tuple[Pair, list[str]]:
+    """`measure` on planted speeds (tokens/s; the last one is repeated) and a faked clock: ngram's pair, all runs."""
     left = {name: list(planted) for name, planted in speeds.items()}
     runs: list[str] = []
-    stats = RunStats(rounds=1000, tokens=round(1000 * tau))
 
     def run(name: str, prompt: list[int], limits: Limits) -> Run:
-        assert limits.max_new_tokens <= 24
         runs.append(name)
         speed = left[name].pop(0) if len(left[name]) > 1 else left[name][0]
-        return Run((1,) * 20, 20 / speed, None if name == PLAIN else stats)
+        return recorded((1,) * 20, 20 / speed, None if name == PLAIN else tau)
 
-    contest: Any = SimpleNamespace(decoders={PLAIN: None, "ngram": ()}, run=run, session=SimpleNamespace(limits=Limits))
-    found = measure(contest, {TASK: ([1], Limits(80))}, 24.0, clock=lambda: pass_seconds * runs.count("ngram"))
-    assert found[TASK, PLAIN].speedup == 1.0
+    contest: Any = SimpleNamespace(drafters=["ngram"], run=run)
+    clock = lambda: pass_seconds * runs.count("ngram")  # noqa: E731
+    found = measure(contest, {TASK: ([1], Limits(80))}, 24.0, clock=clock)
     return found[TASK, "ngram"], runs
 
 
-def test_drafters_are_timed_between_plain_runs_and_medians_taken() -> None:
+def test_drafters_are_timed_next_to_plain_and_the_median_pair_is_taken() -> None:
     """One pass of three is disturbed; it changes nothing."""
-    timing, runs = timed({PLAIN: [10, 10, 1, 1, 10], "ngram": [20, 20, 20]}, tau=3)
-    assert runs == [PLAIN, "ngram", PLAIN] * 3
-    assert (timing.speedup, timing.speed, timing.tau) == (2.0, 20.0, 3.0)
+    pair, runs = timed({PLAIN: [10, 1, 10], "ngram": [20, 20, 21]}, tau=3)
+    assert runs == [PLAIN, "ngram", "ngram", PLAIN, PLAIN, "ngram"]
+    assert (pair.plain.speed, pair.fast.speed, pair.ratio, pair.tau) == (10.0, 20.0, 2.0, 3.0)
 
 
 def test_passes_end_when_the_time_is_used_up() -> None:
@@ -138,41 +167,73 @@ def test_passes_end_when_the_time_is_used_up() -> None:
 
 
 @pytest.mark.parametrize("again", [15.0, 99.0])
-def test_an_impossible_speedup_is_timed_once_more_and_never_shown(again: float, folder: Path) -> None:
-    timing, runs = timed({PLAIN: [10], "ngram": [42.2, 42.2, 42.2, again]}, tau=2)
+def test_an_impossible_ratio_is_measured_again_and_never_shown(again: float, folder: Path) -> None:
+    pair, runs = timed({PLAIN: [10], "ngram": [42.2, 42.2, 42.2, again]}, tau=2)
     assert runs.count("ngram") == 6
-    assert timing.speedup == (1.5 if again == 15 else None)
+    assert pair.usable == (again == 15)
+    assert not pair.usable or pair.ratio == 1.5
     lab = Session.open(str(folder), dtype="float64")
-    text = summary(lab, {PLAIN: [5, 6], "ngram": [5, 6]}, timing, width=60)
+    text = pages(lab, [5, 6], [5, 6], speed=again, tau=2, width=60)
     assert ("machine busy: timing not usable" in text) == (again == 99)
-    assert all(number not in text for number in ("9.90", "4.22", "99.0"))
+    assert "9.90" not in text
     assert ("too busy to time anything" in text) == (again == 99)
 
 
-def test_a_clock_error_does_not_exceed_tau() -> None:
-    timing, _ = timed({PLAIN: [10], "ngram": [10.3]}, tau=1)
-    assert timing.speedup == 1.0
+def test_a_ratio_just_above_tau_is_not_used() -> None:
+    pair, _ = timed({PLAIN: [10], "ngram": [10.3, 9.9, 10.3]}, tau=1)
+    assert pair.ratio == 0.99
 
 
-def test_the_last_page_fits_60_columns_and_ends_with_a_plain_sentence(folder: Path) -> None:
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_page_fits_its_terminal(width: int, folder: Path) -> None:
     lab = Session.open(str(folder), dtype="float64")
-    text = summary(lab, {PLAIN: [5, 6], "layer-skip": [5, 6]}, Timing(123.4, 2.5, 0.75, 1.759), width=60)
-    assert max(map(len, text.splitlines())) <= 60
-    assert "layer-skip 123.4 2.50 0.75 1.75 x identical" in " ".join(text.split())
-    last = " ".join(text[text.index("In short") :].split())
-    assert last.endswith("came 1.75 times as fast, and every text was identical to the model's own.")
-    slow = summary(lab, {PLAIN: [5, 6], "ngram": [5, 6]}, Timing(9.0, 1.0, 0.0, 0.9))
-    assert "guessing ahead saved no time on this machine" in slow
+    text = pages(lab, list(range(5, 60)), list(range(5, 60)), speed=17.59, tau=2.5, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "editing ngram 10.0 17.6 1.76 2.50 0.75 identical" in " ".join(text.split())
+    beside = "plain decoding" in (line := next(line for line in text.splitlines() if "with guesses by" in line))
+    assert beside == (width >= 90), line
+    first = " ".join(text[: text.index("prompt")].split())
+    assert "the editing answer came 1.76 times as fast (drafter ngram), and the text was the model's own" in first
+
+
+def test_no_gain_is_admitted(folder: Path) -> None:
+    lab = Session.open(str(folder), dtype="float64")
+    assert "guessing ahead saved no time on this machine" in pages(lab, [5, 6], [5, 6], speed=9, tau=1, width=80)
+
+
+def test_the_race_is_played_at_the_measured_speed(folder: Path) -> None:
+    """On a terminal each token appears when it was decoded: halfway through, plain decoding has half of its text."""
+    lab = Session.open(str(folder), dtype="float64")
+    pair = Pair(recorded(range(5, 15), 1.0), recorded(range(5, 15), 0.25, 4))
+    screen = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    assert isinstance(screen.file, io.StringIO)
+    seen: list[tuple[float, str]] = []
+    started = time.perf_counter()
+
+    def sleep(seconds: float) -> None:
+        seen.append((time.perf_counter() - started, screen.file.getvalue()))
+        time.sleep(seconds)
+
+    show_race(Contest(lab, {}), pair, "ngram", screen, sleep)
+    assert 1.0 <= time.perf_counter() - started < 20
+    assert len(seen) > 3
+    at, text = next((at, text) for at, text in seen if at > 0.3)
+    assert "40.0 tokens/s" in text, "the fast one is done"
+    assert at > 1.0 or "10.0 tokens/s" not in text, "the slow one is not"
+    assert "10.0 tokens/s" in screen.file.getvalue()
+    assert "\x1b[?25h" in screen.file.getvalue(), "the cursor is back"
 
 
 def test_without_colour_brackets_mark_the_guesses() -> None:
     screen = Console(file=io.StringIO(), width=60)
-    painter = Painter(screen, lambda tokens: "".join(f" t{token}" for token in tokens))
-    painter.show(Round((1, 2), (3,), (4,), 5))
+    painter = Painter(screen, lambda tokens: "".join("\n" if token == 9 else f" t{token}" for token in tokens))
+    painter.show(Round((1, 2), (3,), (4, 9), 5))
     painter.show(Round(added=6))
     painter.end()
     assert isinstance(screen.file, io.StringIO)
-    assert screen.file.getvalue().split() == "{t1 t2} [-t3 t4-] t5 t6".split()
+    assert screen.file.getvalue().split() == "{t1 t2} [-t3 t4⏎-] t5 t6".split()
+    assert marked(Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", no_color=True))
+    assert not marked(Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", no_color=False))
 
 
 def test_parting_measures_gap_and_rounding(tiny_weights: torch.nn.Module) -> None:
@@ -227,8 +288,6 @@ def ansi(name: str) -> str:
 
 
 def test_tokens_are_painted_by_what_became_of_them(folder: Path) -> None:
-    from specdec_ref.metrics import StepRecord
-
     record = StepRecord(0, drafted=4, tested=2, accepted=1, emitted=2, depth=4)
     text = painted(Round((1,), (2,), (3, 4), 5, "correction", record=record), Round(added=6))
     assert f"\x1b[{ansi('accepted')}t1\x1b" in text

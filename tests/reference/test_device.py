@@ -1,5 +1,7 @@
 """Device and number format follow from the hardware, from a name, or from the environment; never from a timing."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -7,6 +9,8 @@ from specdec_ref import machine
 from specdec_ref.cli.shared import give_way
 from specdec_ref.machine import crowded
 from specdec_ref.models.device import describe_dtype, pick_device, pick_dtype
+from specdec_ref.models.hub import ModelError
+from specdec_ref.session import Session
 
 
 @pytest.fixture(autouse=True)
@@ -129,14 +133,31 @@ def test_one_thread_is_used_on_a_busy_machine_unless_the_number_was_chosen(
     chosen: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    monkeypatch.setattr(machine, "crowded", lambda: True)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    give_way()
-    assert not chosen
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    give_way()
-    assert chosen == [1]
+    for busy, environment, wanted in ((True, "2", []), (False, None, []), (True, None, [1])):
+        machine.thread_advice.cache_clear()
+        monkeypatch.setattr(machine, "crowded", lambda busy=busy: busy)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if environment:
+            monkeypatch.setenv("OMP_NUM_THREADS", environment)
+        give_way()
+        assert chosen == wanted
     assert "one thread, not 2" in capsys.readouterr().err
-    monkeypatch.setattr(machine, "crowded", lambda: False)
-    give_way()
-    assert chosen == [1]
+    machine.thread_advice.cache_clear()
+
+
+def test_the_library_warns_on_a_busy_machine_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", None)  # calling it would fail
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for busy in (True, False):
+        machine.thread_advice.cache_clear()
+        monkeypatch.setattr(machine, "crowded", lambda busy=busy: busy)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            with pytest.raises(ModelError):
+                Session.open("/nonexistent")
+        assert [str(each.message) for each in seen] == [
+            "other programs use this machine: one thread would be faster than 2; torch.set_num_threads(1) changes it "
+            "for this process"
+        ] * busy
+    machine.thread_advice.cache_clear()

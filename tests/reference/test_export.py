@@ -1,7 +1,7 @@
 """Exported heads: they load back the same, and each engine's loader finds every one of its parameters in them."""
 
+import copy
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,13 @@ def test_what_does_not_fit_is_refused(model: nn.Module, tmp_path: Path) -> None:
     good = loaded(model)
     odd = EagleHead(good.head.config, 3, q_vocab=good.head.q_vocab, variant=Variant(norm_before_residual=True))
     biased = loaded(model, 1)
+    with_fc_bias = EagleHead(good.head.config, 3, q_vocab=good.head.q_vocab, variant=Variant(bias=True))
+    config = copy.deepcopy(good.head.config)
+    config.attention_bias = True
+    attention = EagleHead(config, 3, q_vocab=good.head.q_vocab)
     for case, kind, complaint in (
+        (LoadedHead(attention, good.layers), "speculators", "q, k and v have biases"),
+        (LoadedHead(with_fc_bias, good.layers), "speculators", "fc.bias cannot be exported"),
         (good, "onnx", "unknown format"), (good, "eagle1", "not for EAGLE-3"), (biased, "engine", "not for EAGLE-1"),
         (LoadedHead(good.head, (1, 3, 4)), "engine", "cannot be exported for both"),
         (LoadedHead(odd, good.layers), "engine", "norm_before_residual"),
@@ -138,23 +144,6 @@ def test_what_does_not_fit_is_refused(model: nn.Module, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=complaint):
             export(case, model, tmp_path / "x", kind)
     assert not (tmp_path / "x").exists()
-
-
-def test_the_speculators_package_loads_it(model: nn.Module, tmp_path: Path) -> None:
-    if not find_spec("speculators"):
-        pytest.skip("the speculators package is not installed: pip install speculators (it is no dependency of ours)")
-    from speculators import SpeculatorModel  # type: ignore[import-not-found]
-
-    good = loaded(model)
-    model.save_pretrained(tmp_path / "target")  # type: ignore[operator]
-    export(good, model, tmp_path / "head", "speculators", target_path=str(tmp_path / "target"))
-    found = SpeculatorModel.from_pretrained(str(tmp_path / "head"))
-    theirs = found.state_dict()
-    ours = {name.replace("midlayer.", "layers.0."): t for name, t in good.head.state_dict().items()}
-    for name in ours.keys() - {"embed_tokens.weight"}:
-        torch.testing.assert_close(theirs[name].double(), ours[name], rtol=1e-2, atol=1e-2)  # it may load in bfloat16
-    assert torch.equal(theirs["d2t"] + torch.arange(40), good.head.q_vocab)  # type: ignore[arg-type]
-    assert found.config.eagle_aux_hidden_state_layer_ids == list(good.layers)
 
 
 def test_the_target_goes_with_it(model: nn.Module, tmp_path: Path) -> None:

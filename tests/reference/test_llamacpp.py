@@ -12,7 +12,9 @@ import httpx
 import pytest
 import torch
 
-from specdec_ref.config import DraftBudget
+from specdec_ref.bench.llamacpp import llamacpp_sides
+from specdec_ref.bench.sides import Setting
+from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.engines.process import EngineError, LlamaServer
 from specdec_ref.session import Session
 from specdec_ref.training.gguf_export import export_gguf
@@ -183,3 +185,18 @@ def test_a_full_port_is_named(files: tuple[Path, Path]) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(EngineError, match="is in use"):
         LlamaServer.start([*words(files[0]), "--port", str(taken.getsockname()[1])])
+
+
+def test_it_is_a_side_of_the_benchmark(embedded: Session, files: tuple[Path, Path]) -> None:
+    """The prompt's own tokens, plain and with its n-grams: one text, and a row's tokens and passes are its own counts."""
+    ids = embedded.encode("Repeat this line three times: one two three four five six.")
+    setting = Setting(embedded, SamplingParams(), embedded.limits(TOKENS), 1)
+    with llamacpp_sides({"f16": files[0]}, setting, len(ids) + TOKENS + 1) as sides:
+        answers = {side.method: side.begin()([ids], [0])[0] for side in sides}
+    assert list(answers) == ["llama.cpp f16", "llama.cpp f16 n-gram"]
+    alone, drafted = answers.values()
+    assert alone.tokens == drafted.tokens
+    assert alone.stats is not None
+    assert drafted.stats is not None
+    assert alone.stats.tau == 1
+    assert drafted.stats.rounds <= alone.stats.rounds == len(alone.tokens)

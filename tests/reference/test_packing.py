@@ -24,6 +24,17 @@ def test_a_packed_linear_computes_what_linear_computes(rows: int, bias: bool) ->
     torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1)])
+def test_one_or_two_rows_by_a_large_weight_are_padded_and_computed_alike(shape: tuple[int, int]) -> None:
+    """Which of them are rows of the batch and which are nodes does not matter; no row of zeros comes back."""
+    torch.manual_seed(0)
+    linear = nn.Linear(576, packing._LARGE // 576 + 1, bias=True).requires_grad_(False)
+    x = torch.randn(*shape, 576)
+    found = PackedLinear(linear)(x)
+    assert found.shape == (*shape, linear.out_features)
+    torch.testing.assert_close(found, linear(x), rtol=1e-4, atol=1e-5)
+
+
 def test_packing_a_model_keeps_its_logits_weights_and_ties() -> None:
     """State dict, tied weights and logits survive."""
     model = tiny_llama(0, dtype=torch.float32)

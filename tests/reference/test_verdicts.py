@@ -1,12 +1,16 @@
 """The verdict of a device's self-test: kept in the cache, made anew when anything changes, and torch until it passes."""
 
 import argparse
+import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +20,7 @@ from specdec_ref.cli import doctor
 from specdec_ref.kernels import resolve_backend, verdicts
 from specdec_ref.kernels.verdicts import Verdict, describe, device_key, in_child, judge, stored
 
-GOOD, BAD = Verdict("", 44, 3.0), Verdict("tree (hard, 11 nodes) differs from its twin by 3", 20, 3.0)
+GOOD, BAD = Verdict("", 44, 3.0, 1.5), Verdict("tree (hard, 11 nodes) differs from its twin by 3", 20, 3.0)
 KEY = {"device": "a card", "driver": "1", "dtype": "float16"}
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: Linux only")
 
@@ -110,12 +114,12 @@ def test_kernels_decide_after_passing(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 @needs_triton
 def test_child_that_cannot_run_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real process: compiled kernels cannot run on a CPU, so the first one raises."""
+    """A real process: Triton finds no GPU to compile for."""
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     found = in_child("cpu", torch.float32)
     assert not found.passed
     assert "exit code 1" in found.fault
-    assert found.fault.startswith("links (plain, 11 nodes): ")
+    assert found.fault.startswith("compiling: ")
     assert found.checks == 0
 
 
@@ -200,6 +204,69 @@ def test_doctor_line() -> None:
     assert {"device", "driver", "torch", "triton", "specdec-ref", "source", "dtype"} <= set(key)
     assert "not run yet for float32" in describe(key)
     judge(key, lambda: GOOD)
-    assert describe(key) == "passed, 44 checks (float32, 3.0 s)"
+    assert describe(key) == "passed, 44 checks (float32, 3.0 s, 1.5 s of them compiling)"
     judge({**key, "dtype": "float16"}, lambda: BAD)
     assert describe({**key, "dtype": "float16"}).startswith(f"failed, PyTorch is used: {BAD.fault}")
+
+
+def compiled_for(target: str, dtype: str, folder: Path) -> tuple[dict[str, Any], float]:
+    """(what the self-test reports after compiling its kernels, CPU seconds of the process and of the compiler)."""
+    command = [sys.executable, "-W", "ignore", "-m", "specdec_ref.kernels.selftest", "--compile-for", target]
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    before = os.times()
+    run = subprocess.run(
+        [*command, "--dtype", dtype], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    after = os.times()
+    assert run.returncode == 0, run.stderr[-2000:]
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return json.loads(run.stdout.splitlines()[-1]), spent
+
+
+@pytest.mark.slow
+@needs_triton
+@pytest.mark.parametrize(("target", "dtype"), [("sm_75", "float16"), ("sm_89", "float32")])
+def test_all_kernels_compile_in_ten_seconds_of_two_cores(target: str, dtype: str, tmp_path: Path) -> None:
+    """Start, imports, inputs and compiling with an empty cache. CPU time, since this machine may be busy."""
+    found, seconds = compiled_for(target, dtype, tmp_path)
+    assert found["fault"] == ""
+    assert 20 < found["variants"] < 30
+    assert found["compiling"] > 0
+    assert seconds < 2 * 10, found
+
+
+@pytest.mark.slow
+@needs_triton
+def test_kernel_that_does_not_compile_is_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the real compiler; the other kernels are compiled all the same."""
+    path = copied / "specdec_ref" / "kernels" / "links.py"
+    path.write_text(path.read_text().replace("lane = tl.arange(0, NODES)", "lane = tl.arange(0, NODES - 1)"))
+    monkeypatch.syspath_prepend(str(copied))
+    found, _ = compiled_for("sm_89", "float16", copied)
+    assert found["fault"].startswith("_build_links does not compile: CompilationError: ")
+    assert found["variants"] > 20
+
+
+def test_kernels_run_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the second of two GPUs, too: Triton launches on the current device, whatever the tensors' is."""
+    pytest.importorskip("triton")
+    from torch._subclasses import FakeTensorMode
+
+    from specdec_ref.kernels.launch import launch
+
+    seen: list[torch.device] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *args, **constants: None
+
+    class Entered(nullcontext[None]):
+        def __init__(self, device: torch.device) -> None:
+            super().__init__()
+            seen.append(device)
+
+    monkeypatch.setattr(torch.cuda, "device", Entered)
+    with FakeTensorMode():
+        launch(Kernel(), (1,), 5, torch.empty(3, device="cuda:1"))
+    launch(Kernel(), (1,), 5, torch.empty(3))
+    assert seen == [torch.device("cuda:1")]

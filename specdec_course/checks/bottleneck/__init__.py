@@ -85,7 +85,7 @@ def step(function: Callable[..., tuple[float, float]], steps: Sequence[Step] = S
 
 Load = tuple[float, float, float, float]  # bytes, FLOP, bytes a second, FLOP a second
 
-LOADS: tuple[Load, ...] = ((16e9, 16e9, 2e12, 300e12), (16e9, 8e12, 2e12, 300e12))
+LOADS: tuple[Load, ...] = ((16e9, 16e9, 2e12, 300e12), (16e9, 8e12, 2e12, 300e12), (1e9, 5e8, 2e12, 300e12))
 
 
 def roofline(function: Callable[..., tuple[float, str]], loads: Sequence[Load] = LOADS) -> Report:
@@ -118,7 +118,8 @@ def _takes_as_long(load: Load) -> Callable[[Any], tuple[bool, str]]:
         for name, alone in parts.items():
             if seconds < alone * (1 - CLOSE):
                 return False, f"{gave}, and {name} alone takes longer"
-        right = abs(seconds - max(parts.values())) <= CLOSE * seconds
+        longer = max(parts.values())
+        right = abs(seconds - longer) <= CLOSE * longer
         return right, gave if right else f"{gave}: the machine would be idle for part of that time"
 
     return judge

@@ -24,6 +24,7 @@ Corpus = tuple[Sequence[Sequence[int]], int, int]  # texts, size of the draft vo
 CORPORA: tuple[tuple[str, Corpus], ...] = (
     ("Clear ranks", (((5, 5, 5, 2, 2, 9), (9, 9, 9, 2)), 3, 12)),
     ("A tie at the edge", (((7, 5, 5, 8), (5, 8, 3, 7), (3, 1)), 3, 12)),
+    ("One text repeats a word", (((4, 4, 4, 4, 6), (6, 2), (6, 2)), 2, 9)),
     ("More room than words", (((6, 6, 4),), 5, 9)),
 )
 
@@ -37,7 +38,10 @@ def vocabulary(function: Callable[..., tuple[Any, Any]], corpora: Sequence[tuple
             came = attempt(code, [list(text) for text in texts], size, vocab)
             if not isinstance(came, tuple | list) or len(came) != 2:
                 raise Trouble(f"it returned {type(came).__name__}, and a pair, d2t and t2d, was expected")
-            return [numbers(came[0], size), numbers(came[1], vocab)]
+            offsets = numbers(came[0], size)
+            if not all(offset.is_integer() for offset in offsets):
+                raise Trouble(f"d2t is {offsets}, and whole numbers were expected")
+            return [offsets, numbers(came[1], vocab)]
 
         return run
 
@@ -97,8 +101,11 @@ def commit(function: Callable[..., Any], rounds: Sequence[tuple[str, Round]] = R
             came = attempt(code, verified, max(0, len(chain) - 2), features, list(chain), tuple(path), next_token)
             if not isinstance(came, tuple | list) or len(came) != 3:
                 raise Trouble(f"it returned {type(came).__name__}, and kept, features and tokens were expected")
-            rows = [float(row) for row in torch.as_tensor(came[1]).flatten()]
-            tokens = [float(token) for token in came[2]]
+            try:
+                rows = [float(row) for row in torch.as_tensor(came[1]).flatten()]
+                tokens = [float(token) for token in came[2]]
+            except (TypeError, ValueError, RuntimeError):
+                raise Trouble(f"it returned {came!r}, and a number, features and tokens were expected") from None
             if len(rows) != len(tokens):
                 raise Trouble(f"it returned {len(rows)} features and {len(tokens)} tokens, which make no pairs")
             return [numbers(came[0], 1), rows, tokens]

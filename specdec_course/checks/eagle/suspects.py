@@ -54,6 +54,10 @@ VOCABULARIES = (  # (texts, size, vocab) -> d2t, t2d
         "It keeps the rarest words. A draft needs those that will be said most often.",
         _map(rank=lambda token, count: (count, token)),
     ),
+    Suspect(
+        "It counts the texts that a word is in. If one text repeats a word, each occurrence of it counts.",
+        lambda texts, size, vocab: _map()([list(set(text)) for text in texts], size, vocab),
+    ),
     Suspect("It keeps the words with the smallest ids, however rare they are.", _map(rank=lambda token, count: token)),
     Suspect(
         "t2d marks what is left out. It is true where a word of the target has a draft word.",

@@ -25,6 +25,8 @@ RUNS: tuple[Run, ...] = (
     ("every draft full", ((3, 3, False), (3, 0, False), (3, 1, False), (3, 3, False))),
     ("rounds without a draft", ((0, 0, False), (3, 2, False), (0, 0, False), (2, 0, False), (0, 0, False))),
     ("a text that ends inside a draft", ((3, 1, False), (3, 3, False), (3, 2, True))),
+    ("short drafts", ((2, 1, False), (1, 1, False), (2, 0, False))),
+    ("no draft in any round", ((0, 0, False), (0, 0, False))),
 )
 KEYS = ("tau", "alpha", "sglang_rate", "vllm_length", "vllm_rate", "shares")
 
@@ -69,7 +71,8 @@ def counts(function: Callable[..., Any], runs: Sequence[Run] = RUNS) -> Report:
             for (about, _), value, right in zip(made, came, rights, strict=True):
                 if not same(value, right if isinstance(right, list) else [right]):
                     gave = ", ".join(f"{x:.4g}" for x in value)
-                    return False, f"for {about} it gave {gave}, and the definition gives something else"
+                    due = ", ".join(f"{x:.4g}" for x in (right if isinstance(right, list) else [right]))
+                    return False, f"for {about} it gave {gave or 'an empty list'}, and the definition gives {due}"
             return True, f"as counted, for {', '.join(about for about, _ in made)}"
 
         return Trial(key, outcome, judge)
@@ -187,6 +190,8 @@ TEXTS: tuple[Text, ...] = (
     ("no guess ever holds", lambda n: 0, 30),
     ("nothing holds, then everything does", lambda n: 0 if n < 12 else 99, 50),
     ("one or two hold", lambda n: 1 + n % 2, 25),
+    ("one holds", lambda n: 1, 25),
+    ("four drafts fail, and the fifth holds", lambda n: 99 if n % 5 == 4 else 0, 30),
     ("three or four hold", lambda n: (3, 3, 4, 3, 4, 3, 4, 4, 4, 3)[n % 10], 40),
     ("nothing holds, then no draft is found, then all holds", lambda n: 0 if n < 5 else None if n < 10 else 99, 35),
     ("a draft is found in every third round only", lambda n: None if n % 3 else 2, 30),

@@ -65,6 +65,8 @@ COUNTS = (  # (records, nodes) -> dict
     Suspect("alpha is over all that was drafted. Guesses after a rejected one were never tested.",
             _counts(alpha=_rate("accepted", "drafted"))),
     Suspect("alpha counts the target's own token as an accepted draft.", _counts(alpha=_rate("emitted", "tested"))),
+    Suspect("alpha counts the target's own token as an accepted draft.",
+            _counts(alpha=lambda r, _: _sum(r, "emitted") / max(_sum(r, "tested"), 1))),
     Suspect("alpha is a mean of the rounds' rates, so a round of one guess counts as much as a round of three. Add up "
             "first, then divide.",
             _counts(alpha=lambda r, n: fmean([x.accepted / x.tested for x in r if x.tested] or [0.0]))),

@@ -19,6 +19,7 @@ Case = tuple[str, int, int, int]  # text, gamma, longest, shortest
 LOOKUPS: tuple[tuple[str, tuple[Case, ...]], ...] = (
     ("It copies what followed", (("a b c d x y a b", 2, 2, 1), ("to be or not to", 3, 4, 1), ("is this is", 2, 2, 1))),
     ("The longest match goes first", (("a b c x b d b c y a b", 1, 3, 1), ("u v w 1 v w 2 u v w", 1, 3, 1))),
+    ("No match is longer than `longest`", (("u v w 1 v w 2 u v w", 1, 2, 1),)),
     ("Of equal matches the latest", (("a b 1 a b 2 a b", 1, 2, 2), ("p q r 1 . p q r 2 . p q r", 2, 3, 2))),
     ("It guesses what there is, if that is less", (("a b c a b", 9, 2, 1), ("n o n o", 5, 2, 1))),
     ("A match may overlap the end that it matches", (("ha ha ha", 4, 2, 2),)),
@@ -164,7 +165,7 @@ def propose(function: Callable[..., Any], more: Sequence[tuple[Sequence[str], Se
     def trial(asks: str, texts: Sequence[str], ready: Sequence[bool], weight: float | int) -> Trial:
         def outcome(code: Any) -> list[Any]:
             drafts = _listed(attempt(code, [text.split() for text in texts], list(ready), 2), "a list")
-            return [list(draft) if isinstance(draft, list | tuple) else draft for draft in drafts]
+            return [draft if draft is None else _listed(draft, "a list of guesses") for draft in drafts]
 
         def judge(drafts: list[Any]) -> tuple[bool, str]:
             if len(drafts) != len(texts):

@@ -7,7 +7,7 @@ through the engine's rules and back to a set-up, choices through `choose`, load 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, numbers, same
+from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, numbers, same, unaided
 from specdec_course.checks.production import suspects as wrong
 from specdec_course.checks.production.loads import capacity, load_rows
 from specdec_course.checks.report import Report
@@ -68,7 +68,7 @@ def _equals(right: Sequence[float]) -> Callable[[Any], tuple[bool, str]]:
         gave = f"it gave {', '.join(f'{value:.4g}' for value in came)}"
         if same(list(came), list(right)):
             return True, f"{gave}, as counted"
-        return False, f"{gave}; counting in those rounds gives something else"
+        return False, f"{gave}; counting in those rounds gives {', '.join(f'{value:.4g}' for value in right)}"
 
     return judge
 
@@ -84,6 +84,7 @@ BUDGETS: tuple[Budget, ...] = (
     (3, 1, 8),
     (3, 2, 12),
     (2, 2, 9),
+    (5, 1, 4),
 )
 NAMES = ("--speculative-num-steps", "--speculative-eagle-topk", "--speculative-num-draft-tokens")
 
@@ -118,9 +119,12 @@ def _refusing(code: Any) -> Callable[..., Any]:
 
     def run(*args: Any) -> Any:
         try:
-            return code(*args)
+            came = code(*args)
         except ValueError:
             return "refused"
+        if isinstance(came, str):
+            raise Trouble(f"it returned {came!r}: a refusal is a ValueError that is raised")
+        return came
 
     return run
 
@@ -164,6 +168,7 @@ OFFERS: tuple[tuple[str, Drafters, float], ...] = (
     ("a small gain", {"head": ((0.3, 0.05), 0.15, 1.0)}, 0.12),
     ("two close ones", {"head": ((0.66, 0.30), 0.05, 1.0), "copies": ((0.2, 0.19, 0.18), 0.0, 0.25)}, 0.4),
     ("good drafts", {"head": ((0.9, 0.8, 0.3), 0.05, 1.0)}, 0.1),
+    ("two that are often silent", {"model": ((0.68, 0.36), 0.05, 0.35), "head": ((0.65, 0.57, 0.49), 0.1, 0.5)}, 0.4),
     ("silent half of the time", {"model": ((0.4, 0.3), 0.2, 0.5), "head": ((0.4,), 0.07, 1.0)}, 0.05),
 )
 MARGIN = 1.05
@@ -187,7 +192,10 @@ def choice(function: Callable[..., Any], offers: Sequence[tuple[str, Drafters, f
             came = attempt(code, dict(drafters), v, MARGIN)
             if not isinstance(came, tuple | list) or len(came) != 2 or not isinstance(came[0], str):
                 raise Trouble(f"it returned {came!r}, and a name and a length were expected")
-            return came[0], numbers(came[1], 1)[0]
+            length = numbers(came[1], 1)[0]
+            if not length.is_integer():
+                raise Trouble(f"it returned {came!r}, and a length is a whole number")
+            return came[0], length
 
         def judge(came: tuple[str, float]) -> tuple[bool, str]:
             name, length = came[0], round(came[1])
@@ -225,7 +233,7 @@ def metrics(
         def judge(value: float) -> tuple[bool, str]:
             over = ": a share of drafts above 1" if which == 1 and value > 1 else ""
             good = abs(value - right) <= CLOSE
-            return good, f"it gave {value:.4g}{over}" + (", as counted" if good else "")
+            return good, f"it gave {value:.4g}{over}" + (", as counted" if good else f"; counting gives {right:.4g}")
 
         return Trial(
             f"{('length', 'rate')[which]}, rounds of {', '.join(map(str, emitted))} tokens, {nodes} nodes",
@@ -235,4 +243,4 @@ def metrics(
         )
 
     trials = [trial(which, *run) for run in runs for which in (0, 1)]
-    return examine("Task 4, find the bug", function, trials, wrong.RATES)
+    return examine("Task 4, find the bug", unaided(function, exposition), trials, wrong.RATES)

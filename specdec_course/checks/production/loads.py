@@ -86,9 +86,7 @@ def capacity(function: Callable[..., Any], tables: Sequence[Table] = TABLES) -> 
 
 def _level(right: int) -> Callable[[Any], tuple[bool, str]]:
     def judge(level: Any) -> tuple[bool, str]:
-        return bool(level == right), f"it gave {level!r}" + (
-            "" if level == right else ", and the rows give another level"
-        )
+        return bool(level == right), f"it gave {level!r}" + ("" if level == right else f", and the rows give {right}")
 
     return judge
 

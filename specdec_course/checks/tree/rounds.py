@@ -152,6 +152,10 @@ VERIFIERS = (
         _Rounds(q_row=lambda node, child: child),
     ),
     Suspect(
+        "All children are tested with the root's row of q. Row i of q is what the children of node i were drawn from.",
+        _Rounds(q_row=lambda node, child: 0),
+    ),
+    Suspect(
         "After each refusal q is taken off p again: the refusals before it are forgotten. Take it off what was owed.",
         _Rounds(before=_from_p),
     ),

@@ -1,20 +1,18 @@
 """The wrong answers to exercise 02 that people give, each with the sentence that explains it. They serve `examine`.
 
-The verifiers differ from `RejectionVerifier` in one place: the ratio, the correction or the bonus.
+Those to its verifier are in `rounds.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from specdec_course.checks.examine import Suspect
-from specdec_ref.core import DraftTree, Draw, Randomness, VerifyResult
-from specdec_ref.sampling import residual
+from specdec_ref.core import DraftTree, Draw, Randomness
 
-__all__ = ["ACCEPTANCE", "CORRECTION", "DRAFTS", "TAU", "VERIFIERS", "certain_chain", "sampled_chain"]
+__all__ = ["ACCEPTANCE", "CORRECTION", "DRAFTS", "TAU", "certain_chain", "sampled_chain"]
 
 Row = Float[Tensor, " vocab"]
 Rows = Float[Tensor, "nodes vocab"]
@@ -39,6 +37,11 @@ ACCEPTANCE = (  # (p, q, x) -> probability
         lambda p, q, x: min(float(p[x]), float(q[x])),
     ),
     Suspect(
+        "This is rejection sampling: p(x) / (M q(x)), with M the largest ratio. It is a valid way to draw from p if a "
+        "rejected word is followed by a new draw from q. With the correction fewer words are rejected: min(1, p/q).",
+        lambda p, q, x: float(p[x] / q[x] / (p / q).max()),
+    ),
+    Suspect(
         "This is the rule of temperature 0: only the target's favourite is kept.",
         lambda p, q, x: float(x == int(p.argmax())),
     ),
@@ -58,7 +61,7 @@ def _in_place(p: Row, q: Row) -> Row:
     return _share(p.clamp_(min=0.0))
 
 
-CORRECTION = (  # (p, q) -> distribution
+_CORRECTION = (  # (p, q) -> distribution
     Suspect(
         "The sum is 0 if p = q, and 0/0 is not a number. Nothing should be rejected then, but rounding may still "
         "bring a program to this line. Return any distribution, for instance p.",
@@ -85,6 +88,24 @@ CORRECTION = (  # (p, q) -> distribution
         "It is not scaled: the differences sum to the probability of a rejection, not to 1.",
         lambda p, q: (p - q).clamp_min(0.0),
     ),
+    *(
+        Suspect(
+            "A small number is added to the sum, so that nothing is divided by 0. If p = q, all weights are then 0, "
+            "and no word can be drawn from them. Return any distribution there, for instance p.",
+            lambda p, q, small=small: (p - q).clamp_min(0.0) / ((p - q).clamp_min(0.0).sum() + small),
+        )
+        for small in (1e-6, 1e-8, 1e-9, 1e-10, 1e-12)
+    ),
+    Suspect(
+        "The words with p > q are the right ones, but their weights are not. The weight of a word is what p has more "
+        "than q, p(x) - q(x); here it is p(x).",
+        lambda p, q: _share(p * (p > q)) if bool((p > q).any()) else p.clone(),
+    ),
+    Suspect(
+        "Only one word gets any weight. Every word with p(x) > q(x) was drafted too rarely, and has the weight "
+        "p(x) - q(x).",
+        lambda p, q: torch.nn.functional.one_hot((p - q).argmax(), len(p)).to(p),
+    ),
     Suspect(
         "An operation ending in _ or an augmented assignment changes the tensor it is given, so all code that uses p "
         "later gets a wrong distribution. vllm-ascend had this bug (#2881).",
@@ -93,113 +114,12 @@ CORRECTION = (  # (p, q) -> distribution
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Variant:
-    """`ratio(p, q, i, x)` and `rest(p, q, i, x)` see all rows, and the drafted word x after row i."""
-
-    ratio: Callable[[Rows, Rows, int, int], float] = lambda p, q, i, x: float(p[i, x] / q[i, x])
-    rest: Callable[[Rows, Rows, int, int], Row] = lambda p, q, i, x: residual(p[i], q[i])
-    bonus_row: int = -1
-    shared_coin: bool = False
-    lossless_for: frozenset[str] = frozenset({"point", "iid"})
-
-    def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
-        drafts = tree.token_list[1:]
-        q = torch.nn.functional.one_hot(tree.tokens[1:], p.shape[-1]).to(p) if tree.q is None else tree.q
-        below = 1.0  # one coin a round: what is known of it so far
-        for i, x in enumerate(drafts):
-            ratio = self.ratio(p, q, i, x)
-            bar = min(ratio, below) if self.shared_coin else ratio
-            if not rng.accept(bar / below):
-                return VerifyResult(tuple(range(1, i + 1)), rng.draw(self.rest(p, q, i, x)))
-            below = bar if self.shared_coin else 1.0
-        return VerifyResult(tuple(range(1, len(tree))), rng.draw(p[self.bonus_row % len(tree)]))
+def _guarded(code: Callable[[Row, Row], Row]) -> Callable[[Row, Row], Row]:
+    """The same mistake in code that returns p where p = q, so that nothing is divided by 0."""
+    return lambda p, q: p.clone() if torch.equal(p, q) else code(p, q)
 
 
-class _NoBonus:
-    """Gives the last accepted draft as if it were the target's own word."""
-
-    lossless_for = frozenset({"point", "iid"})
-
-    def __call__(self, tree: DraftTree, p: Rows, rng: Randomness) -> VerifyResult:
-        result = _Variant()(tree, p, rng)
-        if len(result.path) == len(tree) - 1 > 0:
-            return VerifyResult(result.path[:-1], tree.token_list[-1])
-        return result
-
-
-def _without(row: Row, x: int) -> Row:
-    kept = row.clone()
-    kept[x] = 0.0
-    return kept
-
-
-VERIFIERS = (
-    Suspect(
-        "After a rejection you draw from p itself. Words that were drafted too often then get a second chance; the "
-        "correction must be one of the words that were drafted too rarely.",
-        _Variant(rest=lambda p, q, i, x: p[i]),
-    ),
-    Suspect(
-        "After a rejection you only rule out the rejected word. That is right for a deterministic draft. A sampled "
-        "draft may propose several words too often, and none of them may be drawn here.",
-        _Variant(rest=lambda p, q, i, x: _without(p[i], x)),
-    ),
-    Suspect(
-        "The correction has p and q the wrong way round: it draws words that the draft proposed too often already.",
-        _Variant(rest=lambda p, q, i, x: residual(q[i], p[i])),
-    ),
-    Suspect(
-        "The correction takes the absolute difference of p and q. Words drafted too often must have weight 0.",
-        _Variant(rest=lambda p, q, i, x: (p[i] - q[i]).abs()),
-    ),
-    Suspect(
-        "The correction comes from the row after the one that the word was tested with. That row is the distribution "
-        "after this word, as if it had been kept.",
-        _Variant(rest=lambda p, q, i, x: residual(p[i + 1], q[i])),
-    ),
-    Suspect(
-        "The ratio is upside down: q/p favours the words that the draft proposes too often.",
-        _Variant(ratio=lambda p, q, i, x: float(q[i, x] / p[i, x])),
-    ),
-    Suspect(
-        "The ratio leaves q out. p(x) alone is the rule for a deterministic draft. A sampled draft is then rejected "
-        "too often, and the residual no longer matches.",
-        _Variant(ratio=lambda p, q, i, x: float(p[i, x])),
-    ),
-    Suspect(
-        "The word is tested with the row after its own. Row i of p is the distribution after node i, so the child of "
-        "node i is tested with row i.",
-        _Variant(ratio=lambda p, q, i, x: float(p[i + 1, x] / q[i, x])),
-    ),
-    Suspect(
-        "This is a threshold instead of a coin: a word is always kept if p(x) is at least q(x), else never.",
-        _Variant(ratio=lambda p, q, i, x: float(p[i, x] >= q[i, x])),
-    ),
-    Suspect(
-        "This is the rule of temperature 0: a word is kept if it is the target's favourite.",
-        _Variant(ratio=lambda p, q, i, x: float(x == int(p[i].argmax()))),
-    ),
-    Suspect("Every draft is kept, so the text has the draft's distribution.", _Variant(ratio=lambda p, q, i, x: 1.0)),
-    Suspect(
-        "One random number is used for all drafts of a round. If it was small enough for the first, it is more "
-        "likely to be small enough for the second. Each test needs a number of its own.",
-        _Variant(shared_coin=True),
-    ),
-    Suspect(
-        "The bonus is drawn from the row before the last draft. It must be drawn from the last row of p.",
-        _Variant(bonus_row=-2),
-    ),
-    Suspect(
-        "When all drafts pass, no token is added: the bonus is forgotten. The matrix p has one row more than there "
-        "are drafts.",
-        _NoBonus(),
-    ),
-    Suspect(
-        "No draft is ever kept. The distribution is right, but plain decoding would be faster.",
-        _Variant(ratio=lambda p, q, i, x: 0.0, rest=lambda p, q, i, x: p[i]),
-    ),
-)
+CORRECTION = (*_CORRECTION, *(Suspect(each.says, _guarded(each.code)) for each in _CORRECTION[1:]))
 
 
 def overlaps(p: Rows, q: Drawn) -> list[float]:
@@ -220,6 +140,10 @@ TAU = (  # (p, q) -> mean tokens
     Suspect(
         "The target's own token is not counted: every round yields one, bonus or correction.",
         lambda p, q: chained(overlaps(p, q), 0.0),
+    ),
+    Suspect(
+        "The bonus is forgotten: when all drafts pass, the round yields one token more than there are drafts.",
+        lambda p, q: chained(overlaps(p, q)[:-1]),
     ),
     Suspect(
         "The rates are added as if every draft were tested. The second is tested only if the first was kept.",

@@ -1,0 +1,110 @@
+"""The recorded runs as the landing page needs them: JSON for the player, and a table that needs no script."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from specdec_ref.replay import Trace, read_trace
+
+__all__ = ["DECODERS", "block", "runs", "table"]
+
+PROMPTS = ("editing", "question", "code")
+DECODERS = {"plain": "plain decoding", "eagle": "EAGLE", "ngram": "n-grams"}
+
+
+def runs(folder: Path) -> dict[str, dict[str, Trace]]:
+    """The committed traces: prompt -> decoder -> trace. Raises ValueError if the texts of a prompt differ."""
+    read = {
+        prompt: {name: read_trace((folder / f"{prompt}-{name}.jsonl").read_text("utf-8")) for name in DECODERS}
+        for prompt in PROMPTS
+    }
+    for prompt, traces in read.items():
+        if len({_text(trace) for trace in traces.values()}) != 1:
+            raise ValueError(f"the recorded texts of {prompt!r} differ between the decoders: record them again")
+    return read
+
+
+def _text(trace: Trace) -> str:
+    return "".join(trace.decode(step.tokens) for step in trace.rounds)
+
+
+def packed(trace: Trace) -> dict[str, Any]:
+    """A round is [seconds, accepted, rejected, untested, added]; tokens are texts."""
+
+    def texts(places: Sequence[int]) -> list[str]:
+        return [trace.texts[place] for place in places]
+
+    rounds = [
+        [step.seconds, texts(step.accepted), texts(step.rejected), texts(step.untested),
+         None if step.added is None else trace.texts[step.added]]
+        for step in trace.rounds
+    ]  # fmt: skip
+    return {"rounds": rounds}
+
+
+def figures(traces: Mapping[str, Trace]) -> Iterator[tuple[str, int, int, float, float]]:
+    """(decoder, tokens, passes, seconds, times plain), one per decoder."""
+    plain = sum(step.seconds for step in traces["plain"].rounds)
+    for name, trace in traces.items():
+        seconds = sum(step.seconds for step in trace.rounds)
+        yield name, sum(len(step.tokens) for step in trace.rounds), len(trace.rounds), seconds, plain / seconds
+
+
+def table(read: Mapping[str, Mapping[str, Trace]]) -> str:
+    """What was recorded, in numbers, as a Markdown table."""
+    lines = ["| prompt | decoder | tokens | forward passes | τ = tokens per pass | seconds | times plain |",
+             "|---|---|--:|--:|--:|--:|--:|"]  # fmt: skip
+    for traces in read.values():
+        title = str(traces["plain"].about["title"])
+        for name, tokens, passes, seconds, times in figures(traces):
+            lines.append(
+                f"| {title} | {DECODERS[name]} | {tokens} | {passes} | **{tokens / passes:.2f}** | {seconds:.2f} | "
+                f"{times:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def where(read: Mapping[str, Mapping[str, Trace]]) -> str:
+    """Model, number format and machine, as one sentence. Raises ValueError if the traces name more than one."""
+    named = {
+        tuple(str(trace.about[key]) for key in ("target", "dtype", "machine", "torch"))
+        for traces in read.values()
+        for trace in traces.values()
+    }
+    if len(named) != 1:
+        raise ValueError(f"the runs were recorded in different ways: {sorted(named)}")
+    target, dtype, machine, torch = named.pop()
+    return f"{target} in {dtype}, temperature 0, batch 1, on {machine}; PyTorch {torch}"
+
+
+def block(folder: Path) -> Mapping[str, str]:
+    """What `index.md` has a place for: the player, its table, the machine, and one prompt's figures for the text."""
+    read = runs(folder)
+    data = {
+        "prompts": [
+            {
+                "title": traces["plain"].about["title"],
+                "prompt": traces["plain"].about["prompt"],
+                "runs": {name: packed(trace) for name, trace in traces.items()},
+            }
+            for traces in read.values()
+        ]
+    }
+    inline = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    player = (
+        '<div class="replay" data-runs="recorded-runs"><p>The replay needs JavaScript. The table below has the same '
+        f'runs in numbers.</p></div>\n<script type="application/json" id="recorded-runs">{inline}</script>'
+    )
+    eagle = next(row for row in figures(read["editing"]) if row[0] == "eagle")
+    _, tokens, passes, _, times = eagle
+    return {
+        "replay": player,
+        "runs_table": table(read),
+        "runs_where": escape(where(read)),
+        "tau_tokens": str(tokens),
+        "tau_passes": str(passes),
+        "tau_value": f"{tokens / passes:.2f}",
+        "tau_times": f"{times:.2f}",
+    }
