@@ -1,9 +1,10 @@
-"""The course as a site that works without a network: `make site`, or `python tools/build_site.py`.
+"""The course as a site that works without a network, in English and in Chinese: `make site`, or this file.
 
 Pages are laid out under build/site-source as in the repository, so that links hold; Sphinx then makes build/site of
 them. Notebooks are shown as they are committed, never run. A widget needs a kernel: its still picture stays, in a box
 that shows how to run the chapter, and four of them have a twin in JavaScript (docs/site/static/explorers.js).
-Sphinx's warnings are errors here, and so is a page that would ask the network for something.
+The Chinese edition, under zh/, holds the pages that have a catalogue (`translations.py`); its other links lead to the
+English ones. Sphinx's warnings are errors here, and so is a page that would ask the network for something.
 """
 
 import base64
@@ -14,13 +15,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import api_pages
 import site_runs
+
+import translations
 
 __all__ = ["asked_by", "assemble", "build", "outside"]
 
@@ -31,9 +34,15 @@ PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "notebooks
 UNSEARCHED = ("docs/WRONG_ANSWERS.md", "docs/ATTACKS.md", "docs/EXERCISES.md")  # would spoil an exercise
 TWINS = {"overlap_explorer": "overlap", "rate_explorer": "rate", "tree_explorer": "tree", "choice_explorer": "pays"}
 STILL = re.compile(r"<div style='border-top:1px dashed #999;margin-top:1em'><small>A still picture[^<]*</small></div>")
+TRANSLATED = ROOT / "build" / "site-source-zh"
+CAPTIONS = {"Course": "课程", "Exercises": "练习", "Reference": "参考", "Taking part": "参与"}
+Links = Callable[[str, Path, set[Path]], str]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_SCRIPT = "<p>This explorer needs JavaScript.</p>"
 LINK = re.compile(r"(\]\(|<img src=\")(?!\w+:|#)([^)#\s\"]+)")
+PLACE = re.compile(
+    r"(\]\()(?!\w+:)([^)#\s]*)(?:#[^)\s]*)?\)"
+)  # a link with its place in the page, which a translation moves
 LOADS = {"src", "srcset", "data", "poster", "background"}  # attributes whose address a browser fetches by itself
 CALLED = re.compile(
     r"""(?:url\(|@import\s|\b(?:fetch|import|importScripts|WebSocket|EventSource)\(|\.src\s*=|\.open\("\w+",)"""
@@ -44,7 +53,7 @@ CALLED = re.compile(
 def assemble(into: Path) -> None:
     """Everything that Sphinx reads."""
     shutil.rmtree(into, ignore_errors=True)
-    pages = {path for pattern in PAGES for path in ROOT.glob(pattern)}
+    pages = english_pages()
     for path in sorted(pages):
         goal = into / path.relative_to(ROOT)
         goal.parent.mkdir(parents=True, exist_ok=True)
@@ -52,18 +61,89 @@ def assemble(into: Path) -> None:
         laid_out = _notebook if path.suffix == ".ipynb" else _linked
         unsearched = "---\nnosearch: true\n---\n\n" if str(path.relative_to(ROOT)) in UNSEARCHED else ""
         goal.write_text(unsearched + laid_out(text, path, pages, into), encoding="utf-8")
-    (into / "pictures.json").write_text(json.dumps(dict(_pictures(pages))), encoding="utf-8")
+    _notes(pages, into)
     index = (SETTINGS / "index.md").read_text(encoding="utf-8")
     more = sorted(path.stem for path in (ROOT / "docs").glob("*.md") if f"docs/{path.stem}\n" not in index)
-    places = {"more": "\n".join(f"docs/{name}" for name in more), **site_runs.block(SETTINGS / "runs")}
-    for name, words in places.items():
-        index = index.replace(f"{{{name}}}", words)
-    (into / "index.md").write_text(index, encoding="utf-8")
+    (into / "index.md").write_text(_filled(index, "\n".join(f"docs/{name}" for name in more)), encoding="utf-8")
     shutil.copy(SETTINGS / "play.md", into / "play.md")
     for path in (ROOT / "specdec_ref").rglob("*.py"):  # each is shown on its page of the reference
         (into / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, into / path.relative_to(ROOT))
     api_pages.write(ROOT, into / "api")
+
+
+def english_pages() -> set[Path]:
+    """Files of the repository that are pages of the site, besides the landing page and the explorers."""
+    return {path for pattern in PAGES for path in ROOT.glob(pattern)}
+
+
+def _filled(index: str, more: str) -> str:
+    """The landing page with its recorded runs."""
+    for name, words in {"more": more, **site_runs.block(SETTINGS / "runs")}.items():
+        index = index.replace(f"{{{name}}}", words)
+    return index
+
+
+def _notes(pages: set[Path], into: Path) -> None:
+    """What Sphinx's settings read: words for pictures, and the pages that exist in the other language as well."""
+    (into / "pictures.json").write_text(json.dumps(dict(_pictures(pages))), encoding="utf-8")
+    names = [_place(ROOT / page).with_suffix("").as_posix() for page in translations.pages()]
+    (into / "languages.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+def _place(path: Path) -> Path:
+    """Where a file's page lies: docs/site/ holds those of the top."""
+    inside = path.relative_to(ROOT)
+    return Path(inside.name) if inside.parent == SETTINGS.relative_to(ROOT) else inside
+
+
+def assemble_translated(into: Path) -> None:
+    """The pages with a catalogue, in the other language: a link to any other page leads to the English edition."""
+    shutil.rmtree(into, ignore_errors=True)
+    pages = {ROOT / page for page in translations.pages()}
+    for path in sorted(pages):
+        text = translations.page_text(path.relative_to(ROOT))
+        place = ROOT / _place(path)
+        if place.name == "index.md":
+            text = _filled(_only(text, {_place(page).with_suffix("").as_posix() for page in pages}), "")
+        goal = into / _place(path)
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".ipynb":
+            goal.write_text(_notebook(text, place, pages, into, _to_english), encoding="utf-8")
+        else:
+            goal.write_text(_linked(_to_english(text, place, pages), place, pages, into), encoding="utf-8")
+    _notes(pages, into)
+
+
+def _only(index: str, names: set[str]) -> str:
+    """The landing page with only these names in its tables of contents; patterns stay."""
+    entry = re.compile(r"(?m)^(?:specdec_ref/.*|(?:api|docs|exercises|[A-Z]+\b)[\w/]*)\n")
+    kept = entry.sub(lambda line: line[0] if line[0].strip() in names else "", index)
+    return re.sub(r":caption: (.+)", lambda line: f":caption: {CAPTIONS[line[1]]}", kept)
+
+
+def _to_english(text: str, place: Path, pages: set[Path]) -> str:
+    """Links without a place inside the page; those to pages of the English edition alone go up to it."""
+    top = "../" * len(place.relative_to(ROOT).parts)
+    places = {_place(path): path for path in pages}
+
+    def resolve(link: re.Match[str]) -> str:
+        target = (place.parent / link[2]).resolve() if link[2] else place
+        inside = target.relative_to(ROOT) if target.is_relative_to(ROOT) else None
+        if inside is None or inside in places:
+            return f"{link[1]}{link[2] or place.name})"
+        if inside.parts[0] == "api":
+            return f"{link[1]}up:{top}{inside.with_suffix('.html')})"
+        if target in english_pages():
+            return f"{link[1]}up:{top}{inside.with_suffix('.html')})"
+        if inside.parts[0] == api_pages.PACKAGE and target.suffix == ".py" and target.is_file():
+            page = Path("api", *inside.parts[1:]).with_suffix(".html")
+            if target.name == "__init__.py":
+                page = Path("api", f"group-{inside.parts[1]}.html")
+            return f"{link[1]}up:{top}{page})"
+        return link[0]
+
+    return PLACE.sub(resolve, text)
 
 
 def _pictures(pages: set[Path]) -> Iterator[tuple[str, str]]:
@@ -99,13 +179,14 @@ def _boxed(cell: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     return outputs
 
 
-def _notebook(text: str, path: Path, pages: set[Path], into: Path) -> str:
-    """Without what only a kernel can draw."""
+def _notebook(text: str, path: Path, pages: set[Path], into: Path, first: Links | None = None) -> str:
+    """Without what only a kernel can draw. `first`: what to do with links before they are resolved."""
     notebook = json.loads(text)
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = _linked("".join(cell["source"]), path, pages, into)
+            source = "".join(cell["source"])
+            cell["source"] = _linked(first(source, path, pages) if first else source, path, pages, into)
         else:
             cell["outputs"] = _boxed(cell, path)
     return json.dumps(notebook)
@@ -134,13 +215,14 @@ def _linked(text: str, path: Path, pages: set[Path], into: Path) -> str:
     return LINK.sub(resolve, text)
 
 
-def build(source: Path = SOURCE, site: Path = SITE) -> int:
+def build(source: Path = SOURCE, site: Path = SITE, language: str = "en") -> int:
     """Sphinx's exit code: not 0 after any warning."""
     shutil.rmtree(site, ignore_errors=True)
     quiet = ["-W", "--keep-going", "-q", "-d", str(site.parent / f"{site.name}-doctrees")]
     return subprocess.run(
-        [sys.executable, "-m", "sphinx", "-b", "html", *quiet, "-c", str(SETTINGS), str(source), str(site)], check=False
-    ).returncode
+        [sys.executable, "-m", "sphinx", "-b", "html", *quiet, "-c", str(SETTINGS), str(source), str(site)],
+        env=os.environ | {"SITE_LANGUAGE": language}, check=False,
+    ).returncode  # fmt: skip
 
 
 class _Page(HTMLParser):
@@ -180,6 +262,8 @@ def main() -> int:
     """Lay out, build, check."""
     assemble(SOURCE)
     failed = build()
+    assemble_translated(TRANSLATED)
+    failed = build(TRANSLATED, SITE / "zh", "zh_CN") or failed
     found = list(outside(SITE))
     print("\n".join(found) or f"{sum(1 for _ in SITE.rglob('*.html'))} pages: {SITE / 'index.html'}")
     return failed or bool(found)

@@ -30,15 +30,15 @@ PAGES = (
     "README.md",
     "docs/GLOSSARY.md",
     "docs/QUIZ.md",
-    "docs/site/index.md",
+    "docs/site/*.md",
     "notebooks/*.ipynb",
     "exercises/*/*.ipynb",
 )
 STARTS = re.compile(r"\s*([-*+]\s|\d+[.)]\s|[|#>]|<|\$\$|:::)")  # a line that continues no other
 ALONE = re.compile(
-    r"(\$\$.*\$\$|(</?[\w-]+[^>]*>\s*)+|!\[\]\([^)]*\)|-{3,}|[|\s:-]+)", re.DOTALL
+    r"(\$\$.*\$\$|(</?[\w-]+[^>]*>\s*)+|!\[\]\([^)]*\)|\{\w+\}|---\n.*\n---|[|\s:-]+)", re.DOTALL
 )  # nothing to translate
-KEPT = re.compile(r"\$[^$\n]+\$|`[^`\n]+`|\]\([^)\s]+|(?<![\w.])\d+(?:\.\d+)?(?![\w])")
+KEPT = re.compile(r"\{\w+\}|\$[^$\n]+\$|`[^`\n]+`|\]\([^)\s]+|(?<![\w.])\d+(?:\.\d+)?(?![\w])")
 
 
 def pages() -> list[Path]:
@@ -70,7 +70,7 @@ def blocks(markdown: str) -> Iterator[tuple[str, bool]]:
 
 def _joined(lines: list[str]) -> tuple[str, bool]:
     text = "\n".join(lines)
-    if re.match(r"\s*(```|~~~)", lines[0]) or ALONE.fullmatch(text.strip()):
+    if re.match(r"\s*(```|~~~)|---$", lines[0]) or ALONE.fullmatch(text.strip()):
         return text, False
     joined = [lines[0]]
     for line in lines[1:]:

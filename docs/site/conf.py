@@ -1,15 +1,20 @@
 """Sphinx's settings. `tools/build_site.py` lays the pages out under build/site-source and calls Sphinx with them."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.search.zh import SearchChinese
 
 project = "specdec_ref"
 author = "The specdec-ref authors"
-html_title = "Speculative decoding"
+language = os.environ.get("SITE_LANGUAGE", "en")
+chinese = language == "zh_CN"
+html_title = "投机解码" if chinese else "Speculative decoding"
 extensions = ["myst_nb", "sphinx_copybutton"]
 root_doc = "index"
 exclude_patterns = ["solutions"]  # linked as files, not as pages
@@ -20,6 +25,7 @@ nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
+myst_url_schemes = {"http": None, "https": None, "mailto": None, "up": "{{path}}"}  # up: a page of the other edition
 copybutton_exclude = ".linenos, .gp, .go"
 
 add_module_names = False
@@ -29,6 +35,11 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_static_path = ["static"]
+templates_path = ["templates"]
+html_sidebars = {
+    "**": ["sidebar/brand.html", "sidebar/language.html", "sidebar/search.html", "sidebar/scroll-start.html",
+           "sidebar/navigation.html", "sidebar/scroll-end.html"]
+}  # fmt: skip
 html_css_files = ["specdec.css", "play.css"]
 html_copy_source = False
 html_show_sphinx = html_show_copyright = False
@@ -44,6 +55,26 @@ pygments_dark_style = "github-dark"
 
 
 PLAYED = {"data-explorer=": ("model.js", "explorers.js"), "data-runs=": ("replay.js",)}  # what a page needs scripts for
+
+
+class Characters(SearchChinese):
+    """Chinese has no spaces: every run of two to four characters is a word that can be searched for."""
+
+    language_name = "English"  # whose stemmer Latin words take; Sphinx 9.0 would ask the browser for a Chinese one
+
+    def split(self, text: str) -> list[str]:
+        """Those, and the Latin words."""
+        runs = re.findall(r"[\u4e00-\u9fff]+", text)
+        found = [run[i : i + size] for run in runs for size in (2, 3, 4) for i in range(len(run) - size + 1)]
+        return found + self.latin1_letters.findall(text)
+
+
+def _other(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Where the same page is in the other language."""
+    if page in json.loads(Path(app.srcdir, "languages.json").read_text(encoding="utf-8")):
+        up = "../" * page.count("/")
+        context["other_language"] = f"{up}../{page}.html" if chinese else f"{up}zh/{page}.html"
+        context["other_name"], context["other_code"] = ("English", "en") if chinese else ("中文", "zh-CN")
 
 
 def _inline(writer: Any, node: nodes.math) -> None:
@@ -83,7 +114,9 @@ def _described(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Mathematics is left as TeX in the page, which KaTeX, vendored under static/, draws."""
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
+    app.add_search_language(Characters)
     app.connect("html-page-context", _load)
+    app.connect("html-page-context", _other)
     app.connect("html-page-context", _scripts)
     app.connect("doctree-read", _described)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
