@@ -9,6 +9,7 @@ reason: nothing is lost.
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +19,17 @@ from specdec_course.grader.archives import CLASS_BYTES, IGNORED, STUDENT_BYTES, 
 from specdec_course.grader.handin import MAX_BYTES, recognised
 from specdec_course.grader.harmless import shown
 from specdec_course.grader.isolated import Bounds, Job, isolated, run_all
-from specdec_course.grader.names import COPY, Upload, parse, settled
+from specdec_course.grader.names import COPY, TIME, Identity, Upload, parse, platform_of, readings, settled
 from specdec_course.grader.students import Students
 
 __all__ = ["Collected", "HandIn", "collect"]
 
 SURVEY, OPENING = Bounds(60, 60), Bounds(1800, 900, file_bytes=CLASS_BYTES)
 MOST_FILES = 500  # of one student that are looked at
+OF_MANY = (
+    "the names in this archive look like those of several students. If you downloaded it from your platform, give it "
+    "to the command by itself. If a student handed it in, do not: that student chose these names"
+)
 RECEIPT = re.compile(r"^Name: .*\((?P<user>[^()]+)\)\s*$", re.MULTILINE)
 
 
@@ -108,25 +113,21 @@ def _open(source: Path, into: Path) -> list[str]:
 def _uploads(folder: Path, releases: Mapping[str, Any], found: Collected) -> list[tuple[Path, Upload]]:
     """The files and folders directly below, each with whose it is."""
     named, receipts = list[tuple[Path, Upload]](), dict[str, str]()
-    for top in sorted(folder.iterdir()):
-        if top.name in IGNORED or top.name == "index.html":
-            continue
+    tops = [top for top in sorted(folder.iterdir()) if top.name not in IGNORED and top.name != "index.html"]
+    platform = platform_of((top.name, top.is_dir()) for top in tops)
+    for top in tops:
         if top.is_symlink() or not (top.is_dir() or top.is_file()):
             found.aside.append(f"{top.name}: a link or no file, which is not followed")
             continue
         try:
-            upload = parse(top.name, releases, folder=top.is_dir())
+            upload = parse(top.name, releases, folder=top.is_dir(), platform=platform)
         except ValueError as error:
             found.aside.append(f"{top.name}: {error}")
             continue
         if upload is None:
             found.aside.append(f"{top.name}: its name names no student")
-        elif (
-            upload.who.platform == "plain"
-            and top.suffix.lower() == ".zip"
-            and isolated(_of_many, top, [*releases]).value
-        ):
-            found.aside.append(f"{top.name}: an archive of several students: give it to the command by itself")
+        elif upload.who.platform == "plain" and top.suffix.lower() == ".zip" and isolated(_of_many, top).value:
+            found.aside.append(f"{top.name}: {OF_MANY}")
         elif upload.who.platform == "blackboard" and not upload.file:
             receipts |= _receipt(top, upload.who.user)
         else:
@@ -134,15 +135,15 @@ def _uploads(folder: Path, releases: Mapping[str, Any], found: Collected) -> lis
     return list(zip((top for top, _ in named), settled([upload for _, upload in named], receipts), strict=True))
 
 
-def _of_many(archive: Path, releases: list[str]) -> bool:
+def _of_many(archive: Path) -> bool:
     """Whether an archive holds what a platform gives out, rather than one student's files."""
-    people = set()
+    people: dict[str, set[Identity]] = defaultdict(set)
     for name in names_in(archive):
         top, slash, _ = name.partition("/")
-        upload = parse(top, releases, folder=bool(slash))
-        if upload is not None and upload.who.platform != "plain":
-            people.add(upload.who)
-    return len(people) > 1
+        with suppress(ValueError):
+            for platform, upload in readings(top, folder=bool(slash)).items():
+                people[platform].add(upload.who)
+    return any(len(each) > 1 for each in people.values())
 
 
 def _receipt(path: Path, head: str) -> dict[str, str]:
@@ -268,5 +269,8 @@ def _order(each: _File) -> tuple[str, float, str]:
 def _when(each: _File) -> str:
     """The platform's time of the attempt if it gives one, else the date of the file that it gave."""
     if each.upload.attempt.count("-") == 5:
-        return datetime.strptime(each.upload.attempt, "%Y-%m-%d-%H-%M-%S").isoformat()
-    return datetime.fromtimestamp(each.handed_in).isoformat(timespec="seconds")
+        return datetime.strptime(each.upload.attempt, TIME).isoformat()
+    try:
+        return datetime.fromtimestamp(each.handed_in).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # a date that no calendar has
+        return ""

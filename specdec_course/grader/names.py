@@ -6,7 +6,9 @@
     1234-567 - Ada Lovelace - Nov 20, 2026 1011 AM/         Brightspace: two numbers, name, time
     ada/ or ada_04_ngram.ipynb                              plain: a folder per student, or the name beside the exercise
 
-Only the platform's part of a name counts, never the part that a student chose. A name that fits two people is refused.
+Only the platform's part of a name counts, never the part that a student chose. A student's own part may look like
+another platform's name. So the platform is the one whose pattern fits every name of a download; without it, a name that
+fits two platforms or two people is refused.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import takewhile
 
-__all__ = ["Identity", "Upload", "as_student", "parse", "settled"]
+__all__ = ["TIME", "Identity", "Upload", "as_student", "parse", "platform_of", "readings", "settled"]
 
 CANVAS = re.compile(
     r"(?:(?P<name>[^\W_].*?)_)?(?P<late>(?:LATE|late)_)?(?:(?P<anonymous>anon_[A-Za-z0-9]+)|(?P<user>\d+))"
@@ -26,9 +28,10 @@ CANVAS = re.compile(
 )
 MOODLE_FOLDER = re.compile(r"(?P<name>.+)_(?P<user>\d+)_assignsubmission_[a-z]+_?")
 MOODLE_FILE = re.compile(r"(?P<name>.+?)_(?P<user>\d+)_assignsubmission_[a-z]+_(?P<own>.+)")
-BLACKBOARD = re.compile(r"(?P<head>.+?)_attempt_(?P<when>\d{4}(?:-\d\d){5})(?:_(?P<own>.+)|\.txt)")
+BLACKBOARD = re.compile(r"(?P<head>.+?)_attempt_(?P<when>[0-9]{4}(?:-[0-9]{2}){5})(?:_(?P<own>.+)|\.txt)")
 BRIGHTSPACE = re.compile(r"(?P<first>\d+)-(?P<second>\d+) - (?P<name>.+?)(?: - (?P<when>[^-]*\b\d{4} \d{3,4} [AP]M))?")
 COPY = re.compile(r"( ?\(\d+\)|-\d+)$")  # what browsers and platforms add to a name that is taken
+TIME = "%Y-%m-%d-%H-%M-%S"  # of an attempt: it sorts as text
 LONGEST = 100  # bytes of a student's folder name
 
 
@@ -56,14 +59,56 @@ class Upload:
     late: bool = False
 
 
-def parse(name: str, exercises: Iterable[str], *, folder: bool) -> Upload | None:
-    """Read the name of a file or folder; None if it names no student. Raises ValueError if it may be two people's."""
+def readings(name: str, *, folder: bool) -> dict[str, Upload]:
+    """Platform -> what its pattern makes of a name, for each that fits. Raises ValueError if it may be two people's."""
     name = unicodedata.normalize("NFC", name)
     if name.count("_assignsubmission_") > 1 and not MOODLE_FOLDER.fullmatch(name):
         raise ValueError("its name fits more than one student")
     if folder:
-        return _moodle(MOODLE_FOLDER.fullmatch(name)) or _brightspace(name) or _plain_folder(name)
-    return _moodle(MOODLE_FILE.fullmatch(name)) or _blackboard(name) or _canvas(name) or _plain_file(name, exercises)
+        found = [_moodle(MOODLE_FOLDER.fullmatch(name)), _brightspace(name)]
+    else:
+        found = [_moodle(MOODLE_FILE.fullmatch(name)), _blackboard(name), _canvas(name)]
+    return {each.who.platform: each for each in found if each is not None}
+
+
+def platform_of(names: Iterable[tuple[str, bool]]) -> str:
+    """The one platform whose pattern fits all names (name, whether a folder) of a download that fit any; else "".
+
+    A platform writes its part into every name, and a student changes only their own. Canvas numbers every file: names
+    that share that number come from elsewhere.
+    """
+    fitting = list[dict[str, Upload]]()
+    for name, folder in names:
+        try:
+            found = readings(name, folder=folder)
+        except ValueError:  # `parse` refuses it
+            continue
+        fitting += [found] if found else []
+    common = set.intersection(*map(set, fitting)) if fitting else set()
+    files = [number for found in fitting if "canvas" in found if (number := found["canvas"].attempt).strip("0")]
+    if len({*files}) < len(files):
+        common.discard("canvas")
+    return common.pop() if len(common) == 1 else ""
+
+
+def parse(name: str, exercises: Iterable[str], *, folder: bool, platform: str = "") -> Upload | None:
+    """Read the name of a file or folder; None if it names no student.
+
+    `platform`: that of the whole download, from `platform_of`. Raises ValueError if the name fits two people or two
+    platforms, or has a time that does not exist.
+    """
+    fits = readings(name, folder=folder)
+    if platform in fits:
+        return fits[platform]
+    if len(fits) > 1:
+        raise ValueError(
+            f"its name fits {' and '.join(each.capitalize() for each in sorted(fits))}, "
+            "so it is not clear whose it is: rename it to STUDENT_EXERCISE.ipynb"
+        )
+    name = unicodedata.normalize("NFC", name)
+    if not fits and not folder and BLACKBOARD.fullmatch(name):
+        raise ValueError("the time in its name does not exist")
+    return next(iter(fits.values()), None) or (_plain_folder(name) if folder else _plain_file(name, exercises))
 
 
 def _moodle(found: re.Match[str] | None) -> Upload | None:
@@ -83,9 +128,17 @@ def _canvas(name: str) -> Upload | None:
 def _blackboard(name: str) -> Upload | None:
     """The user name is the end of the head. Where it begins, `settled` finds out: both may have underscores."""
     found = BLACKBOARD.fullmatch(name)
-    return (
-        None if found is None else Upload(Identity("blackboard", found["head"], ""), found["own"] or "", found["when"])
-    )
+    if found is None or not _exists(found["when"]):
+        return None
+    return Upload(Identity("blackboard", found["head"], ""), found["own"] or "", found["when"])
+
+
+def _exists(when: str) -> bool:
+    try:
+        datetime.strptime(when, TIME)
+    except ValueError:
+        return False
+    return True
 
 
 def _brightspace(name: str) -> Upload | None:
@@ -101,7 +154,7 @@ def _brightspace_time(text: str) -> str:
     padded = re.sub(r" (\d{3}) ", r" 0\1 ", text.strip())
     for form in ("%b %d, %Y %I%M %p", "%B %d, %Y %I%M %p", "%d %B, %Y %I%M %p", "%d %b, %Y %I%M %p"):
         try:
-            return datetime.strptime(padded, form).strftime("%Y-%m-%d-%H-%M-%S")
+            return datetime.strptime(padded, form).strftime(TIME)
         except ValueError:
             continue
     return ""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 from exercise_runner import load
 from hostile import NAME, solved
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("nbgrader", reason="nbgrader is missing: pip install -e '.[instructor]'")
 
-from specdec_course.grader.classroom import Collected, collect
+from specdec_course.grader.classroom import Collected, _chosen, _File, _uploads, collect
 from specdec_course.grader.names import Identity, Upload, as_student, parse, settled
 from specdec_course.grader.students import Students
 
@@ -66,6 +69,98 @@ def test_a_name_made_to_look_like_somebody_else_s_is_refused_or_kept_apart() -> 
     forged = parse("Bob_11_assignsubmission_file_x_1234_assignsubmission_file_", RELEASES, folder=True)
     assert forged is not None
     assert forged.who.user == "1234"
+
+
+HONEST = {
+    "canvas": f"hoppergrace_568_891_{NAME}.ipynb",
+    "moodle": f"Grace Hopper_568_assignsubmission_file_{NAME}.ipynb",
+    "blackboard": f"Week 3_hopper_attempt_{WHEN}_{NAME}.ipynb",
+}
+# Files that Ada (567, alovelace) named so that another platform's pattern finds somebody else, or another time, in them.
+FORGED = [
+    ("canvas", "567", "lovelaceada_LATE_567_890_568_attempt_2020-01-01-00-00-00_x.ipynb"),
+    ("canvas", "567", "lovelaceada_LATE_567_890_567_attempt_2020-01-01-00-00-00_x.ipynb"),
+    ("canvas", "567", "lovelaceada_567_890_x_568_assignsubmission_file_y.ipynb"),
+    ("blackboard", "alovelace", f"Week 3_alovelace_attempt_{WHEN}_x_568_assignsubmission_file_y.ipynb"),
+    ("blackboard", "alovelace", f"Week 3_alovelace_attempt_{WHEN}_568_891_y.ipynb"),
+    ("moodle", "567", f"Ada Lovelace_567_assignsubmission_file_568_attempt_{WHEN}_y.ipynb"),
+    ("moodle", "567", "Ada Lovelace_567_assignsubmission_file_568_891_y.ipynb"),
+]
+
+
+@pytest.mark.parametrize(("platform", "user", "name"), FORGED)
+def test_a_student_s_own_file_name_never_makes_it_another_s_work(
+    tmp_path: Path, platform: str, user: str, name: str
+) -> None:
+    """Beside a classmate's file the platform is clear. Alone, the name is refused."""
+    write(tmp_path / "alone" / name)
+    told, found = collected(tmp_path, tmp_path / "alone")
+    assert told == {}
+    assert "so it is not clear whose it is" in found.aside[0]
+
+    write(tmp_path / "in" / name)
+    write(tmp_path / "in" / HONEST[platform])
+    _, found = collected(tmp_path)
+    (ada,) = [each for each in found.hand_ins if each.file == tmp_path / "in" / name]
+    who = Students(tmp_path / "students.json").of(ada.student)
+    assert (who.platform, who.user) == (platform, user)
+    assert ada.late == ("LATE" in name)
+    assert len({each.student for each in found.hand_ins}) == 2
+    assert not ada.when.startswith("2020")
+
+
+def test_where_names_of_two_platforms_lie_together_a_name_that_fits_both_is_refused(tmp_path: Path) -> None:
+    for name in (HONEST["canvas"], HONEST["moodle"], FORGED[2][2]):
+        write(tmp_path / "in" / name)
+    told, found = collected(tmp_path)
+    assert set(told) == {"hoppergrace_568", "Grace-Hopper_568"}
+    assert "its name fits Canvas and Moodle" in found.aside[0]
+
+
+def test_an_assignment_whose_name_looks_like_canvas_s_numbers_is_blackboard_s(tmp_path: Path) -> None:
+    """Canvas gives no two files the same number."""
+    for user in ("ada", "bob"):
+        write(tmp_path / "in" / f"Week_3_4_{user}_attempt_{WHEN}_x.ipynb")
+    assert set(collected(tmp_path)[0]) == {"ada", "bob"}
+
+
+def test_a_display_name_of_moodle_that_looks_like_brightspace_s_is_still_moodle_s(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "12-34 - Bob_99_assignsubmission_file_" / "x.ipynb")
+    assert collected(tmp_path)[0] == {}
+    write(tmp_path / "in" / "Ada_98_assignsubmission_file_" / "x.ipynb")
+    assert set(collected(tmp_path)[0]) == {"12-34---Bob_99", "Ada_98"}
+
+
+def test_a_time_that_does_not_exist_ends_nobody_s_grading(tmp_path: Path) -> None:
+    write(tmp_path / "in" / HONEST["canvas"])
+    write(tmp_path / "in" / "lovelaceada_567_890_x_attempt_2026-99-99-99-99-99_y.ipynb")
+    assert set(collected(tmp_path)[0]) == {"hoppergrace_568", "lovelaceada_567"}
+    write(tmp_path / "other" / "Week 3_ada_attempt_2026-99-99-99-99-99_y.ipynb")
+    told, found = collected(tmp_path, tmp_path / "other")
+    assert told == {}
+    assert "the time in its name does not exist" in found.aside[0]
+
+
+PIECES = st.sampled_from(
+    ["ada", "_", "567", "890", "LATE", "_assignsubmission_file_", "_attempt_", WHEN, "2026-99-99-99-99-99", "0000-00-00-00-00-00",
+     " - ", "-", "Nov 31, 2026 1011 AM", "Nov 3, 9999 2561 PM", "text.html", ".ipynb", ".zip", "\u0661", "\u202e", "\udc80", "Ω", NAME],
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(names=st.lists(st.lists(PIECES, min_size=1, max_size=9).map("".join), min_size=1, max_size=3, unique=True))
+def test_no_file_name_ends_the_run(names: list[str]) -> None:
+    """Each name ends up as a hand-in, or set aside with a reason."""
+    with tempfile.TemporaryDirectory() as place:
+        for name in names:
+            write(Path(place) / "in" / name)
+        found = Collected()
+        uploads = _uploads(Path(place) / "in", RELEASES, found)
+        for top, upload in uploads:
+            file = _File(top, NAME, upload, 1e20, 0.0)  # a date that no calendar has
+            assert isinstance(_chosen(upload.who.folder(), NAME, [file], []).when, str)
+        receipts = [name for name in os.listdir(Path(place) / "in") if name.endswith(".txt")]
+        assert len(uploads) + len(found.aside) + len(receipts) == len(names)
 
 
 def test_user_names_with_underscores_are_found_by_the_assignment_or_the_receipt() -> None:
@@ -233,5 +328,7 @@ def test_a_platform_s_archive_is_opened_as_such_and_several_may_be_given(tmp_pat
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "week3.zip").write_bytes((tmp_path / "canvas.zip").read_bytes())
     told, found = collected(tmp_path, tmp_path / "moodle.zip", tmp_path / "canvas.zip", tmp_path / "in")
-    assert found.aside == ["week3.zip: an archive of several students: give it to the command by itself"]
+    (aside,) = found.aside
+    assert aside.startswith("week3.zip: the names in this archive look like those of several students")
+    assert "If a student handed it in, do not" in aside, "whoever packs an archive chooses the names in it"
     assert set(told) == {"Ada-L_1", "Bob_2", "hopper_567", "李雷_568"}
