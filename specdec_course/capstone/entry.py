@@ -167,11 +167,13 @@ class Entry:
                     return {"length": model.length}
                 case {"call": "accept", "prob": float(prob)}:
                     return {"coin": rng.accept(prob)}
+                case {"call": "draw", "weights": []}:
+                    return {"refused": "draw() takes at least one weight"}
                 case {"call": "draw", "weights": list(weights)}:
                     return {"index": rng.draw(torch.tensor(weights, dtype=torch.float64))}
                 case {"call": "failed", "why": str(why)}:
                     raise EntryError(why)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:  # the last: infinity, or a number that no tensor holds
             return {"refused": str(error)}
         raise EntryError("it sent a message that is none of the adapter's")
 
@@ -210,7 +212,7 @@ class Entry:
         line, _, self._pending = self._pending.partition(b"\n")
         try:
             message = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply, too large
             raise EntryError("it sent a message that is none of the adapter's") from error
         if not isinstance(message, dict):
             raise EntryError("it sent a message that is none of the adapter's")

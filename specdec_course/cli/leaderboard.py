@@ -116,7 +116,7 @@ def _measured(args: argparse.Namespace, names: dict[str, Path]) -> "Any":
     }  # fmt: skip
     with console(stderr=True).status("prompts") as status:
         for name, path in names.items():
-            seed = secrets.randbits(31) if args.seed is None else args.seed
+            seed = secrets.randbits(53) if args.seed is None else args.seed
             arena = Arena(session.target, session.eos, fresh_prompts(session, args.prompts + 1, seed), args.tokens)
             row = _row(name, path, arena, seed, partial(_told, status, name))
             yield row | about | {"seed": seed, "prompts": args.prompts, "tokens": args.tokens}

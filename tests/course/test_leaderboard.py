@@ -354,6 +354,44 @@ def test_an_entry_that_borrows_or_cannot_be_read_is_refused_unrun(tmp_path: Path
         read_entry(tmp_path / "entry.py")
 
 
+@pytest.mark.parametrize(("ending", "text"), [("py", "-" * 100_000 + "1"), ("ipynb", "[" * 100_000)])
+def test_an_entry_nested_too_deeply_is_refused_by_itself(tmp_path: Path, ending: str, text: str) -> None:
+    (tmp_path / f"entry.{ending}").write_text(text, encoding="utf-8")
+    with pytest.raises(EntryError, match=r"it cannot be read: (MemoryError|RecursionError)"):
+        read_entry(tmp_path / f"entry.{ending}")
+
+
+NESTED = (
+    "import sys\nwire = sys._getframe(2).f_locals['wire']\nwire.file.write('[' * 100_000 + chr(10))\nwire.file.flush()"
+)
+# Questions that the adapter's own functions would not send, or not in this form.
+ODD = """
+class MyDecoder:
+    def generate(self, model, prompt, max_new_tokens, eos, rng):
+        inf, refused = float("inf"), 0
+        for message in (
+            {"call": "draw", "weights": []}, {"call": "draw", "weights": [10**400]}, {"call": "keep", "nodes": [inf]},
+            {"call": "score", "tokens": [inf], "parents": None}, {"call": "score", "tokens": [1], "parents": [inf]},
+        ):
+            try:
+                model._wire.ask(**message)
+            except ValueError:
+                refused += 1
+        return [refused]
+"""
+
+
+def test_messages_that_no_adapter_sends_are_that_entry_s_own_trouble(target: Target) -> None:
+    """They end neither the measurement nor the entries after it."""
+    arena = Arena(target, frozenset(), [[3, 4], [5, 6]], TOKENS)
+    calls, why = compete(arena, NESTED, seed=1)
+    assert calls == {}
+    assert why == "it sent a message that is none of the adapter's"
+    with Entry(ODD) as entry:
+        rng = KeyedRandomness(0, 0, "verify")
+        assert entry.generate(TargetView(target).open([3, 4], 4), [3, 4], 4, frozenset(), rng) == [5]
+
+
 def test_a_notebook_brings_the_decoders_cell_alone(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     code = read_entry(root / "solutions/09_capstone/09_capstone.ipynb")
@@ -377,6 +415,21 @@ def test_a_changed_weight_voids_everything(target: Target, monkeypatch: pytest.M
     monkeypatch.setattr(leaderboard, "_ours", _Nobody)
     with pytest.raises(RuntimeError, match="not what they were before"):
         compete(Arena(other, frozenset(), [], TOKENS), PLAIN, seed=1)
+
+
+def test_the_small_models_have_another_seed_than_the_prompts(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = list[int]()
+
+    def seen(seed: int) -> list[Any]:
+        seeds.append(seed)
+        raise Trouble("seen")
+
+    monkeypatch.setattr(leaderboard, "exact_trials", seen)
+    monkeypatch.setattr(leaderboard, "Entry", _Nobody)
+    for seed in (1, 2, 1):
+        assert compete(Arena(target, frozenset(), [], TOKENS), PLAIN, seed=seed) == ({}, "seen")
+    assert seeds[0] == seeds[2] != seeds[1]
+    assert not {1, 2} & {*seeds}
 
 
 class _Nobody(Entry):
