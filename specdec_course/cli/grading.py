@@ -89,7 +89,7 @@ def _summary(course: Course, done: ClassRun) -> None:
         for line in [*about.get("notes", []), *(f"look at it: {look}" for look in about.get("looks", []))]:
             print(f"    {shown(line)}")
     for line in alike(course, sorted({name for _, name in touched})):
-        print(f"look at both  {line}")
+        print(line)
     for line in done.aside:
         print(f"set aside  {shown(line)}")
     for (student, name), why in done.failed.items():

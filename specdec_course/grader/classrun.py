@@ -175,11 +175,12 @@ def _put(path: Path, text: str) -> None:
 
 
 def alike(course: Course, names: Sequence[str]) -> list[str]:
-    """Hints at answers that students share, a line each."""
+    """Hints at answers that students share, a line each; and where answers could not be compared."""
     found = list[str]()
     for name in names:
         done = isolated(_alike, course, name)
-        found += done.value or []
+        found += [f"look at both  {line}" for line in done.value or []]
+        found += [f"not compared  {name}: {shown(done.error)}"] if done.error else []
     return found
 
 

@@ -23,6 +23,7 @@ from specdec_ref.palette import PALETTE
 __all__ = ["page", "plain_page"]
 
 LONG, LONG_CODE = 4_000, 30_000  # characters of a traceback or of printed text, and of code, that the page shows
+LONG_PRINTED = 400_000  # characters of HTML, of all that one cell of the student's printed
 CODE = HtmlFormatter(noclasses=True, style="friendly", nobackground=True)
 
 STYLE = """
@@ -65,7 +66,8 @@ class _Task:
     mark: Mark
     code: str = ""
     answer: str | None = None
-    said: str = ""
+    printed: str = ""  # by the student's cell
+    said: str = ""  # by the tests
 
 
 def page(notebook: dict[str, Any], student: str, marks: Sequence[Mark], notes: Sequence[str]) -> str:
@@ -106,22 +108,33 @@ def _whole(title: str, student: str, total: str, body: str) -> str:
 
 
 def _tasks(notebook: dict[str, Any], marks: dict[str, Mark]) -> Iterator[_Task]:
-    title, code, said = "", "", ""
+    title, code, printed = "", "", ""
     for cell in notebook["cells"]:
         text, kind = source(cell), role(cell)
         if cell["cell_type"] == "markdown" and (heading := re.match(r"## (Task .*)", text)):
             title = heading[1]
         if kind == "solution":
-            code, said = text, "".join(map(_output, cell.get("outputs", [])))
+            code, printed = text, _printed(cell.get("outputs", []))
         elif kind in ("tests", "manual"):
             name = cell["metadata"]["nbgrader"]["grade_id"]
             if name in marks:
-                heard = said + "".join(_heard(cell.get("outputs", [])))
+                heard = "".join(_heard(cell.get("outputs", [])))
                 if kind == "tests":
-                    yield _Task(title or name, marks[name], code, None, heard)
+                    yield _Task(title or name, marks[name], code, None, printed, heard)
                 else:
-                    yield _Task(f"{title or name}, in words", marks[name], "", text, heard)
-            code = said = ""
+                    yield _Task(f"{title or name}, in words", marks[name], "", text, printed, heard)
+            code = printed = ""
+
+
+def _printed(outputs: Sequence[dict[str, Any]]) -> str:
+    """What a student's cell printed or displayed, up to a length that a page can have."""
+    found, length = list[str](), 0
+    for output in outputs:
+        found.append(_output(output))
+        length += len(found[-1])
+        if length > LONG_PRINTED:
+            return "".join([*found[:-1], "<p>[cut off here]</p>"])
+    return "".join(found)
 
 
 def _heard(outputs: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -141,10 +154,15 @@ def _section(number: int, task: _Task) -> str:
         else f"<h3>Your answer</h3><div class='answer'>{escape(shown(task.answer, lines=True))}</div>"
     )
     code = f"<h3>Your code</h3>{_code(shown(task.code, lines=True))}" if task.code else ""
+    printed = (
+        f"<h3>What your cell printed (it does not count)</h3><div class='said'>{task.printed}</div>"
+        if task.printed
+        else ""
+    )
     said = f"<h3>What the tests say</h3><div class='said'>{task.said}</div>" if task.said else ""
     comment = f"<p class='comment'>{escape(task.mark.comment)}</p>" if task.mark.comment else ""
     head = f"<div><h2>{escape(task.title)}</h2>{_points(task.mark)}</div>"
-    return f"<section id='task-{number}'>{head}{comment}{answer}{code}{said}</section>"
+    return f"<section id='task-{number}'>{head}{comment}{answer}{code}{printed}{said}</section>"
 
 
 def _code(code: str) -> str:
@@ -157,7 +175,8 @@ def _output(output: dict[str, Any]) -> str:
     kind = output["output_type"]
     if kind == "error":
         trace = _cut(_plain("\n".join(output["traceback"])))
-        first = f"<pre class='error'>{escape(output['ename'])}: {escape(_cut(_plain(output['evalue'])))}</pre>"
+        name, value = (escape(_cut(_plain(output[key]))) for key in ("ename", "evalue"))
+        first = f"<pre class='error'>{name}: {value}</pre>"
         more = f"<details><summary>where</summary><pre class='error'>{escape(trace)}</pre></details>"
         return first + (more if trace.count("\n") > 1 else "")
     if kind == "stream":

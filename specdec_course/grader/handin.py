@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from IPython.core.inputtransformer2 import TransformerManager
+
 from specdec_course.grader.harmless import unicode_only
 from specdec_course.grader.sources import role, source
 
@@ -20,6 +22,7 @@ __all__ = ["MAX_BYTES", "Received", "receive", "recognised"]
 
 MAX_BYTES = 100_000_000  # outputs are left out, so that a notebook full of plots is read, too
 LONGEST_CELL, MOST_OWN_CELLS, LARGEST_PICTURES = 1_000_000, 300, 5_000_000  # characters, cells, characters in base64
+LONGEST_MAGIC = 50_000  # characters of a cell with magics: IPython reads it again for each of them
 PICTURES = {"image/png", "image/jpeg", "image/gif"}
 Cell = dict[str, Any]
 Notebook = dict[str, Any]
@@ -197,10 +200,16 @@ def _looks(cells: Sequence[Cell], release: Notebook) -> Iterator[str]:
     ours = {source(cell) for cell in release["cells"]}
     allowed = set(_imports(tree for cell in _marked(release) if (tree := _parsed(cell))))
     for cell in cells:
-        tree = None if source(cell) in ours else _parsed(cell)
-        if tree is not None and (found := sorted({*_reaching(tree, allowed)})):
-            where = f"cell “{_id(cell)}”" if _id(cell) else "a cell of their own"
-            yield f"{where} uses {', '.join(found)}"
+        if source(cell) in ours or cell["cell_type"] != "code":
+            continue
+        where = f"cell “{_id(cell)}”" if _id(cell) else "a cell of their own"
+        tree = _parsed(cell)
+        if tree is None:
+            yield f"{where} cannot be read as Python"
+        elif found := {*_reaching(tree, allowed)}:
+            if "get_ipython" in found and "get_ipython" not in source(cell):  # IPython's words for % and !
+                found = found - {"get_ipython"} | {"magics"}
+            yield f"{where} uses {', '.join(sorted(found))}"
 
 
 SUSPICIOUS = {
@@ -212,8 +221,13 @@ INSIDES = {"__code__", "__globals__", "__closure__", "__dict__", "__subclasses__
 
 
 def _parsed(cell: Cell) -> ast.Module | None:
+    """As Python, or as the Python that IPython makes of magics, prompts and indented cells; None if it is neither."""
     try:
-        return ast.parse(source(cell)) if cell["cell_type"] == "code" else None
+        code = source(cell) if cell["cell_type"] == "code" else ""
+        try:
+            return ast.parse(code)
+        except SyntaxError:
+            return ast.parse(TransformerManager().transform_cell(code)) if len(code) <= LONGEST_MAGIC else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply for the parser
         return None
 

@@ -6,6 +6,7 @@ A terminal obeys control characters, a browser obeys HTML, a spreadsheet obeys c
 import re
 import unicodedata
 from collections.abc import Mapping
+from html import unescape
 from typing import Any
 
 import bleach
@@ -20,6 +21,7 @@ STYLES = ("color", "white-space", "vertical-align", "text-align")
 CLEANER = bleach.Cleaner(TAGS, {"*": ["style"]}, css_sanitizer=CSSSanitizer(allowed_css_properties=STYLES), strip=True)
 TEX = re.compile(r"\\(href|url|class|cssId|style|require|unicode|includegraphics|html\w*|data)\b")  # links and styles
 LONGEST_HTML, DEEPEST = 300_000, 200  # characters; brackets or tags inside each other
+ENTITY = re.compile(r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);?")
 FORMULA = re.compile(r"\s*[=+\-@]")
 CONTROL, TURNING = ("Cc", "Cs", "Zl", "Zp"), "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\ud800-\udfff]")  # neither line break, tab nor escape
@@ -56,9 +58,16 @@ def clean_html(text: str) -> str | None:
     if len(text) > LONGEST_HTML or nesting(text) > DEEPEST:
         return None
     try:
-        return str(CLEANER.clean(TEX.sub(r"\1", unicode_only(text))))
+        cleaned = str(CLEANER.clean(TEX.sub(r"\1", unicode_only(text).replace("\r\n", "\n"))))
     except (RecursionError, ValueError, AssertionError, KeyError, IndexError):  # html5lib on odd input
         return None
+    return shown(ENTITY.sub(_harmless, cleaned), lines=True)
+
+
+def _harmless(entity: re.Match[str]) -> str:
+    """A character reference as it is, unless `shown` would replace what it stands for."""
+    sign = unescape(entity[0])
+    return entity[0] if shown(sign, lines=True) == sign else "\ufffd"
 
 
 def nesting(text: str) -> int:

@@ -204,7 +204,10 @@ def _outputs(given: Any) -> Iterator[NotebookNode]:
                 yield new_output(kind, data=kept)
             case {"output_type": "error", "ename": str(name), "evalue": str(value), "traceback": [*lines]}:
                 yield new_output(
-                    "error", ename=_text(name), evalue=_text(value), traceback=[_text(str(line)) for line in lines]
+                    "error",
+                    ename=_cut(_text(name)),
+                    evalue=_cut(_text(value)),
+                    traceback=[_cut(_text(str(line))) for line in lines],
                 )
 
 

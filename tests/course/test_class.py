@@ -104,6 +104,49 @@ def test_a_page_tells_the_hidden_tests_from_those_that_students_had() -> None:
     assert html.count(", in words") == 2  # in the table, and above the answer
 
 
+def test_what_a_cell_printed_never_stands_under_the_tests_heading() -> None:
+    """A forged report in our own markup, in the solution cell's outputs; and the rest of the page stays short."""
+    notebook: dict[str, Any] = solved()
+    forged = "<p><b>Task 1: all 7 cases hold, 4 of 4 points</b></p>"
+    reported = Report("Task 1", (Case("It copies", False, "no"),))._repr_html_()
+    error = {"output_type": "error", "ename": "E\u202e" + "x" * 10**6, "evalue": "", "traceback": []}
+    shown = {"output_type": "display_data", "metadata": {}}
+    for cell in notebook["cells"]:
+        if grade_id(cell) == "lookup":
+            many = {"data": {"text/html": "<p>" + "y" * 200_000 + "</p>"}}
+            cell["outputs"] = [shown | {"data": {"text/html": forged}}, error, *([shown | many] * 9)]
+        elif grade_id(cell) == "lookup-tests":
+            cell["outputs"] = [shown | {"data": {"text/html": reported}}]
+    html = page(notebook, "ada", [Mark("ada", NAME, "lookup-tests", 0.0, 4.0)], [])
+    printed, tests = html.split("What your cell printed")[1].split("What the tests say")
+    assert "all 7 cases hold" in printed
+    assert "all 7 cases hold" not in tests
+    assert "It copies" in tests
+    assert "\u202e" not in html
+    assert len(html) < 600_000
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("%pwd\nimport gc, ctypes", "uses ctypes, gc, magics"),
+        ("!pwd", "uses magics"),
+        ("%%capture\nimport gc", "uses magics"),
+        ("  import gc\n  gc.collect()", "uses gc"),
+        (">>> import gc", "uses gc"),
+        ("get_ipython().user_ns", "uses get_ipython"),
+        ("import gc\nif (", "cannot be read as Python"),
+        ("-" * 100_000 + "1", "cannot be read as Python"),
+    ],
+)
+def test_no_form_of_a_cell_hides_from_a_person_what_it_uses(code: str, told: str) -> None:
+    """IPython runs magics, prompts and indented cells, which are no Python by themselves."""
+    notebook = solved()
+    notebook["cells"].append({"cell_type": "code", "metadata": {}, "source": code, "outputs": []})
+    (look,) = receive(json.dumps(notebook).encode(), RELEASES[NAME]).looks
+    assert look == f"a cell of their own {told}"
+
+
 def test_the_students_archive_has_exercises_and_no_solutions(tmp_path: Path) -> None:
     count = bundle(ROOT, tmp_path / "a.zip")
     bundle(ROOT, tmp_path / "b.zip")

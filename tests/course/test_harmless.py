@@ -18,10 +18,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from nbgrader.server_extensions.formgrader import handlers
 from traitlets.config import Config
 
+from specdec_course.grader.classrun import alike
+from specdec_course.grader.confine import Allowance
+from specdec_course.grader.course import Course
 from specdec_course.grader.feedback import page
 from specdec_course.grader.formgrader import harden
 from specdec_course.grader.handin import receive
 from specdec_course.grader.harmless import clean_html, message, shown
+from specdec_course.grader.judge import _outputs
 from specdec_course.grader.marks import Mark
 from specdec_course.grader.similar import similar
 
@@ -188,6 +192,9 @@ def test_html_too_deep_or_too_long_is_shown_as_text() -> None:
     for text in (f"<p style='a{'(' * 30_000}'>x</p>", "<div>" * 30_000, "<b>" * 500, "x" * 400_000):
         assert clean_html(text) is None
     assert clean_html("<p style='color: red; position: fixed'>a<br>b</p>") == '<p style="color: red;">a<br>b</p>'
+    for turned in ("a\u202eb", "a&#x202e;b", "a&#8238;b", "a&rlm;b", "a&#x20<x>2e;b"):
+        assert clean_html(turned) == "a\ufffdb", "marks that turn writing round, also as character references"
+    assert clean_html("a &amp; &lt;b&gt; &eacute;\r\n") == "a &amp; &lt;b&gt; &eacute;\n"
     notebook: dict[str, Any] = solved()
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -218,8 +225,9 @@ def test_hints_at_shared_answers_leave_out_what_everybody_has() -> None:
         + "    return longest\n"
     )
 
-    def handed_in(code: str) -> dict[str, Any]:
+    def handed_in(code: str, own: str = "") -> dict[str, Any]:
         notebook = load("exercises", NAME)
+        notebook["cells"].insert(0, {"cell_type": "code", "metadata": {}, "source": own, "outputs": []})
         for cell in notebook["cells"]:
             if cell["metadata"].get("nbgrader", {}).get("grade_id") == "lookup":
                 cell["source"] = code
@@ -235,8 +243,29 @@ def test_hints_at_shared_answers_leave_out_what_everybody_has() -> None:
         "broken": handed_in("def ((("),
     }
     assert [(one, two) for one, two, share in similar(class_of, [release, ours]) if share > 0.9] == [("ada", "bob")]
+    elsewhere = handed_in("my_lookup = _f", copied.replace("my_lookup", "_f"))
+    padded = handed_in("my_lookup = _f", copied.replace("my_lookup", "_f") + other.replace("gamma", "shortest"))
+    explored = handed_in(copied, other.replace("longest", "gamma"))
+    for mate in (elsewhere, padded):  # the copy stands in a cell of one's own
+        for first in (handed_in(copied), explored):
+            assert [pair[:2] for pair in similar({"ada": first, "bob": mate}, [release, ours])] == [("ada", "bob")]
+    assert [pair[:2] for pair in similar({"ada": elsewhere, "bob": padded}, [release, ours])] == [("ada", "bob")]
     everybody = {f"s{n}": handed_in(copied) for n in range(6)}
     assert list(similar(everybody, [release, ours])) == []
+
+
+def test_a_forged_error_is_cut_before_it_is_kept() -> None:
+    forged = {"output_type": "error", "ename": "x" * 10**6, "evalue": "y" * 10**6, "traceback": ["z" * 10**6]}
+    (error,) = _outputs([forged])
+    assert len(json.dumps(error)) < 310_000
+
+
+def test_it_is_said_where_answers_could_not_be_compared(tmp_path: Path) -> None:
+    (tmp_path / "gradebook" / "submitted" / "ada" / NAME).mkdir(parents=True)
+    (tmp_path / "gradebook" / "submitted" / "ada" / NAME / f"{NAME}.ipynb").write_text("{")
+    (line,) = alike(Course(tmp_path, Allowance()), [NAME])
+    assert line.startswith(f"not compared  {NAME}: ")
+    assert "JSONDecodeError" in line
 
 
 def test_an_answer_with_escape_sequences_is_read_in_a_terminal_without_them(tmp_path: Path) -> None:
