@@ -7,22 +7,24 @@ and no others.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from importlib import import_module
+from math import prod
 from types import FunctionType, LambdaType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from specdec_course.checks.plain import ARRAYS, MANY, Codec, Counted
+from specdec_course.checks.plain import ARRAYS, Codec, Counted
 from specdec_course.checks.wire import Garbled, Wire, built
 from specdec_course.grader.proxies import Ended, Function, Grown, Kernel, Object, stopped_after, told_alone
+from specdec_course.grader.sizes import small
 
 __all__ = ["OFFERED", "Remote"]
 
 GRACE_SECONDS = 5.0  # to obey an interrupt
 OWN_SECONDS = 120.0  # that the tests may take behind the student's code: they try what explains a mistake
+MOST_NUMBERS = 16_000_000  # of a tensor: no message has more bytes
 REACHED: dict[str, tuple[str, ...]] = {  # type -> the methods and attributes of the judge's objects
     "specdec_ref.exact._Replay": ("accept", "draw"),
     "specdec_ref.randomness.KeyedRandomness": ("accept", "draw"),
@@ -167,7 +169,7 @@ class Remote:
 
         match question:
             case ["call", int(number), str(name), args, named] if name in _reached(self.handles.get(number)):
-                return getattr(self.handles[number], name)(*_small(given(args)), **_small(given(named)))
+                return getattr(self.handles[number], name)(*small(given(args), _known), **small(given(named), _known))
             case ["get", int(number), str(name)] if name in _reached(self.handles.get(number)):
                 return getattr(self.handles[number], name)
             case ["get", int(number), str(name)]:
@@ -175,7 +177,7 @@ class Remote:
             case ["use", str(home), str(name), args, named] if name in self._offered.get(home, ()):
                 if name in WITHHELD.get(self.cell, ()):
                     raise PermissionError(f"{name} is not at hand while this task is judged")
-                return getattr(import_module(home), name)(*_small(given(args)), **_small(given(named)))
+                return getattr(import_module(home), name)(*small(given(args), _known), **small(given(named), _known))
             case ["load", where, address, lanes, str(kind)] if kind in ARRAYS:
                 return _memory(where).load(given(address), given(lanes), kind)
             case ["store", where, address, lanes, values]:
@@ -185,6 +187,14 @@ class Remote:
 
 class Values(Codec):
     """Values as they are in the judge."""
+
+    def _unpack_tagged(self, tag: str, rest: list[Any], deep: int) -> Any:
+        """Without tensors that have no numbers, and yet so many rows that a list of them fills the memory."""
+        if tag in ("tensor", "array"):
+            size = prod(max(n, 1) for n in rest[1])
+            if size > MOST_NUMBERS:
+                raise Garbled("it sent a tensor of an impossible size")
+        return super()._unpack_tagged(tag, rest, deep)
 
     def __init__(self, remote: Remote, leaves: Sequence[Tensor] = (), *, asked: bool = False) -> None:
         super().__init__()
@@ -226,23 +236,9 @@ def _reached(value: Any) -> tuple[str, ...]:
     return REACHED.get(f"{kind.__module__}.{kind.__qualname__}", ())
 
 
-def _small(value: Any) -> Any:
-    """Itself, if nothing of it can keep the judge busy for long. Raises ValueError."""
-    if isinstance(value, dict):
-        _small(list(value.items()))
-    elif is_dataclass(value):
-        _small([getattr(value, each.name) for each in fields(value)])
-    elif isinstance(value, list | tuple | set | frozenset) and len(value) <= MANY:
-        for each in value:
-            _small(each)
-    elif isinstance(value, Tensor):
-        if value.numel() > 100 * MANY:
-            raise ValueError(f"a tensor of {value.numel()} numbers is too large here")
-    elif (isinstance(value, int) and abs(value) > 100 * MANY) or (
-        hasattr(value, "__len__") and len(value) > (100 * MANY if isinstance(value, str | bytes) else MANY)
-    ):
-        raise ValueError(f"{str(value)[:40]} is too large here")
-    return value
+def _known(value: Any) -> bool:
+    """Whether it is an object of the judge's, or a function of the student's."""
+    return isinstance(value, Function) or bool(_reached(value))
 
 
 def _memory(where: Any) -> Any:

@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections import deque
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +15,14 @@ from hostile import NAME, solved
 pytest.importorskip("nbgrader", reason="nbgrader is missing: pip install -e '.[instructor]'")
 
 import nbformat
+import numpy as np
+import torch
 from nbconvert.exporters import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell, output_from_msg
 from nbgrader.server_extensions.formgrader import handlers
 from traitlets.config import Config
 
+from specdec_course.checks.wire import Garbled
 from specdec_course.grader.classrun import alike
 from specdec_course.grader.confine import Allowance
 from specdec_course.grader.course import Course
@@ -27,8 +32,12 @@ from specdec_course.grader.handin import receive
 from specdec_course.grader.harmless import clean_html, message, shown
 from specdec_course.grader.judge import _outputs
 from specdec_course.grader.marks import Mark
+from specdec_course.grader.remote import Remote, Values
 from specdec_course.grader.similar import similar
+from specdec_course.grader.sizes import small
+from specdec_ref.core import DraftTree
 
+VALUES = Values(object.__new__(Remote))  # with no worker: nothing is asked
 EVIL = (
     "<script>alert(1)</script><img src=x onerror=alert(1)> [a](javascript:alert(1)) <svg onload=alert(1)></svg>"
     '<iframe srcdoc="<script>alert(1)</script>"></iframe> $\\href{javascript:alert(1)}{x}$ <a href="data:text/html,x">d</a>'
@@ -252,6 +261,38 @@ def test_hints_at_shared_answers_leave_out_what_everybody_has() -> None:
     assert [pair[:2] for pair in similar({"ada": elsewhere, "bob": padded}, [release, ours])] == [("ada", "bob")]
     everybody = {f"s{n}": handed_in(copied) for n in range(6)}
     assert list(similar(everybody, [release, ours])) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.int64(10**15), SimpleNamespace(a=10**18), deque([10**18]), [{"a": (deque([np.int64(10**15)]),)}], range(10**9),
+        range(10**15, 10**15 + 2), np.zeros((2, 10**6)), torch.zeros(2 * 10**6), "x" * 2 * 10**6, [0] * 20_000, object(),
+        VALUES.unpack(["opaque", "T", "t", None, [10**18]]), VALUES.unpack(["namespace", [["a", 10**18]]]),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_large_arguments_are_refused_whatever_holds_them(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"too large here|nothing that can be given"):
+        small(["small", value], lambda given: False)
+
+
+def test_ordinary_arguments_of_the_judge_s_functions_are_accepted() -> None:
+    tree = DraftTree(torch.tensor([1, 2]), torch.tensor([-1, 0]))
+    for value in (
+        None, 1, 0.5, "a", [1, (2, {3})], {"a": [1]}, np.float32(1), np.arange(9), torch.arange(9), range(9), deque([1]),
+        tree, ValueError("x"), torch.float64, SimpleNamespace(a=1), VALUES.unpack(["opaque", "T", "t", 1.0, [1]]),
+    ):  # fmt: skip
+        assert small(value, lambda given: False) is value
+    assert small(small, lambda given: given is small) is small
+
+
+@pytest.mark.parametrize("shape", [[2**40, 0], [0, 10**9], [10**9, 0, 1]])
+def test_a_tensor_without_numbers_has_no_endless_list_of_rows(shape: list[int]) -> None:
+    for packed in (["tensor", "float64", shape, "", None], ["array", "float64", shape, ""]):
+        with pytest.raises(Garbled, match="impossible size"):
+            VALUES.unpack(packed)
+    assert VALUES.unpack(["tensor", "float64", [3, 0], "", None]).tolist() == [[], [], []]
 
 
 def test_a_forged_error_is_cut_before_it_is_kept() -> None:
