@@ -20,16 +20,25 @@ from specdec_course.grader.remote import OFFERED, Remote
 Reports = dict[str, tuple[str, list[tuple[str, bool, str]]]]
 
 
-def child(names: str) -> Reports:
+def child(home: str, names: str) -> Reports:
     """Not imported above: with the tests' shape checks that module cannot be."""
-    unearned = import_module("unearned")
-    found: Reports = unearned.reports(getattr(unearned, names))
+    found: Reports = import_module("unearned").reports(getattr(import_module(home), names))
     return found
 
 
-def reports(names: str) -> Reports:
+def share(name: str) -> float:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(child, names).result()
+        return process.submit(share_of, name).result()
+
+
+def share_of(name: str) -> float:
+    found: float = getattr(import_module("cheap"), name)()
+    return found
+
+
+def reports(names: str, home: str = "unearned") -> Reports:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(child, home, names).result()
 
 
 def test_what_is_no_answer_earns_nothing_and_gets_a_report() -> None:
@@ -37,6 +46,17 @@ def test_what_is_no_answer_earns_nothing_and_gets_a_report() -> None:
     assert len(found) >= 25
     assert {name: said for name, (said, cases) in found.items() if any(passed for _, passed, _ in cases)} == {}
     assert [name for name, (said, _) in found.items() if "FAILS" not in said] == []
+
+
+def test_what_recognises_its_case_or_does_without_the_task_earns_nothing() -> None:
+    found = reports("CHEAP", "cheap")
+    assert len(found) >= 20
+    earned = {name: said for name, (said, cases) in found.items() if any(passed for _, passed, _ in cases)}
+    assert earned == {}
+
+
+def test_a_plain_decoder_earns_at_most_60_percent_of_the_capstones_last_task() -> None:
+    assert 0 < share("plain_decoder") <= 0.6
 
 
 def test_no_coin_makes_a_round_count_for_more() -> None:
