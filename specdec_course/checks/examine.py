@@ -148,6 +148,9 @@ def unaided(code: Any, *offered: Callable[..., Any]) -> Callable[..., Any]:
         sys.setprofile(look)
         try:
             result = code(*args)
+        except Exception:
+            if not called:
+                raise
         finally:
             sys.setprofile(before)
         if called:

@@ -11,11 +11,16 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
+import torch
 
+from specdec_course.checks.examine import Trouble, unaided
+from specdec_course.checks.ngram import look
 from specdec_course.checks.plain import Codec
 from specdec_course.checks.wire import Garbled, Wire
 from specdec_course.grader.proxies import Ended
-from specdec_course.grader.remote import OFFERED, Remote
+from specdec_course.grader.remote import LATER, OFFERED, Remote
+from specdec_ref.config import DraftBudget
+from specdec_ref.metrics import RunStats
 
 Reports = dict[str, tuple[str, list[tuple[str, bool, str]]]]
 
@@ -84,6 +89,38 @@ def test_the_judge_answers_only_what_this_exercise_offers(home: str) -> None:
             "refused",
             "PermissionError",
         ]
+
+
+@pytest.mark.parametrize(("checks", "home", "name", "cell"), [
+    (checks, next(home for home, names in OFFERED.items() if name in names), name, cell)
+    for checks, names in LATER.items() for name, cell in names.items()
+])  # fmt: skip
+def test_what_a_task_must_not_use_is_answered_after_its_tests(checks: str, home: str, name: str, cell: str) -> None:
+    ours, theirs = socket.socketpair()
+    given: dict[str, list[Any]] = {
+        "expected_tau": [0.5, 3], "speedup": [2.0, 3, 0.1, lambda k: 1.0], "residual": [torch.ones(2), torch.ones(2)],
+        "look": [["a", "b", "a"], 2], "exposition": [RunStats(), DraftBudget(3)], "greedy_round": [],
+    }  # fmt: skip
+    with ours, theirs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{home}.{name}", lambda *_: 7)
+        remote = Remote(Wire(ours), lambda: "", {checks: (), home: (name,)})
+        args, _ = remote.pack(*given[name])
+        question = ["use", home, name, args, ["dict", []]]
+        assert remote._answer(question)[:2] == ["refused", "PermissionError"]
+        with remote.within(10, "some other cell"):
+            assert remote._answer(question)[:2] == ["refused", "PermissionError"]
+        with remote.within(10, cell):
+            assert remote._answer(question)[:2] == ["refused", "PermissionError"]
+        assert remote._answer(question) == ["told", 7]
+
+
+def test_a_function_that_is_refused_is_still_seen_by_the_check() -> None:
+    def refused() -> float:
+        look(["a"], 1)
+        raise PermissionError
+
+    with pytest.raises(Trouble, match="it calls `look`"):
+        unaided(refused, look)()
 
 
 def test_too_much_in_a_question_is_refused_wherever_it_hides() -> None:

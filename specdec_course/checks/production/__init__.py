@@ -58,7 +58,8 @@ def reading(function: Callable[..., Any], runs: Sequence[Rounds] = RUNS) -> Repo
             for which, (name, right) in enumerate(zip(names, rights, strict=True))
         ]
 
-    return examine("Task 1, reading a page", function, [t for run in runs for t in trials(run)], wrong.READINGS)
+    own = unaided(function, exposition)
+    return examine("Task 1, reading a page", own, [t for run in runs for t in trials(run)], wrong.READINGS)
 
 
 def _equals(right: Sequence[float]) -> Callable[[Any], tuple[bool, str]]:

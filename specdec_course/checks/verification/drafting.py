@@ -40,17 +40,12 @@ def draft(function: Drafting, target: int = 1, other: int = 5, tokens: int = 2) 
     """
     table, guesser = TableLM(3, target), TableLM(3, other)
 
-    def drafts(code: Any) -> Draft:
-        return lambda text, depth, rng: _well_formed(
-            attempt(code, lambda words: distribution_after(guesser, words), list(text), depth, rng), text, depth
-        )
-
     def dist(depth: int) -> Callable[[Any], tuple[Distribution, str]]:
         def outcome(code: Any) -> tuple[Distribution, str]:
             odd: list[str] = []
 
             def noted(text: list[int], depth: int, rng: Randomness) -> DraftTree:
-                tree = drafts(code)(text, depth, rng)
+                tree = _drafts(code, guesser)(text, depth, rng)
                 odd.append(_strange(tree, text, depth, guesser))
                 return tree
 
@@ -67,7 +62,7 @@ def draft(function: Drafting, target: int = 1, other: int = 5, tokens: int = 2) 
         sizes: list[float] = []
 
         def noted(text: list[int], depth: int, rng: Randomness) -> DraftTree:
-            sizes.append(len(tree := drafts(code)(text, depth, rng)) - 1)
+            sizes.append(len(tree := _drafts(code, guesser)(text, depth, rng)) - 1)
             return tree
 
         return [tokens_per_round(table, noted, RejectionVerifier(), depth=2), min(sizes)]
@@ -84,6 +79,12 @@ def draft(function: Drafting, target: int = 1, other: int = 5, tokens: int = 2) 
         ),
     ]  # fmt: skip
     return examine("Task 5, the bug", function, trials, wrong.DRAFTS)
+
+
+def _drafts(code: Any, guesser: TableLM) -> Draft:
+    return lambda text, depth, rng: _well_formed(
+        attempt(code, lambda words: distribution_after(guesser, words), list(text), depth, rng), text, depth
+    )
 
 
 def _well_formed(tree: Any, text: Sequence[int], depth: int) -> DraftTree:
