@@ -53,7 +53,7 @@ def launch(
     arguments = [logits, pitch or logits.stride(0), *(tensor for _, tensor in others)]
 
     def run() -> Any:
-        if not hasattr(kernel, "__getitem__"):
+        if not wrong.is_kernel(kernel):
             raise Trouble("it is not a kernel: the line @triton.jit above it is missing")
         with confined([Region(first, logits, pitch), *(Region(*other) for other in others)], MOST) as loaded:
             try:

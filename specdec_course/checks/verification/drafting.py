@@ -41,18 +41,7 @@ def draft(function: Drafting, target: int = 1, other: int = 5, tokens: int = 2) 
     table, guesser = TableLM(3, target), TableLM(3, other)
 
     def dist(depth: int) -> Callable[[Any], tuple[Distribution, str]]:
-        def outcome(code: Any) -> tuple[Distribution, str]:
-            odd: list[str] = []
-
-            def noted(text: list[int], depth: int, rng: Randomness) -> DraftTree:
-                tree = _drafts(code, guesser)(text, depth, rng)
-                odd.append(_strange(tree, text, depth, guesser))
-                return tree
-
-            came = text_distribution(table, noted, RejectionVerifier(), depth, tokens)
-            return came, next(filter(None, odd), "")
-
-        return outcome
+        return lambda code: _emitted(code, table, guesser, depth, tokens)
 
     def right(came: tuple[Distribution, str]) -> tuple[bool, str]:
         holds, says = compare(came[0], wanted(table, tokens))
@@ -79,6 +68,19 @@ def draft(function: Drafting, target: int = 1, other: int = 5, tokens: int = 2) 
         ),
     ]  # fmt: skip
     return examine("Task 5, the bug", function, trials, wrong.DRAFTS)
+
+
+def _emitted(code: Any, table: TableLM, guesser: TableLM, depth: int, tokens: int) -> tuple[Distribution, str]:
+    """The distribution of the first words, and what is strange about the drafts."""
+    odd: list[str] = []
+
+    def noted(text: list[int], depth: int, rng: Randomness) -> DraftTree:
+        tree = _drafts(code, guesser)(text, depth, rng)
+        odd.append(_strange(tree, text, depth, guesser))
+        return tree
+
+    came = text_distribution(table, noted, RejectionVerifier(), depth, tokens)
+    return came, next(filter(None, odd), "")
 
 
 def _drafts(code: Any, guesser: TableLM) -> Draft:
