@@ -129,7 +129,7 @@ def pace_trials(seed: int) -> list[Trial]:
     changed = [*passage[:20], 60 - 1 - passage[20], *passage[21:]]
     copying = Scripted.of([*passage, *changed, passage[0]], len(passage) + 3, words=60)
     return [
-        _pace("It is fast where a text is copied", copying, 2.8),
+        _pace("It is fast where a text is copied", copying, 2.8, weight=4.0),  # plain decoding does the rest
         _pace("It drafts less where guesses fail", Scripted.of(_misleading(rng), 60), 0.88),
     ]
 
@@ -143,7 +143,7 @@ def _misleading(rng: Random) -> Tokens:
     return text
 
 
-def _pace(asks: str, script: Scripted, least: float) -> Trial:
+def _pace(asks: str, script: Scripted, least: float, weight: float = 1.0) -> Trial:
     goal = script.answer(len(script.text) - len(script.prompt))
 
     def outcome(decoder: Any) -> list[float]:
@@ -167,4 +167,4 @@ def _pace(asks: str, script: Scripted, least: float) -> Trial:
             + ("" if gain >= least else f": {why}")
         )
 
-    return Trial(asks, outcome, judge)
+    return Trial(asks, outcome, judge, weight)

@@ -10,15 +10,16 @@ from random import Random
 from typing import Any
 
 from specdec_course.capstone import suspects as wrong
-from specdec_course.capstone.adapter import TargetView
+from specdec_course.capstone.adapter import TargetView, first_unasked
 from specdec_course.capstone.admission import Making, exact_trials, pace_trials
 from specdec_course.capstone.standalone import alone
 from specdec_course.capstone.suspects import Scan, greedy_round
 from specdec_course.capstone.toys import Scripted, rounds_distribution, view
-from specdec_course.checks.examine import Trial, Trouble, attempt, examine, ids, unaided
+from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, ids, unaided
 from specdec_course.checks.plain import Counted
 from specdec_course.checks.report import Report
 from specdec_course.checks.toys import compare, wanted
+from specdec_ref.exact import Distribution
 from specdec_ref.models.toy import TableLM
 
 __all__ = ["entry", "greedy", "greedy_round", "index", "loop", "sampled", "toy"]
@@ -148,14 +149,24 @@ DRAWS: tuple[tuple[str, int, Pieces], ...] = (
 
 
 def sampled(function: Callable[..., Any], more: Sequence[tuple[int, Pieces]] = ()) -> Report:
-    """Of `function(model, last, guess, rng)`: the distribution of the first words, one per round."""
+    """Of `function(model, last, guess, rng)`: the distribution of the first words, one per round, and how many come."""
 
     def trial(asks: str, seed: int, guesses: Pieces) -> Trial:
         table, words = TableLM(3, seed=seed), len(guesses)  # a round yields a word at least
         goal = wanted(table, words)
-        return Trial(
-            asks, lambda code: rounds_distribution(table, code, guesses, words), lambda dist: compare(dist, goal)
-        )
+
+        def outcome(code: Any) -> tuple[Distribution, float]:
+            return rounds_distribution(table, code, guesses, words)
+
+        best = outcome(wrong.sampled_round)[1]
+
+        def judge(came: tuple[Distribution, float]) -> tuple[bool, str]:
+            right, says = compare(came[0], goal)
+            if right and not came[1] > best - CLOSE:
+                return False, f"the rounds yield {came[1]:.3f} words on average, those of this task {best:.3f}"
+            return right, says
+
+        return Trial(asks, outcome, judge)
 
     cases = [*DRAWS, *(("Other guesses", *case) for case in more)]
     return examine("Task 3, a sampled round", function, [trial(*case) for case in cases], wrong.SAMPLED)
@@ -179,9 +190,15 @@ def loop(function: Callable[..., Any], more: Sequence[tuple[int, int, int | None
 
         def outcome(code: Any) -> Tokens:
             model = view(script.model).open(script.prompt, 24)
-            return ids(
+            new = ids(
                 attempt(code, model, list(script.prompt), most, script.eos, lambda text: script.next(text, gamma))
             )
+            at = first_unasked(model, script.prompt, new)
+            if new == script.answer(most) and at is not None:
+                raise Trouble(
+                    f"it wrote the target's text, but no forward was asked for token {at}: a guess is no proof"
+                )
+            return new
 
         def judge(new: Tokens) -> tuple[bool, str]:
             goal = script.answer(most)

@@ -85,8 +85,11 @@ def view(model: TableLM, sampling: SamplingParams = SamplingParams()) -> TargetV
 
 def rounds_distribution(
     table: TableLM, one_round: Callable[..., Any], guesses: Sequence[Sequence[int]], tokens: int
-) -> Distribution:
-    """The exact distribution of the first words that these rounds emit. Raises Trouble if the learner's code fails."""
+) -> tuple[Distribution, float]:
+    """The exact distribution of the first words that these rounds emit, and how many they emit on average.
+
+    Both are from one enumeration. Raises Trouble if the learner's code fails.
+    """
     model = view(table, SAMPLING)
 
     def run(rng: Any) -> tuple[int, ...]:
@@ -94,9 +97,14 @@ def rounds_distribution(
         model.open(text, 16)
         for guess in guesses:
             text += ids(attempt(one_round, model, text[-1], list(guess), rng))
-        return tuple(text[len(PROMPT) :][:tokens])
+        return tuple(text[len(PROMPT) :])
 
-    return _summed(run)
+    dist: Distribution = defaultdict(float)
+    mean = 0.0
+    for text, prob in _summed(run).items():
+        dist[text[:tokens]] += prob
+        mean += prob * len(text)
+    return dict(dist), mean
 
 
 def decoder_distribution(

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "CLOSE", "Suspect", "Trial", "Trouble", "attempt", "described", "examine", "ids", "numbers", "same", "unaided",
 ]  # fmt: skip
 
+ALONE = "but that alone is no answer: it counts once one of the cases holds that ask for more"
 CLOSE = 1e-9  # float64 sums of a few hundred products are far closer; a wrong rule is far off
 
 
@@ -35,12 +36,16 @@ class Trouble(Exception):  # noqa: N818  (it is the learner's, not ours)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`outcome(code)` may raise Trouble. `judge(outcome)` says whether it is right, and what came out."""
+    """`outcome(code)` may raise Trouble. `judge(outcome)` says whether it is right, and what came out.
+
+    `side`: a constant may fulfil it, so it counts only if one of the report's other trials holds.
+    """
 
     asks: str
     outcome: Callable[[Any], Any]
     judge: Callable[[Any], tuple[bool, str]]
     weight: float = 1.0
+    side: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,15 @@ def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[S
         for trial in trials[len(cases) :]:
             cases.append(Case(trial.asks, False, says, trial.weight))
             says = "not run, because the time was up"
-    return Report(title, tuple(cases), tuple(reasons))
+    return Report(title, tuple(_counted(cases, trials)), tuple(reasons))
+
+
+def _counted(cases: Sequence[Case], trials: Sequence[Trial]) -> Sequence[Case]:
+    """What holds on the side holds only beside something else."""
+    others = [case for case, trial in zip(cases, trials, strict=True) if not trial.side]
+    if not others or any(case.passed for case in others):
+        return cases
+    return [replace(case, passed=False, says=f"{case.says}; {ALONE}") if case.passed else case for case in cases]
 
 
 def _judged(trial: Trial, outcome: Any) -> tuple[bool, str]:
@@ -135,6 +148,9 @@ def unaided(code: Any, *offered: Callable[..., Any]) -> Callable[..., Any]:
         sys.setprofile(look)
         try:
             result = code(*args)
+        except Exception:
+            if not called:
+                raise
         finally:
             sys.setprofile(before)
         if called:

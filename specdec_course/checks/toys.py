@@ -4,7 +4,7 @@ Target and draft are tables over the words a, b, c; so the wanted distribution i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -19,10 +19,14 @@ from specdec_ref.models.target import Target
 from specdec_ref.models.toy import TableLM
 from specdec_ref.sampling import warp
 
-__all__ = ["TextDrafter", "Watched", "certain", "compare", "sampled", "text_distribution", "tokens_per_round", "wanted"]
+__all__ = [
+    "SOME", "TextDrafter", "Watched", "as_long", "certain", "compare", "keeps_some", "lossless", "sampled",
+    "text_and_length", "text_distribution", "tokens_per_round", "wanted",
+]  # fmt: skip
 
 SAMPLING = SamplingParams(temperature=1.0)
 PROMPT = (0,)
+SOME = 1e-6  # words of a round beyond one: fewer, and no draft is ever kept
 
 Draft = Callable[[list[int], int, Randomness], DraftTree]
 
@@ -90,11 +94,21 @@ def certain(table: TableLM) -> Draft:
     return draft
 
 
+class Tally:
+    """Drafts that the first rounds keep, weighted by their chance. All copies of an engine share it."""
+
+    def __init__(self) -> None:
+        self.first, self.kept = False, 0.0
+
+    def __deepcopy__(self, memo: Any) -> "Tally":
+        return self
+
+
 class Watched:
     """A learner's verifier, with each of its answers checked for form before the engine takes it."""
 
-    def __init__(self, inner: Any, vocab: int) -> None:
-        self.inner, self.vocab = inner, vocab
+    def __init__(self, inner: Any, vocab: int, tally: Tally | None = None) -> None:
+        self.inner, self.vocab, self.tally = inner, vocab, tally or Tally()
         self.lossless_for = frozenset(inner.lossless_for)
 
     def __call__(self, tree: DraftTree, p: Float[Tensor, "nodes vocab"], rng: Randomness) -> VerifyResult:
@@ -124,6 +138,8 @@ class Watched:
             )
         if not isinstance(result.next_token, int) or not 0 <= result.next_token < self.vocab:
             raise Trouble(f"next_token is {result.next_token!r}, and should be a token id: an int below {self.vocab}")
+        if self.tally.first:
+            self.tally.kept += cast("Any", rng).probability * len(result.path)  # of the engine's enumeration
         return result
 
 
@@ -139,10 +155,24 @@ def engine(target: TableLM, drafter: Drafter, verifier: Verifier, depth: int) ->
 
 def text_distribution(target: TableLM, draft: Draft, verifier: Any, depth: int, tokens: int) -> Distribution:
     """The exact distribution of the first words that the engine emits. Raises Trouble if the learner's part fails."""
-    watched = Watched(verifier, target.vocab)
-    return dict(
-        attempt(engine_distribution, engine(target, TextDrafter(draft), watched, depth), PROMPT, tokens, tokens)
-    )
+    return text_and_length(target, draft, verifier, depth, tokens)[0]
+
+
+def text_and_length(
+    target: TableLM, draft: Draft, verifier: Any, depth: int, tokens: int
+) -> tuple[Distribution, float]:
+    """The same, and the mean number of words of the first round, both from one enumeration.
+
+    So a verifier cannot be lossless where it is asked for a distribution and long where it is asked for a length.
+    """
+    tally = Tally()
+
+    def noted(text: list[int], depth: int, rng: Randomness) -> DraftTree:
+        tally.first = len(text) == len(PROMPT)
+        return draft(text, depth, rng)
+
+    whole = engine(target, TextDrafter(noted), Watched(verifier, target.vocab, tally), depth)
+    return dict(attempt(engine_distribution, whole, PROMPT, tokens, tokens)), 1.0 + tally.kept
 
 
 def wanted(target: TableLM, tokens: int) -> Distribution:
@@ -179,3 +209,25 @@ def compare(dist: Distribution, goal: Distribution) -> tuple[bool, str]:
         f"“{spell(worst)}” comes out with probability {ours:.3f}, the target writes it with {theirs:.3f}: too {word}."
         f" Over all outcomes the distance (TV) is {total_variation(dist, goal):.3f}"
     )
+
+
+def keeps_some(came: tuple[Distribution, float]) -> tuple[Distribution, bool]:
+    """The distribution, and whether a round yields more than the target's own word."""
+    return came[0], came[1] > 1 + SOME
+
+
+def lossless(came: tuple[Distribution, bool], goal: Distribution) -> tuple[bool, str]:
+    """The same as `compare`, of a verifier that keeps some draft at all."""
+    right, says = compare(came[0], goal)
+    if right and not came[1]:
+        return False, "it has the target's distribution, but no draft is ever kept: this is plain decoding"
+    return right, says
+
+
+def as_long(came: tuple[Distribution, float], goal: Distribution, best: float, whose: str) -> tuple[bool, str]:
+    """Whether a round yields `best` words or more, with the target's distribution."""
+    says = f"{whose} yields {came[1]:.3f} words on average, the rule of this task {best:.3f}"
+    if not came[1] > best - CLOSE:
+        return False, says
+    right, why = compare(came[0], goal)
+    return right, says if right else f"{says}; that counts for a lossless verifier only, and here {why}"

@@ -22,9 +22,9 @@ from traitlets import Instance
 
 from specdec_course.checks.report import Credit, Report
 from specdec_course.grader.confine import Allowance, Confined, confined
-from specdec_course.grader.proxies import Ended
+from specdec_course.grader.proxies import Ended, Kernel
 from specdec_course.grader.remote import OFFERED, Remote
-from specdec_course.grader.sources import role
+from specdec_course.grader.sources import kernels, role
 
 __all__ = ["Judge", "Judged", "imported", "worker"]
 
@@ -38,6 +38,7 @@ class Judge:
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
         self.space: dict[str, Any] = {"__name__": "__main__"}
+        self.kernels: dict[str, str] = {}  # as the cells have defined them
 
     def prepare(self, code: str) -> None:
         """A locked cell: what the tests import. Kernels are judged in Triton's interpreter, without a GPU."""
@@ -59,7 +60,7 @@ class Judge:
         torch.set_num_threads(1)
         try:
             with self.remote.within(seconds, cell):
-                space = {**self.space, "display": display, **self.remote.names(sorted(_unknown(code, self.space)))}
+                space = {**self.space, "display": display, **self._theirs(_unknown(code, self.space))}
                 exec(compile(tree, "<tests>", "exec"), space)
                 value = eval(compile(ast.Expression(last), "<tests>", "eval"), space)
             outputs.append(_shown("execute_result", value))
@@ -70,8 +71,20 @@ class Judge:
             outputs.append(_error(type(error).__name__, str(error)))
         return outputs, ""
 
+    def _theirs(self, names: set[str]) -> dict[str, Any]:
+        """What the student calls so. A kernel is made again from its text: no other object stands in for it."""
+        for name in sorted(names):
+            if text := self.kernels.get(name):
+                self.remote.ask("run", text)
+        found = self.remote.names(sorted(names))
+        for name, value in found.items():
+            if isinstance(value, Kernel):
+                value.written = bool(self.kernels.get(name))
+        return found
+
     def run(self, code: str, seconds: float | int) -> tuple[list[NotebookNode], str]:
         """The same of a cell that is the student's to write: its outputs are for a page, and earn nothing."""
+        self.kernels.update(kernels(code))
         try:
             with self.remote.within(seconds, ""):
                 (outputs,) = self.remote.ask("run", code)

@@ -79,6 +79,8 @@ class Function:
 class Kernel(Function):
     """A Triton kernel: `kernel[grid](...)`, with the tensors of `bounds.confined`."""
 
+    written = False  # whether a cell defines it under `@triton.jit`
+
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*args: Any, **named: Any) -> None:
             pointers = [_pointer(arg) if isinstance(arg, Tensor) else self._remote.one(arg) for arg in args]

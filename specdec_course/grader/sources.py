@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["faults", "role"]
+__all__ = ["faults", "kernels", "role"]
 
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS\n", re.DOTALL)
 Cell = dict[str, Any]
@@ -23,6 +23,32 @@ def role(cell: Cell) -> str:
     if about.get("grade"):
         return "manual" if about.get("solution") else "tests"
     return "solution" if about.get("solution") else "locked" if about.get("locked") else ""
+
+
+def kernels(code: str) -> dict[str, str]:
+    """Names that this cell gives a value -> the text of the kernel, under `@triton.jit`, or "" for anything else."""
+    lines = ["" if line.startswith(("%", "!")) else line for line in code.splitlines()]  # what IPython alone reads
+    found: dict[str, str] = {}
+    try:
+        body = ast.parse("\n".join(lines)).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return found
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            text = "\n".join(lines[first - 1 : node.end_lineno])
+            found[node.name] = text if isinstance(node, ast.FunctionDef) and _jitted(node) else ""
+        else:
+            names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+            found.update({each.id: "" for each in names if not isinstance(each.ctx, ast.Load)})
+    return found
+
+
+def _jitted(node: ast.FunctionDef) -> bool:
+    match node.decorator_list:
+        case [ast.Attribute(value=ast.Name(id="triton"), attr="jit")]:
+            return True
+    return False
 
 
 def source(cell: Cell) -> str:

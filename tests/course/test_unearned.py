@@ -11,25 +11,39 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
+import torch
 
+from specdec_course.checks.examine import Trouble, unaided
+from specdec_course.checks.ngram import look
 from specdec_course.checks.plain import Codec
 from specdec_course.checks.wire import Garbled, Wire
 from specdec_course.grader.proxies import Ended
-from specdec_course.grader.remote import OFFERED, Remote
+from specdec_course.grader.remote import LATER, OFFERED, Remote
+from specdec_ref.config import DraftBudget
+from specdec_ref.metrics import RunStats
 
 Reports = dict[str, tuple[str, list[tuple[str, bool, str]]]]
 
 
-def child(names: str) -> Reports:
+def child(home: str, names: str) -> Reports:
     """Not imported above: with the tests' shape checks that module cannot be."""
-    unearned = import_module("unearned")
-    found: Reports = unearned.reports(getattr(unearned, names))
+    found: Reports = import_module("unearned").reports(getattr(import_module(home), names))
     return found
 
 
-def reports(names: str) -> Reports:
+def share(name: str) -> float:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(child, names).result()
+        return process.submit(share_of, name).result()
+
+
+def share_of(name: str) -> float:
+    found: float = getattr(import_module("cheap"), name)()
+    return found
+
+
+def reports(names: str, home: str = "unearned") -> Reports:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(child, home, names).result()
 
 
 def test_what_is_no_answer_earns_nothing_and_gets_a_report() -> None:
@@ -37,6 +51,17 @@ def test_what_is_no_answer_earns_nothing_and_gets_a_report() -> None:
     assert len(found) >= 25
     assert {name: said for name, (said, cases) in found.items() if any(passed for _, passed, _ in cases)} == {}
     assert [name for name, (said, _) in found.items() if "FAILS" not in said] == []
+
+
+def test_what_recognises_its_case_or_does_without_the_task_earns_nothing() -> None:
+    found = reports("CHEAP", "cheap")
+    assert len(found) >= 20
+    earned = {name: said for name, (said, cases) in found.items() if any(passed for _, passed, _ in cases)}
+    assert earned == {}
+
+
+def test_a_plain_decoder_earns_at_most_60_percent_of_the_capstones_last_task() -> None:
+    assert 0 < share("plain_decoder") <= 0.6
 
 
 def test_no_coin_makes_a_round_count_for_more() -> None:
@@ -64,6 +89,38 @@ def test_the_judge_answers_only_what_this_exercise_offers(home: str) -> None:
             "refused",
             "PermissionError",
         ]
+
+
+@pytest.mark.parametrize(("checks", "home", "name", "cell"), [
+    (checks, next(home for home, names in OFFERED.items() if name in names), name, cell)
+    for checks, names in LATER.items() for name, cell in names.items()
+])  # fmt: skip
+def test_what_a_task_must_not_use_is_answered_after_its_tests(checks: str, home: str, name: str, cell: str) -> None:
+    ours, theirs = socket.socketpair()
+    given: dict[str, list[Any]] = {
+        "expected_tau": [0.5, 3], "speedup": [2.0, 3, 0.1, lambda k: 1.0], "residual": [torch.ones(2), torch.ones(2)],
+        "look": [["a", "b", "a"], 2], "exposition": [RunStats(), DraftBudget(3)], "greedy_round": [],
+    }  # fmt: skip
+    with ours, theirs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{home}.{name}", lambda *_: 7)
+        remote = Remote(Wire(ours), lambda: "", {checks: (), home: (name,)})
+        args, _ = remote.pack(*given[name])
+        question = ["use", home, name, args, ["dict", []]]
+        assert remote._answer(question)[:2] == ["refused", "PermissionError"]
+        with remote.within(10, "some other cell"):
+            assert remote._answer(question)[:2] == ["refused", "PermissionError"]
+        with remote.within(10, cell):
+            assert remote._answer(question)[:2] == ["refused", "PermissionError"]
+        assert remote._answer(question) == ["told", 7]
+
+
+def test_a_function_that_is_refused_is_still_seen_by_the_check() -> None:
+    def refused() -> float:
+        look(["a"], 1)
+        raise PermissionError
+
+    with pytest.raises(Trouble, match="it calls `look`"):
+        unaided(refused, look)()
 
 
 def test_too_much_in_a_question_is_refused_wherever_it_hides() -> None:

@@ -26,6 +26,16 @@ def by_the_package(emitted: list[int], nodes: int) -> tuple[float, float]:
     return page["sglang:spec_accept_length"], page["sglang:spec_accept_rate"]
 
 
+def read_by_the_package(page: dict[str, float]) -> tuple[float, float, list[float]]:
+    """Task 1 of exercise 08: the rounds that make such a page, and what the package says of them."""
+    name = 'vllm:spec_decode_num_accepted_tokens_per_pos_total{position="%d"}'
+    reached = [page[name % at] for at in range(len(page)) if name % at in page]
+    rounds, drafted = (int(page[f"vllm:spec_decode_num_{what}_total"]) for what in ("drafts", "draft_tokens"))
+    accepted = [sum(count > number for count in reached) for number in range(rounds)]
+    made = parse(exposition(production.run_of(accepted, drafted // rounds), DraftBudget(drafted // rounds)))
+    return made["specdec:tau"], made["specdec:alpha"], [count / rounds for count in reached]
+
+
 class Silent:
     """An index that guesses the same whatever it was given."""
 
@@ -53,6 +63,7 @@ NOTHING: dict[str, Callable[[], Report]] = {
     "the package's greedy round": lambda: capstone.greedy(greedy_round),
     "the package's greedy round, called": lambda: capstone.greedy(lambda *given: greedy_round(*given)),
     "the package's page": lambda: production.metrics(by_the_package),
+    "the package's page, read": lambda: production.reading(read_by_the_package),
     "the word for a refusal": lambda: production.flags(lambda *_: "refused"),
     "an index that returns None": lambda: capstone.index(silent(None)),
     "an index that returns a word": lambda: capstone.index(silent("x")),

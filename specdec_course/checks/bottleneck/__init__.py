@@ -103,8 +103,9 @@ def roofline(function: Callable[..., tuple[float, str]], loads: Sequence[Load] =
     trials = []
     for load in loads:
         about = "{:,.0f} GB, {:,.0f} GFLOP; {:,.0f} GB/s, {:,.0f} GFLOP/s".format(*(number / 1e9 for number in load))
-        trials.append(Trial(f"Seconds ({about})", outcome(load), _takes_as_long(load)))
-        trials.append(Trial(f"The limit ({about})", outcome(load), _names_the_limit(load), weight=0.5))
+        side = _limit(load) == "memory"  # where `moved / bandwidth, "memory"` is right
+        trials.append(Trial(f"Seconds ({about})", outcome(load), _takes_as_long(load), side=side))
+        trials.append(Trial(f"The limit ({about})", outcome(load), _names_the_limit(load), weight=0.5, side=side))
     return examine("Task 2, the roofline", function, trials, wrong.ROOFLINES)
 
 
@@ -125,10 +126,14 @@ def _takes_as_long(load: Load) -> Callable[[Any], tuple[bool, str]]:
     return judge
 
 
+def _limit(load: Load) -> str:
+    moved, work, bandwidth, peak = load
+    return "memory" if moved / bandwidth > work / peak else "arithmetic"
+
+
 def _names_the_limit(load: Load) -> Callable[[Any], tuple[bool, str]]:
     """By what helps: the limit is what would make the step shorter if there were more of it."""
-    moved, work, bandwidth, peak = load
-    limit = "memory" if moved / bandwidth > work / peak else "arithmetic"
+    limit = _limit(load)
 
     def judge(came: tuple[float, str]) -> tuple[bool, str]:
         word = came[1]

@@ -114,7 +114,8 @@ def commit(function: Callable[..., Any], rounds: Sequence[tuple[str, Round]] = R
 
     trials = []
     for name, case in rounds:
-        trials.append(Trial(f"{name}: what stays in the cache", outcome(case), _keeps(case), weight=0.5))
+        stays = _keeps(case)  # the first argument, in every case
+        trials.append(Trial(f"{name}: what stays in the cache", outcome(case), stays, weight=0.5, side=True))
         trials.append(Trial(f"{name}: what is read next", outcome(case), _reads(case)))
     return examine("Task 3, after the verification", function, trials, wrong.COMMITS)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from specdec_course.checks.examine import Suspect
 
-__all__ = ["BYTES", "COINS", "MAXIMA", "WALKS", "Imitation", "piece"]
+__all__ = ["BYTES", "COINS", "MAXIMA", "WALKS", "Imitation", "is_kernel", "piece"]
 
 INF = float("inf")
 
@@ -26,6 +26,12 @@ class Imitation:
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         return lambda *arguments, **block: self.does(grid, *arguments, *block.values())
+
+
+def is_kernel(value: Any) -> bool:
+    """Whether it came of `@triton.jit`, or imitates a kernel here. Behind the wire, the judge has read its cell."""
+    kind = type(value)
+    return kind is Imitation or kind.__module__.partition(".")[0] == "triton" or bool(getattr(value, "written", False))
 
 
 def _stored(stored: Callable[..., float]) -> Callable[..., tuple[float, float]]:

@@ -58,7 +58,8 @@ def reading(function: Callable[..., Any], runs: Sequence[Rounds] = RUNS) -> Repo
             for which, (name, right) in enumerate(zip(names, rights, strict=True))
         ]
 
-    return examine("Task 1, reading a page", function, [t for run in runs for t in trials(run)], wrong.READINGS)
+    own = unaided(function, exposition)
+    return examine("Task 1, reading a page", own, [t for run in runs for t in trials(run)], wrong.READINGS)
 
 
 def _equals(right: Sequence[float]) -> Callable[[Any], tuple[bool, str]]:
@@ -108,6 +109,7 @@ def flags(function: Callable[..., Any], budgets: Sequence[Budget] = BUDGETS) -> 
             f"depth {depth}, {topk} child{'ren' * (topk > 1)} a node, nodes {'not said' if nodes is None else nodes}",
             outcome((depth, topk, nodes)),
             _engine_takes((depth, topk, nodes)),
+            side=not _possible((depth, topk, nodes)),  # a function that always refuses fulfils it
         )
         for depth, topk, nodes in budgets
     ]
@@ -135,11 +137,17 @@ def command(given: Mapping[str, Any]) -> str:
     return f"python -m sglang.launch_server --speculative-algorithm EAGLE3 --speculative-draft-model-path head {words}"
 
 
+def _possible(budget: Budget) -> bool:
+    """Whether the engine takes it as it is."""
+    depth, topk, nodes = budget
+    told = dict(zip(NAMES, (depth, topk, depth + 1 if nodes is None else nodes), strict=True))
+    return all(finding.kind not in ("refused", "changed") for finding in explain(command(told)).findings)
+
+
 def _engine_takes(budget: Budget) -> Callable[[Any], tuple[bool, str]]:
     """Through the engine's rules, and back to a budget of ours."""
     depth, topk, nodes = budget
-    told = dict(zip(NAMES, (depth, topk, depth + 1 if nodes is None else nodes), strict=True))
-    possible = all(finding.kind not in ("refused", "changed") for finding in explain(command(told)).findings)
+    possible = _possible(budget)
 
     def judge(came: Any) -> tuple[bool, str]:
         if came == "refused":
@@ -149,7 +157,7 @@ def _engine_takes(budget: Budget) -> Callable[[Any], tuple[bool, str]]:
         gave = f"it gave {', '.join(f'{flag[14:]} {value}' for flag, value in came.items())}"
         if against:
             return False, f"{gave}, and of that the engine says: {against[0]}"
-        wanted = DraftBudget(depth, topk, told[NAMES[2]] if topk > 1 else 0)
+        wanted = DraftBudget(depth, topk, (depth + 1 if nodes is None else nodes) if topk > 1 else 0)
         right = possible and found.config is not None and found.config.budget == wanted
         return right, gave if right else f"{gave}, which is another draft than the one that was asked for"
 

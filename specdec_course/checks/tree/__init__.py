@@ -14,11 +14,11 @@ import torch
 
 from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, numbers
 from specdec_course.checks.report import Report
-from specdec_course.checks.toys import PROMPT, SAMPLING, compare
+from specdec_course.checks.toys import PROMPT, SAMPLING, as_long, compare, keeps_some, lossless
 from specdec_course.checks.tree import suspects as wrong
 from specdec_course.checks.tree.rounds import VERIFIERS
 from specdec_course.checks.tree.suspects import way
-from specdec_course.checks.tree.toys import ROW, WORDS, emitted_by_walk, mean_tokens, tree_distribution, walked
+from specdec_course.checks.tree.toys import ROW, WORDS, emitted_by_walk, tree_rounds, walked
 from specdec_ref.core import Draw
 from specdec_ref.exact import table_distribution
 from specdec_ref.models.toy import TableLM
@@ -152,15 +152,14 @@ def verifier(make: Callable[[], Any], target: int = 1, other: int = 11) -> Repor
 
     def dist(shape: Sequence[int], drawn: Draw, tokens: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         goal = table_distribution(TableLM(WORDS, target), PROMPT, tokens, SAMPLING)
-        return partial(tree_distribution, target, other, shape, drawn, tokens), lambda came_out: compare(came_out, goal)
+        run = partial(tree_rounds, target, other, shape, drawn, tokens)
+        return lambda code: keeps_some(run(code)), lambda came: lossless(came, goal)
 
     def length(shape: Sequence[int], drawn: Draw) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-        run = partial(mean_tokens, target, other, shape, drawn)
-        best = run(MultiRoundVerifier)
-        return run, lambda mean: (
-            mean > best - CLOSE,
-            f"a round yields {mean:.3f} words on average, the rule of this task {best:.3f}",
-        )
+        goal = table_distribution(TableLM(WORDS, target), PROMPT, 3, SAMPLING)
+        run = partial(tree_rounds, target, other, shape, drawn, 3)
+        best = run(MultiRoundVerifier)[1]
+        return run, lambda came: as_long(came, goal, best, "a round")
 
     rest: Draw = "without_replacement"
     trials = [
@@ -220,8 +219,11 @@ def links(function: Callable[..., Any], guesses: Sequence[Guess] = GUESSES) -> R
         def outcome(code: Any, tokens: Any = tokens, parents: Any = parents, size: int = size) -> Any:
             return _three_lists(attempt(code, list(tokens), list(parents), size), size)
 
-        trials.append(Trial(f"The walk meets every guess, once: {name}", outcome, _meets(tokens, parents)))
-        trials.append(Trial(f"The distribution is the target's: {name}", outcome, _keeps_distribution))
+        nothing = len(tokens) == 1  # also met by links that lead nowhere
+        trials.append(
+            Trial(f"The walk meets every guess, once: {name}", outcome, _meets(tokens, parents), side=nothing)
+        )
+        trials.append(Trial(f"The distribution is the target's: {name}", outcome, _keeps_distribution, side=True))
     return examine("Task 5, the bug", function, trials, wrong.LINKS)
 
 

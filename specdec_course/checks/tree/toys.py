@@ -20,7 +20,7 @@ from specdec_ref.models.toy import TableLM
 from specdec_ref.trees.growth import static
 from specdec_ref.trees.static import budget_of
 
-__all__ = ["ROW", "WORDS", "drawn_tree", "emitted_by_walk", "mean_tokens", "tree_distribution", "walked"]
+__all__ = ["ROW", "WORDS", "drawn_tree", "emitted_by_walk", "tree_rounds", "walked"]
 
 WORDS = 3  # a, b, c
 ROW = (0.1, 0.3, 0.6)  # the distribution of the next word where links are walked
@@ -68,25 +68,25 @@ def _rounds(target: int, guesser: int, shape: Sequence[int], how: Draw, code: An
     return found
 
 
-def tree_distribution(
+def tree_rounds(
     target: int, guesser: int, shape: Sequence[int], how: Draw, tokens: int, code: Any
-) -> Distribution:
-    """The exact distribution of the first words: one round, then the target alone. `target`, `guesser`: table seeds."""
+) -> tuple[Distribution, float]:
+    """The exact distribution of the first words, and the mean number that a round emits, from one enumeration.
+
+    One round, then the target alone. `target`, `guesser`: seeds of the tables.
+    """
     emitted: Distribution = defaultdict(float)
+    mean = 0.0
     for prob, words in _rounds(target, guesser, shape, how, code):
         emitted[words[:tokens]] += prob
+        mean += prob * len(words)
     whole: Distribution = defaultdict(float)
     for begun, prob in emitted.items():
         for rest, share in table_distribution(
             TableLM(WORDS, target), (*PROMPT, *begun), tokens - len(begun), SAMPLING
         ).items():
             whole[*begun, *rest] += prob * share
-    return dict(whole)
-
-
-def mean_tokens(target: int, guesser: int, shape: Sequence[int], how: Draw, code: Any) -> float:
-    """Mean number of words that a round emits."""
-    return sum(prob * len(words) for prob, words in _rounds(target, guesser, shape, how, code))
+    return dict(whole), mean
 
 
 def walked(child: Sequence[int], sibling: Sequence[int]) -> dict[int, list[int]]:

@@ -11,15 +11,17 @@ from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examin
 from specdec_course.checks.report import Report
 from specdec_course.checks.toys import (
     Draft,
+    as_long,
     certain,
     compare,
-    distribution_after,
+    keeps_some,
+    lossless,
     sampled,
-    text_distribution,
-    tokens_per_round,
+    text_and_length,
     wanted,
 )
 from specdec_course.checks.verification import suspects as wrong
+from specdec_course.checks.verification.drafting import draft
 from specdec_course.checks.verification.rounds import VERIFIERS
 from specdec_ref.core import DraftTree, Randomness
 from specdec_ref.exact import outcomes
@@ -102,7 +104,7 @@ def acceptance(function: Callable[[Row, Row, int], float], pairs: Sequence[Pair]
         return True, f"the right correction after a rejection makes it p for {len(pairs)} pairs (p, q)"
 
     trials = [
-        Trial("It is a probability", outcome, is_probability),
+        Trial("It is a probability", outcome, is_probability, side=True),
         Trial("The emitted distribution is p", outcome, is_lossless),
         Trial("No draft is wasted", outcome, lambda keeps: _keeps_enough(pairs, keeps)),
     ]
@@ -153,11 +155,11 @@ def correction(function: Callable[[Row, Row], Row], pairs: Sequence[Pair] = PAIR
         return True, f"with drafts kept as in task 1, the emitted distribution is p for {len(pairs)} pairs (p, q)"
 
     trials = [
-        Trial("It is a distribution", outcome, is_distribution),
+        Trial("It is a distribution", outcome, is_distribution, side=True),
         Trial("The emitted distribution is p", outcome, is_lossless, weight=2.0),
-        Trial("It survives p = q", _with_equal_distributions, _is_usable, weight=0.5),
+        Trial("It survives p = q", _with_equal_distributions, _is_usable, weight=0.5, side=True),
         Trial(
-            "It does not change p and q", _leftovers, weight=0.5,
+            "It does not change p and q", _leftovers, weight=0.5, side=True,
             judge=lambda moved: (moved == 0.0, "both are as before" if moved == 0.0 else "p or q was changed in place"),
         ),
     ]  # fmt: skip
@@ -172,29 +174,29 @@ def verifier(make: Callable[[], Any], target: int = 1, other: int = 5, words: in
 
     def how(vocab: int, depth: int, tokens: int, draft: Callable[[TableLM], Draft]) -> Callable[[Any], Any]:
         table, guesser, needed = TableLM(vocab, target), TableLM(vocab, other), "iid" if draft is sampled else "point"
-        return lambda code: text_distribution(table, draft(guesser), _made(code, needed), depth, tokens)
+        return lambda code: keeps_some(text_and_length(table, draft(guesser), _made(code, needed), depth, tokens))
 
     def judged(vocab: int, tokens: int) -> Callable[[Any], tuple[bool, str]]:
-        return lambda came_out: compare(came_out, wanted(TableLM(vocab, target), tokens))
+        return lambda came: lossless(came, wanted(TableLM(vocab, target), tokens))
 
-    def length(draft: Draft) -> Callable[[Any], float]:
-        return lambda code: tokens_per_round(TableLM(3, target), draft, _made(code, "iid"), depth=2)
+    def length(draft: Draft) -> Callable[[Any], Any]:
+        return lambda code: text_and_length(TableLM(3, target), draft, _made(code, "iid"), 2, 2)
 
-    def same_length(draft: Draft) -> Callable[[float], tuple[bool, str]]:
-        best = length(draft)(RejectionVerifier)
-        return lambda mean: (
-            mean > best - CLOSE,
-            f"a round of 2 drafts yields {mean:.3f} words on average, the rule of this task {best:.3f}",
-        )
+    def same_length(draft: Draft) -> Callable[[Any], tuple[bool, str]]:
+        best, goal = length(draft)(RejectionVerifier)[1], wanted(TableLM(3, target), 2)
+        return lambda came: as_long(came, goal, best, "a round of 2 drafts")
 
     twin, guesser = sampled(TableLM(3, target)), sampled(TableLM(3, other))
     trials = [
         Trial("One sampled draft: the distribution is the target's", how(3, 1, 2, sampled), judged(3, 2)),
         Trial("Two sampled drafts: the distribution is the target's", how(words, 2, 3, sampled), judged(words, 3)),
         Trial("Two point drafts: the distribution is the target's", how(words, 2, 3, certain), judged(words, 3)),
-        Trial("If the draft is the target itself, all pass and a bonus follows", length(twin), same_length(twin)),
+        Trial(
+            "If the draft is the target itself, all pass and a bonus follows", length(twin), same_length(twin),
+            side=True,  # keeping everything is right there
+        ),
         Trial("No draft is wasted", length(guesser), same_length(guesser)),
-    ]
+    ]  # fmt: skip
     return examine("Task 3, verifier", make, trials, VERIFIERS)
 
 
@@ -244,57 +246,3 @@ def _by_enumeration(p: Distributions, q: Drawn) -> tuple[float, int]:
 
     found = list(outcomes(one_round))
     return sum(prob * tokens for prob, tokens in found), len(found)
-
-
-Drafting = Callable[[Callable[[list[int]], Row], list[int], int, Randomness], DraftTree]
-
-
-def draft(function: Drafting, target: int = 1, other: int = 5, tokens: int = 2) -> Report:
-    """Of `function(distribution, text, gamma, rng)`, which drafts a chain; RejectionVerifier judges it.
-
-    `tokens`: of how many words the distribution is compared.
-    """
-    table, guesser = TableLM(3, target), TableLM(3, other)
-
-    def drafts(code: Any) -> Draft:
-        return lambda text, depth, rng: _well_formed(
-            attempt(code, lambda words: distribution_after(guesser, words), list(text), depth, rng), text, depth
-        )
-
-    def dist(depth: int) -> Callable[[Any], Any]:
-        return lambda code: text_distribution(table, drafts(code), RejectionVerifier(), depth, tokens)
-
-    def right(came_out: Any) -> tuple[bool, str]:
-        return compare(came_out, wanted(table, tokens))
-
-    def length(code: Any) -> list[float]:
-        sizes: list[float] = []
-
-        def noted(text: list[int], depth: int, rng: Randomness) -> DraftTree:
-            sizes.append(len(tree := drafts(code)(text, depth, rng)) - 1)
-            return tree
-
-        return [tokens_per_round(table, noted, RejectionVerifier(), depth=2), min(sizes)]
-
-    trials = [
-        Trial("One draft: the distribution is the target's", dist(1), right),
-        Trial("Two drafts: the distribution is the target's", dist(2), right),
-        Trial(
-            "It still drafts", length, weight=0.5,
-            judge=lambda came: (
-                came[0] > 1 + CLOSE and came[1] == 2,
-                f"asked for 2 drafts it gave at least {came[1]:g}; a round yields {came[0]:.3f} words on average",
-            ),
-        ),
-    ]  # fmt: skip
-    return examine("Task 5, the bug", function, trials, wrong.DRAFTS)
-
-
-def _well_formed(tree: Any, text: Sequence[int], depth: int) -> DraftTree:
-    if not isinstance(tree, DraftTree):
-        raise Trouble(f"it returned {type(tree).__name__}, and a DraftTree was expected")
-    if tree.token_list[0] != text[-1] or not tree.is_chain or len(tree) > depth + 1:
-        raise Trouble(f"it returned the tokens {tree.token_list}: a chain of up to {depth} drafts after the last token")
-    if tree.drawn == "without_replacement":
-        raise Trouble("a chain has one child per node: nothing is drawn without replacement")
-    return tree
