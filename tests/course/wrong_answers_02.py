@@ -96,7 +96,7 @@ ANSWERS = (
         return VerifyResult(tuple(range(1, len(tree))), rng.draw(p[-1]))
         """),
     _verify("keeps nothing", "No draft is ever kept", "return VerifyResult((), rng.draw(p[0]))"),
-    _verify("a coin of its own", "takes chance, or memory, from outside", """
+    _verify("a coin of its own", "random numbers, or memory, from outside", """
         import random
         return VerifyResult((), int(random.random() * p.shape[1]))
         """),

@@ -190,7 +190,7 @@ ANSWERS = (
             _rounds(owed="residual(p[node], q) / residual(p[node], q).sum()")),
     _verify("the first q taken off", "always computed with the first child's q",
             _rounds(owed="residual(owed, tree.q[node]) / residual(owed, tree.q[node]).sum()")),
-    _verify("q changed first", "q is changed too early", _rounds(
+    _verify("q changed first", "too often. Over all outcomes", _rounds(
         owed="owed", rest=f"q * {OTHERS} / (q * {OTHERS}).sum()").replace(
         "else:\n            return", "    owed = residual(owed, q) / residual(owed, q).sum()\n        else:\n            return")),
     _verify("draws from p", "draw from p itself", _rounds(last="p[node]")),

@@ -183,12 +183,12 @@ def _off(got: float, want: float) -> str:
 def _read_once() -> Trial:
     rows = torch.linspace(-2, 2, 33).view(1, 33).tolist()
 
-    def outcome(code: Any) -> tuple[Any, float]:
+    def outcome(code: Any) -> wrong.Answers:
         answers, loaded = _run_stats(code, rows, 1.0, 8, None)
-        return answers, 1.0 if isinstance(code, wrong.Imitation) else loaded["x"] / 33
+        return wrong.Answers(answers, loaded["x"] / 33)
 
-    def judge(came: tuple[Any, float]) -> tuple[bool, str]:
-        return came[1] == 1, f"each logit of a row was read {came[1]:.2f} times"
+    def judge(came: wrong.Answers) -> tuple[bool, str]:
+        return came.reads == 1, f"each logit of a row was read {came.reads:.2f} times"
 
     return Trial("Each logit is read once", outcome, judge)
 

@@ -4,7 +4,7 @@ A suspect imitates a kernel: it takes a grid and the kernel's arguments, and sto
 Stray addresses need no suspects: the launch itself names them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from specdec_course.checks.examine import Suspect
 
-__all__ = ["BYTES", "COINS", "MAXIMA", "WALKS", "Imitation", "is_kernel", "piece"]
+__all__ = ["BYTES", "COINS", "MAXIMA", "WALKS", "Answers", "Imitation", "is_kernel", "piece"]
 
 INF = float("inf")
 
@@ -26,6 +26,14 @@ class Imitation:
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         return lambda *arguments, **block: self.does(grid, *arguments, *block.values())
+
+
+class Answers(list[Any]):
+    """A row's answers, and how often a logit was read, which an imitation of a mistake cannot show."""
+
+    def __init__(self, answers: Sequence[Any], reads: float) -> None:
+        super().__init__(answers)
+        self.reads = reads
 
 
 def is_kernel(value: Any) -> bool:
@@ -146,6 +154,10 @@ COINS = (  # kernel[rows,](logits, stride, drafts, coins, kept, vocab, BLOCK)
     Suspect(
         "The tail counts as 0: each masked lane adds e^0 to the sum, and the draft seems too unlikely.",
         _kept(lambda row, draft, u: u < _p(row, draft), fill=0.0),
+    ),
+    Suspect(
+        "The tail counts as 0: each masked lane adds e^0 to the sum. And a coin can be 0: compare strictly.",
+        _kept(lambda row, draft, u: u <= _p(row, draft), fill=0.0),
     ),
     Suspect(
         "A coin can be 0, and 0 <= 0: a token of probability 0 is kept. The comparison must be strict.",
