@@ -91,7 +91,7 @@ def _reading() -> Trial:
     def judge(looked: str) -> tuple[bool, str]:
         return looked == "few", f"in a text of {len(words)} tokens a guess looked at {looked} of them"
 
-    return Trial("A guess does not read the whole text again", outcome, judge)
+    return Trial("A guess does not read the whole text again", outcome, judge, side=True)
 
 
 GUESSES: tuple[tuple[str, int, tuple[str, str]], ...] = (  # of two rounds: r a right guess, w a wrong one

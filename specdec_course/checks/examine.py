@@ -97,14 +97,28 @@ def _judged(trial: Trial, outcome: Any) -> tuple[bool, str]:
 
 
 def _reasons(code: Any, seen: Sequence[tuple[Trial, bool, Any]], suspects: Sequence[Suspect]) -> list[str]:
-    """The sentence of the first suspect that gives what the learner's code gave in every trial, passed or failed."""
+    """The sentence of the first suspect that gives what the learner's code gave where it failed, and holds elsewhere.
+
+    Where a `side` trial held, a suspect need not: how often something was read is no part of its mistake.
+    """
     failed = [(trial, outcome) for trial, passed, outcome in seen if not passed]
     if not failed:
         return []
     if not all(_gives(code, trial, outcome) for trial, outcome in failed):
         return ["It gives something else each time it is run: it uses random numbers, or memory, from outside."]
-    every = [*failed, *((trial, outcome) for trial, passed, outcome in seen if passed)]
-    return [s.says for s in suspects if all(_gives(s.code, trial, outcome) for trial, outcome in every)][:1]
+    held = [trial for trial, passed, _ in seen if passed and not trial.side]
+    for suspect in suspects:
+        if all(_gives(suspect.code, *each) for each in failed) and all(_holds(suspect.code, trial) for trial in held):
+            return [suspect.says]
+    return []
+
+
+def _holds(code: Any, trial: Trial) -> bool:
+    """Whether the trial holds for this code."""
+    try:
+        return _judged(trial, trial.outcome(code))[0]
+    except Trouble:
+        return False
 
 
 def _gives(code: Any, trial: Trial, outcome: Any) -> bool:

@@ -1,6 +1,6 @@
 """Mutants that no correct test can tell from the reference solution, each with the reason: an allow-list."""
 
-__all__ = ["EQUIVALENT"]
+__all__ = ["ALSO_EQUIVALENT", "EQUIVALENT"]
 
 EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {  # (exercise, task) -> change -> reason
     ("01_bottleneck", "roofline"): {
@@ -62,3 +62,10 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {  # (exercise, task) -> cha
             "the order decides between equally fast lengths only, and either is right",
     },
 }  # fmt: skip
+
+ALSO_EQUIVALENT = {  # met in the sample of the tests, not in the committed run
+    "03_eagle": {
+        "vocabulary: `torch.zeros(vocab, dtype=torch.bool)` → `torch.zeros(vocab)`": "0 and 1 pass for False and True",
+    },
+    "09_capstone": {"index: `4` → `5` (2)": "a longer longest match is allowed: the task leaves its length open"},
+}

@@ -129,7 +129,7 @@ ANSWERS = (
     _stats("NaN", "-inf minus -inf is NaN", base="new"),
     _stats("last of equals", "the last one wins", beats=">="),
     _stats("index in the block", "beginning of its block", index="tl.argmax(v, 0)"),
-    _stats("last block", "Only the last block counts", base="high", factor="0.0", beats="> -9e9 + 0 *", peak="high"),
+    _stats("last block", "mass is 1, too small", base="high", factor="0.0", beats="> -9e9 + 0 *", peak="high"),
     _stats("first block", "Only the first block counts", end="BLOCK"),
     _stats("no mask", "behind the end of a row of x", mask="token >= 0"),
     _stats("32 bits", "wrapped around at 2^31", row="tl.program_id(0)"),

@@ -143,7 +143,7 @@ ANSWERS = (
     _index("first place", "copies from the first place",
            _enter(".setdefault(tuple(self.text[-n:]), len(self.text))"), _look()),
     _index("short first", "Short matches are tried first", _enter(), _look("(2, 3, 4)")),
-    _index("within a piece", "reach from one add() into the next", PIECE, _look()),
+    _index("within a piece", "N-grams that reach from one add()", PIECE, _look()),
     _index("padded", "filled up to gamma", _enter(),
            _look(found="(self.text[at : at + gamma] + self.text[:1] * gamma)[:gamma]")),
     _index("one token", "It guesses one token", _enter(), _look(found="[self.text[at]]")),
@@ -356,7 +356,7 @@ ANSWERS = (
                     break
         return new[:max_new_tokens]
         """),
-    _loop("end behind the limit", "more than max_new_tokens", """
+    _loop("end behind the limit", "2, 11], plain decoding", """
         new = []
         while len(new) < max_new_tokens:
             text = prompt + new
@@ -386,7 +386,7 @@ ANSWERS = (
     _decoder("greedy coin", "that is the rule of temperature 0", keep="int(p[i].argmax()) == x"),
     _decoder("likeliest", "The target's own token is the likeliest one", draw="int(row.argmax())"),
     _decoder("trusting", "though a forward of this request gave", unchecked=TRUST),
-    _decoder("global coin", "takes chance, or memory, from outside", draw="int(torch.multinomial(row, 1))"),
+    _decoder("global coin", "random numbers, or memory, from outside", draw="int(torch.multinomial(row, 1))"),
     Wrong(EXERCISE, "decoder", "another cell's index", "of another cell", _class("MyDecoder", generate=(
         "self, model, prompt, max_new_tokens, eos, rng", """
         index, new, last = MyIndex(), [], prompt[-1]

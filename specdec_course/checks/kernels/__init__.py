@@ -190,7 +190,7 @@ def _read_once() -> Trial:
     def judge(came: wrong.Answers) -> tuple[bool, str]:
         return came.reads == 1, f"each logit of a row was read {came.reads:.2f} times"
 
-    return Trial("Each logit is read once", outcome, judge)
+    return Trial("Each logit is read once", outcome, judge, side=True)
 
 
 Coins = tuple[str, Sequence[float], int, int | None]  # name, logits of a row, the draft, pitch
