@@ -67,5 +67,5 @@ ALSO_EQUIVALENT = {  # met in the sample of the tests, not in the committed run
     "03_eagle": {
         "vocabulary: `torch.zeros(vocab, dtype=torch.bool)` → `torch.zeros(vocab)`": "0 and 1 pass for False and True",
     },
-    "09_capstone": {"index: `4` → `5` (2)": "a longer longest match is allowed: the task leaves its length open"},
+    "09_capstone": {"index: `4` → `5` (2)": "no five tokens in a row are stored, so none are found"},
 }
