@@ -32,6 +32,7 @@ CONTRAST = """([roots, least]) => {
   for (const root of document.querySelectorAll(roots)) for (const node of [root, ...root.querySelectorAll("*")]) {
     const text = [...node.childNodes].filter(n => n.nodeType === 3).map(n => n.data.trim()).join(" ").trim();
     const style = getComputedStyle(node);
+    if (node.closest(".jp-RenderedMarkdown pre")) continue;  // JupyterLab colours fenced code by its own theme
     if (!text || !node.getClientRects().length || style.visibility === "hidden" || style.display === "none") continue;
     const below = ground(node), [r, g, b, a = 1] = parse(style.color);
     const [one, two] = [light(over([r, g, b, a * style.opacity], below)), light(below)].sort((x, y) => y - x);
