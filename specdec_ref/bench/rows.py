@@ -15,8 +15,6 @@ number format, machine.
     llamacpp           python -m benchmarks.llamacpp: our head in llama.cpp and here, text by text
     served             python -m benchmarks.served: llama.cpp with the head against llama.cpp without it
     load               the same with --load: a load test
-    floor              python -m benchmarks.floor, a run for each number format: where a step's and a round's time goes
-    memory             python -m benchmarks.memory: the largest resident set of commands
     published          what others measured elsewhere, each with its source
 
 PLAIN is the folder `weights/plain-smollm2-135m` of this package.
