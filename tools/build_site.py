@@ -159,12 +159,12 @@ def _pictures(pages: set[Path]) -> Iterator[tuple[str, str]]:
                     yield hashlib.sha256(base64.b64decode("".join(picture))).hexdigest(), alt
 
 
-def _boxed(cell: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+def _boxed(cell: dict[str, Any], path: Path, top: str = "") -> list[dict[str, Any]]:
     """The outputs of a cell, with its widget's twin first and its still picture in a box that shows how to run it."""
     outputs = [out for out in cell["outputs"] if WIDGET not in out.get("data", {})]
     source = "".join(cell["source"])
     name = path.relative_to(ROOT)
-    up = "../" * (len(name.parts) - 1)
+    up = "../" * (len(name.parts) - 1) + top  # to the English edition
     twin = next((kind for call, kind in TWINS.items() if f"{call}(" in source), None)
     live = "" if twin is None else f'<div class="explorer" data-explorer="{twin}">{NO_SCRIPT}</div>'
     lead = "<b>This is the notebook's own picture.</b>" if twin else "<b>The sliders of this picture need Python.</b>"
@@ -188,7 +188,7 @@ def _notebook(text: str, path: Path, pages: set[Path], into: Path, first: Links 
             source = "".join(cell["source"])
             cell["source"] = _linked(first(source, path, pages) if first else source, path, pages, into)
         else:
-            cell["outputs"] = _boxed(cell, path)
+            cell["outputs"] = _boxed(cell, path, "../" if first else "")
     return json.dumps(notebook)
 
 
