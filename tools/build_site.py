@@ -122,26 +122,26 @@ def _only(index: str, names: set[str]) -> str:
     return re.sub(r":caption: (.+)", lambda line: f":caption: {CAPTIONS[line[1]]}", kept)
 
 
+def _api_page(inside: Path) -> Path | None:
+    """The page of the reference that shows a file of the package."""
+    if inside.parts[0] != api_pages.PACKAGE or inside.suffix != ".py":
+        return None
+    group = inside.name == "__init__.py"
+    return Path("api", f"group-{inside.parts[1]}.md") if group else Path("api", *inside.parts[1:]).with_suffix(".md")
+
+
 def _to_english(text: str, place: Path, pages: set[Path]) -> str:
     """Links without a place inside the page; those to pages of the English edition alone go up to it."""
     top = "../" * len(place.relative_to(ROOT).parts)
-    places = {_place(path): path for path in pages}
+    places, english = {_place(path) for path in pages}, english_pages()
 
     def resolve(link: re.Match[str]) -> str:
         target = (place.parent / link[2]).resolve() if link[2] else place
         inside = target.relative_to(ROOT) if target.is_relative_to(ROOT) else None
         if inside is None or inside in places:
             return f"{link[1]}{link[2] or place.name})"
-        if inside.parts[0] == "api":
-            return f"{link[1]}up:{top}{inside.with_suffix('.html')})"
-        if target in english_pages():
-            return f"{link[1]}up:{top}{inside.with_suffix('.html')})"
-        if inside.parts[0] == api_pages.PACKAGE and target.suffix == ".py" and target.is_file():
-            page = Path("api", *inside.parts[1:]).with_suffix(".html")
-            if target.name == "__init__.py":
-                page = Path("api", f"group-{inside.parts[1]}.html")
-            return f"{link[1]}up:{top}{page})"
-        return link[0]
+        page = _api_page(inside) or (inside if inside.parts[0] == "api" or target in english else None)
+        return f"{link[1]}up:{top}{page.with_suffix('.html')})" if page else link[0]
 
     return PLACE.sub(resolve, text)
 
@@ -200,10 +200,7 @@ def _linked(text: str, path: Path, pages: set[Path], into: Path) -> str:
         if not target.is_file():
             return link[0]  # code that looks like a link; Sphinx complains if it is one
         inside = target.relative_to(ROOT)
-        if inside.parts[0] == api_pages.PACKAGE and target.suffix == ".py":
-            page = Path("api", *inside.parts[1:]).with_suffix(".md")
-            if target.name == "__init__.py":
-                page = Path("api", f"group-{inside.parts[1]}.md")
+        if page := _api_page(inside):
             return link[1] + os.path.relpath(page, path.parent.relative_to(ROOT))
         if target not in pages:
             (into / inside).parent.mkdir(parents=True, exist_ok=True)

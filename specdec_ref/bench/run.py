@@ -85,7 +85,7 @@ def bench(
 
 @contextmanager
 def _servers(setting: Setting, plan: Plan, work: Mapping[str, Sequence[Batch]]) -> Iterator[Sequence[Side]]:
-    """llama.cpp's sides, if they are wanted and can be had: its import is left until then."""
+    """llama.cpp's sides, while its servers run; none unless the plan asks for them, and none above batch 1."""
     if not plan.llamacpp or setting.batch > 1:
         yield ()
         return
