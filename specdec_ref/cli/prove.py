@@ -41,7 +41,7 @@ noticed.
 EXACT = 1e-12  # sums of a few thousand float64 products, each rounded at 1e-16
 PROMPT, TOKENS, VOCAB = (0, 1, 2, 0, 1), 3, 3
 CHAIN, TREE = DraftBudget(2), DraftBudget(2, 2, 5)
-RESIDUAL, UNTESTED = "draws the correction from p", "accepts the first guess untested"
+RESIDUAL, UNTESTED = "residual left out", "first guess untested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Enumerate, print."""
-    started = time.perf_counter()
+    import torch
+
+    threads, started = torch.get_num_threads(), time.perf_counter()
+    torch.set_num_threads(1)  # tensors of a few numbers: a second thread would only wait
     found = []
-    with console(stderr=True).status("running every outcome"):
-        for proof in proofs():
-            found.append(proof)
-            if args.json:
-                print(json.dumps(asdict(proof) | {"holds": proof.holds}))
-                sys.stdout.flush()
+    try:
+        with console(stderr=True).status("running every outcome"):
+            for proof in proofs():
+                found.append(proof)
+                if args.json:
+                    print(json.dumps(asdict(proof) | {"holds": proof.holds}))
+                    sys.stdout.flush()
+    finally:
+        torch.set_num_threads(threads)
     if not args.json:
         _print(found, time.perf_counter() - started, console())
     return int(not all(proof.holds for proof in found))
@@ -157,7 +163,7 @@ def _print(found: list[Proof], seconds: float, out: "Console") -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("verifier", "drafts", "distance", "", "with a mistake: it", "distance", ""):
+    for column in ("verifier", "drafts", "distance", "", "planted mistake", "distance", ""):
         table.add_column(column, justify="right" if column == "distance" else "left")
     for proof in found:
         state = "lossy" if not proof.lossless else "exact" if proof.distance <= EXACT else "NOT EXACT"
@@ -166,8 +172,9 @@ def _print(found: list[Proof], seconds: float, out: "Console") -> None:
         table.add_row(proof.verifier, proof.drafts, f"{proof.distance:.2g}", state, proof.mistake, broken, noticed)
     out.print(table)
     out.print(
-        f"\ndistance  total variation between the texts' distribution ({VOCAB**TOKENS} texts) and the target's own;"
-        f"\n          up to {EXACT:g} it is rounding of float64. Temperature 0 for greedy, else 1"
+        f"\ndistance  total variation between the emitted distribution of {VOCAB**TOKENS} texts"
+        f"\n          and the target's own; up to {EXACT:g} it is rounding of float64."
+        "\n          Temperature 0 for greedy, else 1"
         "\nlossy     changes the distribution on purpose",
         style="dim",
     )
