@@ -2,7 +2,8 @@
 
 A `Trial` turns code into an outcome (numbers, a distribution) and judges the outcome. Each suspect is a wrong answer
 that people give, with a sentence about it. If a trial fails, the suspects go through all trials: one is named only if
-it gives the learner's outcome in every trial, in those that passed too. A reason is never guessed from the code's text.
+it gives the learner's outcome in each that failed, and passes those that passed. A reason is never guessed from the
+code's text.
 """
 
 import inspect
@@ -57,7 +58,7 @@ class Suspect:
 
 
 def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[Suspect]) -> Report:
-    """All trials of one task, and the mistake that gives exactly what they gave, if one of `suspects` does."""
+    """All trials of one task, and the first of `suspects` that explains what failed and what held."""
     cases: list[Case] = []
     seen: list[tuple[Trial, bool, Any]] = []
     reasons: list[str] = []

@@ -84,7 +84,7 @@ CAUSES = """
 ## Named causes
 
 Where an answer fails, its report may name a likely cause. A common mistake is named only if it gives the outcome of the answer in
-every trial of the visible test, passed or failed. For the answers of [the bank](WRONG_ANSWERS.md) the right cause is known. For a
+each trial of the visible test that failed, and passes those that passed. For the answers of [the bank](WRONG_ANSWERS.md) the right cause is known. For a
 mutant, a named cause counts as *false* if the named mistake, put through the visible **and the hidden** trials, gives another
 outcome than the mutant in any of them. The hidden trials take no part in naming it. Some answers of the bank fail with an
 observation that explains them (an error, a wrong type) and need no cause: these are among "none".

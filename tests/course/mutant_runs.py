@@ -192,7 +192,7 @@ def _judged(space: dict[str, Any], task: Task, code: str) -> Judged:
 
 
 def _agrees(cause: str) -> bool:
-    """Whether a suspect with this sentence gives the answer's outcome in all trials, visible and hidden."""
+    """Whether a suspect with this sentence gives the answer's outcome in all trials, visible and hidden, `side` aside."""
     named = [suspect.code for suspect in _calls_seen[0][2] if suspect.says == cause]
     return not named or any(map(_equal, named))
 
@@ -200,7 +200,7 @@ def _agrees(cause: str) -> bool:
 def _equal(other: Any) -> bool:
     return all(
         examining.same(*pair) for code, trials, _ in _calls_seen for trial in trials
-        for pair in [tuple(_outcome(trial, each) for each in (code, other))]
+        if not trial.side for pair in [tuple(_outcome(trial, each) for each in (code, other))]
     )  # fmt: skip
 
 
