@@ -57,8 +57,9 @@ class FastHead:
             residual, x = embedded, rms_norm(layer.input_layernorm, embedded)
         else:
             residual = x = self.fc(torch.cat([embedded, g], -1))
-        added = None if mask is None else self.layer.grouped(mask, x.dtype)
-        attended = self.layer.attend(x, rotation(head.rotary, x, positions), added, cache, 0)
+        seen = torch.ones(*x.shape[:1], 1, x.shape[1], cache.window.stop, dtype=torch.bool) if mask is None else mask
+        attention = self.layer.attention(seen, positions, cache.lengths, x.dtype)
+        attended = self.layer.attend(x, rotation(head.rotary, x, positions), attention, cache, 0)
         after = self.layer.finish(residual, attended)
         return rms_norm(head.norm, after) if head.variant.norm_output else after
 

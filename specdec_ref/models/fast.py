@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from specdec_ref.core import TargetOutput
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.packing import Product
+from specdec_ref.models.row_attention import RowAttention, wide
 
 __all__ = ["FastForward", "Layer", "foreign_hooks", "hooks_of", "rms_norm", "rotation", "wants_fast"]
 
@@ -83,21 +84,20 @@ class Layer:
         self,
         x: Float[Tensor, "batch nodes inputs"],
         turn: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        attention: RowAttention,
         cache: SlotCache,
         index: int,
     ) -> Float[Tensor, "batch nodes width"]:
-        """Attention of the normed x: cached keys and values, then the new ones. `mask`: see `grouped`."""
+        """Attention of the normed x: cached keys and values, then the new ones."""
         batch, nodes, _ = x.shape
         q, k, v = self.qkv(x).view(batch, nodes, -1, self.head_dim).split((self.heads, self.shared, self.shared), 2)
         if self.norms[0] is not None:
             q, k = rms_norm(self.norms[0], q), rms_norm(self.norms[1], k)
-        q, k = _turned(q, *turn), _turned(k, *turn)
-        keys, values = cache.update(k.transpose(1, 2), v.transpose(1, 2), index)
+        q, k, v = (part.to(attention.dtype).transpose(1, 2) for part in (_turned(q, *turn), _turned(k, *turn), v))
+        keys, values = cache.update(k, v, index)
         # the query heads that share a key head become rows of one block: no key is copied
-        rows = q.transpose(1, 2).reshape(batch, self.shared, -1, self.head_dim)
-        out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=self.scale)
-        return out.view(batch, self.heads, nodes, self.head_dim).transpose(1, 2).reshape(batch, nodes, -1)
+        out = attention((q * self.scale).reshape(batch, self.shared, -1, self.head_dim), keys, values)
+        return out.reshape(batch, self.heads, nodes, self.head_dim).transpose(1, 2).reshape(batch, nodes, -1).to(x.dtype)
 
     def finish(
         self, residual: Float[Tensor, "batch nodes hidden"], attended: Float[Tensor, "batch nodes width"]
@@ -107,12 +107,11 @@ class Layer:
         gate, up = self.gate_up(rms_norm(self.after, x)).chunk(2, -1)
         return x + self.down(self.act(gate) * up)
 
-    def grouped(self, mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """A boolean mask, batch x 1 x nodes x slots, for `attend`: added, once for each head of a group; None: all."""
-        if bool(mask.all()):
-            return None
-        added = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))
-        return added.repeat(1, 1, self.heads // self.shared, 1)
+    def attention(
+        self, mask: Tensor, positions: Int[Tensor, "batch nodes"], lengths: Sequence[int], dtype: torch.dtype
+    ) -> RowAttention:
+        """For `attend`, of a forward in `dtype`: a boolean mask, batch x 1 x nodes x slots."""
+        return RowAttention(mask, positions, lengths, self.heads // self.shared, wide(dtype))
 
 
 def _turned(x: Float[Tensor, "batch nodes heads head_dim"], cos: Tensor, sin: Tensor) -> Tensor:
@@ -155,10 +154,11 @@ class FastForward:
     ) -> TargetOutput:
         """As the model's own: logits (`keep`: only at these nodes), and the asked `hidden_states` side by side."""
         x = self.embed(tokens)
-        turn, mask_ = rotation(self.rotary, x, positions), self.layers[0].grouped(mask, x.dtype)
+        turn = rotation(self.rotary, x, positions)
+        attention = self.layers[0].attention(mask, positions, cache.lengths, x.dtype)
         states = {0: x}
         for i, (layer, first) in enumerate(zip(self.layers, self.first, strict=True)):
-            x = layer.finish(x, layer.attend(rms_norm(first, x), turn, mask_, cache, i))
+            x = layer.finish(x, layer.attend(rms_norm(first, x), turn, attention, cache, i))
             states[i + 1] = x
         x = states[len(self.layers)] = rms_norm(self.norm, x)
         features = torch.cat([states[layer] for layer in feature_layers], -1) if feature_layers else None

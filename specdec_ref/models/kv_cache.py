@@ -74,7 +74,7 @@ class _SlotLayer(CacheLayerMixin):
             rows = torch.arange(len(window.lengths), device=key_states.device)[:, None]
             self.keys[rows, :, window.slots] = key_states.transpose(1, 2)
             self.values[rows, :, window.slots] = value_states.transpose(1, 2)
-        return self.keys[:, :, : window.stop], self.values[:, :, : window.stop]
+        return (self.keys[:, :, : window.stop].to(key_states.dtype), self.values[:, :, : window.stop].to(value_states.dtype))
 
     def get_seq_length(self, *args: Any) -> int:
         """Cached tokens of the longest row: transformers derives default positions from it, which we always pass."""
