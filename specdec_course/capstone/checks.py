@@ -12,12 +12,12 @@ from typing import Any
 from specdec_course.capstone import suspects as wrong
 from specdec_course.capstone.adapter import TargetView, first_unasked
 from specdec_course.capstone.admission import Making, exact_trials, pace_trials
-from specdec_course.capstone.standalone import alone
 from specdec_course.capstone.suspects import Scan, greedy_round
 from specdec_course.capstone.toys import Scripted, rounds_distribution, view
 from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, ids, unaided
 from specdec_course.checks.plain import Counted
 from specdec_course.checks.report import Report
+from specdec_course.checks.standalone import alone
 from specdec_course.checks.toys import compare, wanted
 from specdec_ref.exact import Distribution
 from specdec_ref.models.toy import TableLM

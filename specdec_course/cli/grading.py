@@ -41,15 +41,20 @@ def release(course: Course, names: Sequence[str], *, check: bool) -> int:
     stale = course.stale(names)
     for line in stale:
         print(line)
-    say("run `specdec grade release`" if stale else f"{plural(len(names), 'exercise')} as generated", style="")
+    say(
+        "these differ from solutions/: run `specdec grade release`"
+        if stale
+        else f"{plural(len(names), 'exercise')} as generated",
+        style="",
+    )
     return 1 if stale else 0
 
 
-def bundle(course: Course, what: Sequence[str]) -> int:
+def bundle(course: Course, file: str | None) -> int:
     """The course as a zip archive."""
     if stale := course.stale(course.names()):
         raise UsageError(f"{stale[0]}: run `specdec grade release` first")
-    path = Path(what[0]) if what else course.root / "build" / "specdec-course.zip"
+    path = Path(file) if file else course.root / "build" / "specdec-course.zip"
     count = bundles.bundle(course.root, path, course.private)
     print(f"{path}: {count} files, {path.stat().st_size / 1e6:.0f} MB")
     return 0
@@ -60,9 +65,9 @@ def whole_class(course: Course, args: argparse.Namespace) -> int:
     sources = [Path(name) for name in args.what]
     for source in sources:
         if not source.is_dir() and not (source.is_file() and source.suffix.lower() == ".zip"):
-            raise UsageError(f"{source} is neither a folder nor a zip archive of what was handed in")
+            raise UsageError(f"{source} is neither a folder nor a zip archive: name what the platform gives you")
     if not sources:
-        raise UsageError("class takes a FOLDER or a zip archive of what was handed in, or several")
+        raise UsageError("name the folder or the zip archive of the hand-ins; see `specdec grade class --help`")
     known = Exports(course, args)  # the roster is read before anything is graded
     _say_how_safe(course)
     done = grade_class(
@@ -118,12 +123,14 @@ def autograde(course: Course, what: Sequence[str], student: str | None) -> int:
     todo = []
     for path in paths:
         if path.stem not in course.names():
-            raise ValueError(f"{path.name} is none of the exercises: {', '.join(course.names())}")
+            raise ValueError(
+                f"{path.name} has no exercise's name: rename it to NAME.ipynb, NAME from {', '.join(course.names())}"
+            )
         todo.append(HandIn(whose, path.stem, path))
     if names or not paths:
         todo += [HandIn(who, name, None) for who, name in course.submissions(names or course.names(), student)]
     if not todo:
-        raise UsageError("nothing was handed in: give PATHs, or a whole FOLDER to `specdec grade class`")
+        raise UsageError("nothing was handed in before: name a NOTEBOOK, or give a folder to `specdec grade class`")
     for name in sorted({each.exercise for each in todo}):
         course.prepare(name)
     _say_how_safe(course)
@@ -146,7 +153,7 @@ def mark(course: Course, names: Sequence[str], student: str | None, points: floa
         return _queue(course, names)
     whose = student or "me"
     if points is not None and len(names) != 1:
-        raise UsageError("--points are for one exercise: name it")
+        raise UsageError("--points enters the points of one answer: name its EXERCISE")
     for name in names:
         for task, text in course.answers(whose, name).items():
             if points is None:

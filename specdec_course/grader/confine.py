@@ -40,7 +40,7 @@ FILE_BYTES, PROCESSES = 100_000_000, 32
 START_SECONDS = 120  # to start, by the clock and of CPU time
 INSIDE = (  # all that a box has of this package
     "specdec_ref/core.py", "specdec_ref/config.py", "specdec_ref/transfer.py", "specdec_course/checks/wire.py",
-    "specdec_course/checks/plain.py", "specdec_course/capstone/standalone.py",
+    "specdec_course/checks/plain.py", "specdec_course.checks.standalone.py",
     *(f"specdec_course/grader/{name}.py" for name in ("worker", "shell", "launch", "handles", "answered")),
 )  # fmt: skip
 

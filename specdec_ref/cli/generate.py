@@ -66,7 +66,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.usage = "%(prog)s [options] [prompt]"
     group = parser.add_argument_group("prompt and output")
     group.add_argument("prompt", nargs="?", help="the prompt; - or nothing reads standard input")
     group.add_argument("--prompts-file", metavar="FILE", help='JSONL, {"id", "prompt"} per line; one load for all')
