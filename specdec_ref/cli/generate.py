@@ -16,7 +16,6 @@ from specdec_ref.cli.settings import unapplied
 from specdec_ref.cli.shared import UsageError, check_names, config_from, console, engine_for, open_session, plural, say
 from specdec_ref.cli.work import Work, failing
 from specdec_ref.config import SamplingParams
-from specdec_ref.weights import best_drafter
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -119,6 +118,8 @@ def _config(args: argparse.Namespace) -> "SpecConfig":
     if args.drafter is None:
         if args.draft_model is not None:
             raise UsageError("--draft-model is for one drafter: add --drafter draft, eagle or hybrid")
+        from specdec_ref.weights import best_drafter  # imports torch, which no help text needs
+
         args.drafter = best_drafter(args.target)
     config = config_from(args)
     check_names(config)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "export":
         return _export(args)
     if args.preset not in PRESETS:
-        raise UsageError(f"unknown preset {args.preset!r}; choose from {', '.join(PRESETS)}")
+        raise UsageError(f"--preset: unknown preset {args.preset!r}; choose from {', '.join(PRESETS)}")
     recipe = _recipe(PRESETS[args.preset], args)
     out = args.out or cache_dir() / "training" / f"{args.action}-{args.preset}"
     if args.endpoint and args.features:
@@ -127,7 +127,7 @@ def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: An
     from specdec_ref.training.recipe import fit, read_log, write_features
 
     if recipe.train.loss not in LOSSES:
-        raise UsageError(f"unknown loss {recipe.train.loss!r}; choose from {', '.join(LOSSES)}")
+        raise UsageError(f"--loss: unknown loss {recipe.train.loss!r}; choose from {', '.join(LOSSES)}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (args.features is None or args.corpus is not None):
         raise UsageError("several processes need stored features: give --features and drop --corpus")
     corpus, features = args.corpus, args.features or [out / "features"]

@@ -87,6 +87,15 @@ def test_narrow_text_keeps_terms_apart_from_what_they_mean() -> None:
     )
 
 
+def test_help_loads_neither_torch_nor_transformers() -> None:
+    """They take seconds to import."""
+    code = "import sys, specdec_ref.cli as c; c.main(['grade', '--help']); print({'torch', 'transformers'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_suggestions_are_close_names_only() -> None:
     assert did_you_mean("hybird", ["hybrid", "ngram"]) == " Did you mean hybrid?"
     assert did_you_mean("EAGLE", ["eagle"]) == " Did you mean eagle?"
