@@ -85,6 +85,7 @@ def grade_class(
 def _grade_all(
     course: Course, hand_ins: Sequence[HandIn], options: Options, done: ClassRun, tell: Callable[[str], None]
 ) -> None:
+    course.preload(sorted({each.exercise for each in hand_ins}))
     jobs = [Job(each, grade_one, (course, each, options.again)) for each in hand_ins]
     failed = list[tuple[HandIn, Outcome]]()
     for number, (job, outcome) in enumerate(run_all(jobs, options.jobs, bounds(course)), 1):
