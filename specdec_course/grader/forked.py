@@ -27,11 +27,15 @@ class Forked:
 
     def __init__(self, requests: socket.socket, policy: Path, wire: socket.socket) -> None:
         """Raises OSError if it cannot be had."""
-        self._news, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(requests, [os.fsencode(policy)], [wire.fileno(), theirs.fileno()])
         self.returncode: int | None = None
-        self.pid = self._next(START_SECONDS)
+        self._news, theirs = socket.socketpair()
+        try:
+            with theirs:
+                socket.send_fds(requests, [os.fsencode(policy)], [wire.fileno(), theirs.fileno()])
+            self.pid = self._next(START_SECONDS)
+        except OSError:
+            self.close()
+            raise
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; minus the signal that killed it. Raises TimeoutExpired."""

@@ -16,7 +16,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,9 +68,8 @@ def main(work: Callable[[int], None], box: ModuleType) -> None:
             if running.pop(one.ended, None):
                 waiting.unregister(one.ended)
             _kill(one)
-    for one in running.values():
-        with suppress(ChildProcessError):
-            _kill(one)
+    for one in {each.pid: each for each in running.values()}.values():
+        _kill(one)
 
 
 def _kill(one: _Running) -> None:
@@ -100,8 +98,6 @@ def _become(box: Any, work: Callable[[int], None], path: bytes, wire: int) -> No
             os.closerange(wire + 1, FILES)
             os.environ.update(policy["environment"])
             box.call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after exec: its files in /proc are its own
-            if numpy := sys.modules.get("numpy"):
-                numpy.random.seed()  # Python's chance changes by itself, and torch's is fixed
             work(wire)
 
         code = box.main(policy, begin)
