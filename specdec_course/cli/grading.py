@@ -22,6 +22,7 @@ from specdec_course.grader.classrun import (
     write_pages,
 )
 from specdec_course.grader.course import Course
+from specdec_course.grader.forked import warm
 from specdec_course.grader.harmless import shown
 from specdec_course.grader.isolated import isolated
 from specdec_course.grader.marks import Mark
@@ -135,13 +136,14 @@ def autograde(course: Course, what: Sequence[str], student: str | None) -> int:
         course.prepare(name)
     _say_how_safe(course)
     failed = 0
-    for each in todo:
-        function = again_one if each.file is None else grade_one
-        done = isolated(function, course, each, True, bounds=bounds(course))
-        failed += bool(done.error)
-        about = course.about(each.student, each.exercise).get("notes", [])
-        for line in [f"error: {done.error}"] if done.error else about:
-            say(shown(f"{each.student}, {each.exercise}: {line}"), style="")
+    with warm(course.allowance.boxed and len(todo) > 1):
+        for each in todo:
+            function = again_one if each.file is None else grade_one
+            done = isolated(function, course, each, True, bounds=bounds(course))
+            failed += bool(done.error)
+            about = course.about(each.student, each.exercise).get("notes", [])
+            for line in [f"error: {done.error}"] if done.error else about:
+                say(shown(f"{each.student}, {each.exercise}: {line}"), style="")
     pairs = {(each.student, each.exercise) for each in todo}
     _table([mark for mark in course.marks() if (mark.student, mark.exercise) in pairs])
     return 1 if failed else 0
