@@ -14,6 +14,7 @@ the mean over the tasks and over the episodes.
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ def copied(drafter: Drafter, texts: Iterable[Text], budget: DraftBudget, *, cold
         drafter.start([row], [prompt], None)
         at = 0
         while at < len(answer):
-            (tree,) = drafter.propose([row], budget, SamplingParams(), [])
-            tree = tree.cut(min(budget.depth, len(answer) - at - 1))  # as the engine does: no draft past the end
+            depth = min(budget.depth, len(answer) - at - 1)  # as in the engine: no draft past the end
+            (tree,) = drafter.propose([row], replace(budget, depth=depth), SamplingParams(), [])
+            tree = tree.cut(depth)
             node, path = 0, list[int]()
             while child := next((c for c in tree.children(node) if tree.token_list[c] == answer[at + len(path)]), 0):
                 node = child
