@@ -57,16 +57,19 @@ def copied(drafter: Drafter, texts: Iterable[Text], budget: DraftBudget, *, cold
     return tokens, rounds, drafts
 
 
-def asked(tokenizer: Any, split: str) -> list[tuple[str, list[int]]]:
-    """(task, or episode as "replay:id"; token ids) of every request."""
-    prompts = [(p.task, p.prompt) for p in load_prompts(split=split, file=HELD_OUT)]
+def asked(tokenizer: Any, split: str, most: int | None = None) -> list[tuple[str, list[int]]]:
+    """(task, or episode as "replay:id"; token ids) of every request, of a task the first `most`."""
+    tasks = (load_prompts([task], split, file=HELD_OUT)[:most] for task in TASKS)
+    prompts = [(p.task, p.prompt) for some in tasks for p in some]
     prompts += [(f"replay:{episode.id}", prompt) for episode in load_episodes(split) for prompt in episode.prompts]
     return [(name, chat_ids(tokenizer, prompt)) for name, prompt in prompts]
 
 
-def stored(model: Any, tokenizer: Any, name: str, split: str, tokens: int) -> dict[str, list[Text]]:
+def stored(
+    model: Any, tokenizer: Any, name: str, split: str, tokens: int, most: int | None = None
+) -> dict[str, list[Text]]:
     """The answers of plain decoding by task and episode, from the cache if they are there and of these prompts."""
-    requests = asked(tokenizer, split)
+    requests = asked(tokenizer, split, most)
     dtype = str(model.dtype).removeprefix("torch.")
     file = cache_dir() / f"answers-{Path(name).name}-{split}-{tokens}-{dtype}.npz"
     known = list(load_corpus([file])) if file.exists() else []
@@ -110,10 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=["dev", "test"], default="dev", help="tune on dev (default), report on test")
     parser.add_argument("--depth", type=int, default=None, help="draft length gamma (default: what suits each drafter)")
     parser.add_argument("--tokens", type=int, default=128, help="of an answer, at most (default 128)")
+    parser.add_argument("--prompts", type=int, default=None, help="the first N prompts a task (default all)")
     parser.add_argument("--remember", action="store_true", help="keep past answers within a task, too")
     args = parser.parse_args(argv)
     model, tokenizer = load(args.target, dtype=args.dtype, device="cpu", pack=False)
-    texts = stored(model, tokenizer, args.target, args.split, args.tokens)
+    texts = stored(model, tokenizer, args.target, args.split, args.tokens, args.prompts)
     for drafter in args.drafter:
         for row in rows(texts, drafter, args.depth, args.remember):
             print_row({"split": args.split, "remember": args.remember, **row})
