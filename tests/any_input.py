@@ -140,7 +140,7 @@ def _value(chance: Random, action: argparse.Action, model: Path, into: Path) -> 
         makers = (
             lambda: model, lambda: model / "eagle", lambda: harmed(chance, model, into), lambda: lines(chance, into),
             lambda: into / "none", lambda: model / "config.json", lambda: harmed(chance, model, into) / "eagle",
-            lambda: "org/none", lambda: chance.choice(["ngram", "trie", "hybrid", "eagle", "draft", "none"]),
+            lambda: "org/none", lambda: chance.choice(["ngram", "trie", "suffix", "hybrid", "eagle", "draft", "none"]),
         )  # fmt: skip
         return str(chance.choice(makers)())
     if action.type in (int, float) and chance.random() < 0.6:

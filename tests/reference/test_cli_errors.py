@@ -54,6 +54,8 @@ USAGE = {
     "unknown drafter": (["generate", "--drafter", "oracle", "a"], "Choose from none, ngram"),
     "unknown verifier": (["generate", "--verifier", "judge", "a"], "Choose from auto, greedy"),
     "mistyped drafter": (["generate", "--drafter", "egale", "a"], "Did you mean eagle?"),
+    "mistyped suffix": (["generate", "--drafter", "sufix", "a"], "Did you mean suffix?"),
+    "mistyped suffix of bench": (["bench", "--drafter", "suffx"], "Did you mean suffix?"),
     "mistyped verifier": (["generate", "--verifier", "reject", "a"], "Did you mean rejection?"),
     "mistyped dtype": (["generate", "--dtype", "bfloat61", "a"], "Did you mean bfloat16?"),
     "mistyped dtype in the demo": (["demo", "--dtype", "flaot32"], "Did you mean float32?"),
