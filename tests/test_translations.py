@@ -77,6 +77,24 @@ def test_every_page_is_translated() -> None:
         assert wrong == [[], [], []], f"{page}: python tools/translations.py update, then check -v"
 
 
+ONE_TERM = {  # not used -> what is, on every page
+    "起草程序": "起草方法", "起草器": "起草方法", "key 和 value": "键和值", "玩一玩": "动手试试", "探索器": "交互图",
+    "**出处": "**参考资料", "一轮的代价": "一轮的开销", "检查的代价": "检查的开销",
+}  # fmt: skip
+
+
+def test_the_chinese_pages_use_one_term_for_one_thing() -> None:
+    """The terms were not uniform once; each of these words came back in a different chapter."""
+    found = {
+        (str(page), word, term)
+        for page in translations.pages()
+        for message in translations._read(page)
+        for word, term in ONE_TERM.items()
+        if word in str(message.string)
+    }
+    assert found == set()
+
+
 def test_a_translated_notebook_keeps_its_code_and_outputs() -> None:
     """Only Markdown cells may differ."""
     for page in translations.pages():
