@@ -4,6 +4,7 @@ The notebook's own page has the hints, folded, and the cells that check. Here st
 their hints, the code that a task is about, and the empty function that the reader fills.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 __all__ = ["NAME", "page"]
 
 NAME = "overview"  # the page lies beside its notebook, so that the notebook's links hold
+FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 WORDS = {
     "en": {
         "start": "How to start",
@@ -60,14 +62,14 @@ def _text(cell: dict[str, Any]) -> str:
 
 
 def _tasks(cells: list[dict[str, Any]]) -> Iterator[str]:
-    """Every task: its text up to the hints, code that it is about, and the code that the reader completes."""
+    """Every task: its text without the hints, code that it is about, and the code that the reader completes."""
     within = False
     for cell in cells:
         text, mark = _text(cell), cell["metadata"].get("nbgrader", {})
         if cell["cell_type"] == "markdown":
-            if text.startswith("## "):
+            asked = "" if mark else FOLDED.sub("", text).strip()
+            if asked.startswith("## "):
                 within = cell["id"] != cells[-1]["id"]  # the last cell: how to hand in
-            asked = "" if mark else text.partition("<details>")[0].strip()
             if within and asked:
                 yield f"#{asked}" if asked.startswith("## ") else asked
         elif within and (mark.get("solution") or not (mark or cell["metadata"].get("tags"))):
