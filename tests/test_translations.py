@@ -1,6 +1,7 @@
 """Catalogues of another language: nothing of a page is lost in them, and what no longer fits its English is found."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -75,6 +76,29 @@ def test_every_page_is_translated() -> None:
     for page in translations.pages():
         _, *wrong = translations.state(page)
         assert wrong == [[], [], []], f"{page}: python tools/translations.py update, then check -v"
+
+
+def loose_marks(markdown: str) -> list[str]:
+    """Texts in which `*` is still seen: Chinese bold that ends with punctuation does not end without a space."""
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt().enable("table")
+    inline = [child for token in parser.parse(re.sub(r"\$[^$]+\$", "x", markdown)) for child in token.children or ()]
+    return [child.content for child in inline if child.type == "text" and "*" in child.content]
+
+
+def test_bold_and_italics_end_in_chinese_too() -> None:
+    pytest.importorskip("markdown_it", reason="comes with the extra `site`")
+    assert loose_marks("**教程\uff1a**四个猜测") != []
+    assert loose_marks("**教程**\uff1a四个*猜测*\uff0c`2 * 3`") == []
+    found = {
+        f"{page}: {text}"
+        for page in translations.pages()
+        for message in translations._read(page)
+        for text in loose_marks(str(message.string))
+        if not loose_marks(str(message.id))
+    }
+    assert found == set()
 
 
 ONE_TERM = {  # not used -> what is, on every page

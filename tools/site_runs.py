@@ -117,14 +117,19 @@ def block(folder: Path, language: str = "en") -> Mapping[str, str]:
         f'<div class="replay" data-runs="recorded-runs"><p>{UNPLAYED[language]}</p></div>\n'
         f'<script type="application/json" id="recorded-runs">{inline}</script>'
     )
-    eagle = next(row for row in figures(read["editing"]) if row[0] == "eagle")
-    _, tokens, passes, _, times = eagle
+    told = {}
+    for decoder, name in (("eagle", "tau"), ("ngram", "ngram")):
+        _, tokens, passes, _, times = next(row for row in figures(read["editing"]) if row[0] == decoder)
+        words = {
+            "tokens": str(tokens),
+            "passes": str(passes),
+            "value": f"{tokens / passes:.2f}",
+            "times": f"{times:.2f}",
+        }
+        told |= {f"{name}_{key}": value for key, value in words.items()}
     return {
         "replay": player,
         "runs_table": table(read, language),
         "runs_where": escape(where(read, language)),
-        "tau_tokens": str(tokens),
-        "tau_passes": str(passes),
-        "tau_value": f"{tokens / passes:.2f}",
-        "tau_times": f"{times:.2f}",
+        **told,
     }

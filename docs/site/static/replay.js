@@ -85,10 +85,9 @@
       const tokens = count ? this.rounds[count - 1].tokens : 0;
       const elapsed = Math.min(clock, this.seconds);
       const speed = elapsed > 0 && tokens ? ` · ${words.speed((tokens / elapsed).toFixed(1))}` : "";
-      this.figures.replaceChildren(
-        make("b", {}, words.tokens(tokens)), words.from(count), make("br"),
-        `${words.seconds(elapsed.toFixed(2))}${speed}`, make("br"),
-        ...(count ? [words.tau, make("b", {}, (tokens / count).toFixed(2))] : []));
+      const lines = [[make("b", {}, words.tokens(tokens)), words.from(count)], [words.seconds(elapsed.toFixed(2)) + speed],
+        count ? [words.tau, make("b", {}, (tokens / count).toFixed(2))] : ["\u00a0"]];
+      this.figures.replaceChildren(...lines.map(line => make("span", {}, ...line)));
       const last = readable && count ? this.rounds[count - 1] : null;
       this.round.replaceChildren(...(last ? this.words(last, count) : []));
     }
@@ -152,7 +151,7 @@
 
     choose(index) {
       const prompt = this.data.prompts[index];
-      this.prompt.replaceChildren(make("b", {}, words.prompt), prompt.prompt);
+      this.prompt.replaceChildren(make("b", {}, words.prompt), prompt.prompt.replace(/\n+/g, "\n"));
       const columns = Math.max(...Object.values(prompt.runs).map(run => run.rounds.length));
       this.panels = Object.entries(prompt.runs).map(([name, run]) => new Panel(name, run, columns));
       this.end = Math.max(...this.panels.map(panel => panel.seconds));
