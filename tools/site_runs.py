@@ -117,7 +117,7 @@ def block(folder: Path, language: str = "en") -> Mapping[str, str]:
         f'<div class="replay" data-runs="recorded-runs"><p>{UNPLAYED[language]}</p></div>\n'
         f'<script type="application/json" id="recorded-runs">{inline}</script>'
     )
-    told = {}
+    told: dict[str, str] = {}
     for decoder, name in (("eagle", "tau"), ("ngram", "ngram")):
         _, tokens, passes, _, times = next(row for row in figures(read["editing"]) if row[0] == decoder)
         words = {
