@@ -37,7 +37,7 @@ def head_view(reads: Number, steps: Number, vocab: Number, training: Number) -> 
     depths = sorted(deep for name, deep, words in rows if name == which and words == size)
     deep = round(steps) if round(steps) in depths else depths[-1]
     row, plain = rows[which, deep, size], rows["tokens", 1, size]
-    how = "not unrolled, for it reads no output of its own" if which == "tokens" else f"unrolled {deep} deep"
+    how = "not unrolled, since it reads no output of its own" if which == "tokens" else f"unrolled {deep} deep"
     if which != "tokens" and deep != round(steps):
         how += f" ({round(steps)} was not trained; the deepest is shown)"
     if which == "features" and round(training):

@@ -40,7 +40,7 @@ def roofline_view(billions: Number, bandwidth: Number, peak: Number, batch: Numb
     html = (
         f"<p>{bandwidth:,.0f} GB/s and {peak:,.4g} TFLOP/s: {machine.ridge:,.1f} FLOP in the time to read one byte. "
         f"One step: <b>{step * 1e3:.3g} ms</b>, limited by <b>{bound}</b>; {rows / step:,.0f} tokens/s in all. "
-        f"Weights and caches moved: {shape.step_bytes(rows, 1, tokens) / 1e9:.3g} GB a step. "
+        f"Weights and caches moved: {shape.step_bytes(rows, 1, tokens) / 1e9:.3g} GB per step. "
         f"Checking 5 tokens costs v(5) = <b>{v(5):.2f}</b> plain steps; up to k = {free}{'+' if free == 512 else ''} "
         "it costs less than 10 % more than one.</p>"
     )

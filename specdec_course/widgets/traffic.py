@@ -35,7 +35,7 @@ def traffic_view(vocab: Number, drafts: Number, batch: Number, bonus: Number, ba
     names = {"stored": "probabilities stored", "race": "raw logits, race", "blocks": "raw logits, block sums"}
     times = {names[way]: count / bandwidth / 1e3 for way, count in moved.items()}
     html = (
-        f"<p>Bytes a round: {moved['stored'] / 1e6:.3g} MB with stored probabilities, {moved['race'] / 1e6:.3g} MB "
+        f"<p>Bytes per round: {moved['stored'] / 1e6:.3g} MB with stored probabilities, {moved['race'] / 1e6:.3g} MB "
         f"from raw logits with a race, <b>{moved['blocks'] / 1e6:.3g} MB</b> with block sums: "
         f"<b>{moved['stored'] / moved['blocks']:.1f} times</b> fewer. At {bandwidth:,.0f} GB/s that is at best "
         f"{times[names['stored']]:.3g}, {times[names['race']]:.3g} and <b>{times[names['blocks']]:.3g} µs</b>.</p>"
