@@ -46,7 +46,7 @@ from specdec_ref.workloads import HELD_OUT, load_prompts
 __all__ = ["CLOSE", "Clock", "Line", "Method", "main", "predicted", "reason", "summary", "with_tau"]
 
 CLOSE = 0.10  # how far off a prediction may be
-SHARED = ("trie", "hybrid")  # their rows learn from each other
+SHARED = ("trie", "suffix", "hybrid")  # their rows learn from each other
 LENGTHS = (32, 64, 128, 256, 512)  # of prompts whose prefill is timed
 
 

@@ -18,8 +18,10 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def _repr_html_(self) -> str:
+        columns = zip(self.names, *self.rows, strict=True)
+        sides = ["left" if not place or _prose(column[1:]) else "right" for place, column in enumerate(columns)]
+
         def line(cells: Sequence[str], tag: str) -> str:
-            sides = ["left"] + ["right"] * (len(cells) - 1)
             parts = (
                 f"<{tag} style='text-align:{side};padding:2px 14px 2px 4px'>{escape(cell)}</{tag}>"
                 for cell, side in zip(cells, sides, strict=True)
@@ -36,6 +38,11 @@ class Table:
             for row in (self.names, *self.rows)
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+
+def _prose(column: Sequence[str]) -> bool:
+    """Whether a column holds words to read rather than numbers to compare: such a one begins at the left."""
+    return any(len(cell) > 16 and not cell[0].isdigit() for cell in column)
 
 
 def table(columns: Mapping[str, Sequence[object]], *, form: str = "{:.2f}") -> Table:

@@ -114,8 +114,12 @@ def command(chance: Random, names: list[str], model: Path, into: Path) -> list[s
     parser = cli._parser()
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     name = chance.choice(names)
-    actions = [a for a in commands.choices[name]._actions if a.dest not in ("help", "debug")]
-    argv = [name]
+    called, argv = commands.choices[name], [name]
+    inner = next((a for a in called._actions if isinstance(a, argparse._SubParsersAction)), None)
+    if inner is not None and chance.random() < 0.95:
+        argv.append(chance.choice(sorted(inner.choices)))
+        called = inner.choices[argv[-1]]
+    actions = [a for a in called._actions if a.dest not in ("help", "debug")]
     words = [action for action in actions if not action.option_strings and chance.random() < 0.8]
     argv += [_value(chance, action, model, into) for action in words]
     flags = [action for action in actions if action.option_strings]
@@ -136,7 +140,7 @@ def _value(chance: Random, action: argparse.Action, model: Path, into: Path) -> 
         makers = (
             lambda: model, lambda: model / "eagle", lambda: harmed(chance, model, into), lambda: lines(chance, into),
             lambda: into / "none", lambda: model / "config.json", lambda: harmed(chance, model, into) / "eagle",
-            lambda: "org/none", lambda: chance.choice(["ngram", "trie", "hybrid", "eagle", "draft", "none"]),
+            lambda: "org/none", lambda: chance.choice(["ngram", "trie", "suffix", "hybrid", "eagle", "draft", "none"]),
         )  # fmt: skip
         return str(chance.choice(makers)())
     if action.type in (int, float) and chance.random() < 0.6:

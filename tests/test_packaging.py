@@ -107,6 +107,26 @@ def test_environment_installs_every_part_with_the_same_pins() -> None:
     assert ENVIRONMENT["name"] == PROJECT["name"]
 
 
+def test_binder_and_colab_install_what_chapters_need_and_no_more() -> None:
+    def lines(name: str) -> list[str]:
+        read = (ROOT / ".binder" / name).read_text().splitlines()
+        return [line for line in read if not line.startswith("#")]
+
+    binder, colab = lines("requirements.txt"), lines("colab.txt")
+    assert binder[0] == "-c ../constraints.txt", "relative to the file, as pip reads it"
+    assert f"torch=={pinned_version(pins()['torch'])}+cpu" in binder
+    extras = {name: set(line[5:-1].split(",")) for name, line in (("binder", binder[-1]), ("colab", colab[0]))}
+    assert binder[-1].startswith("-e .[")
+    assert colab[0].startswith("-e .[")
+    assert {"models", "cli"} <= extras["colab"] <= extras["binder"] <= set(PARTS) - {"instructor", "site", "dev"}
+    assert not [line for line in colab if line.startswith("-c") or "torch" in line], "Colab keeps its own torch"
+    python = (ROOT / ".binder" / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert any(python in classifier for classifier in PROJECT["classifiers"])
+    post = ROOT / ".binder" / "postBuild"
+    assert post.stat().st_mode & 0o111, "Binder runs it"
+    assert "specdec fetch" in post.read_text()
+
+
 def test_python_range_agrees() -> None:
     oldest = re.fullmatch(r">=3\.(\d+)", PROJECT["requires-python"])
     assert oldest is not None

@@ -23,6 +23,9 @@ SITE, SHOTS = ROOT / "build" / "site", ROOT / "build" / "browser" / "site"
 sys.path.insert(0, str(ROOT / "tools"))
 import api_pages  # noqa: E402
 import build_site  # noqa: E402
+import exercise_pages  # noqa: E402
+
+import translations  # noqa: E402
 
 MISSING = [name for name in ("sphinx", "myst_nb", "furo", "sphinx_copybutton") if not find_spec(name)]
 needs_sphinx = pytest.mark.skipif(bool(MISSING), reason=f"the extra `site` is not installed: {', '.join(MISSING)}")
@@ -58,6 +61,7 @@ class Reading(HTMLParser):
 def test_everything_has_its_page(site: Path) -> None:
     expected = [path.relative_to(ROOT).with_suffix(".html") for path in ROOT.glob("notebooks/*.ipynb")]
     expected += [path.relative_to(ROOT).with_suffix(".html") for path in ROOT.glob("exercises/*/*.ipynb")]
+    expected += [path.relative_to(ROOT).with_name("overview.html") for path in ROOT.glob("exercises/*/*.ipynb")]
     expected += [path.relative_to(ROOT).with_suffix(".html") for path in ROOT.glob("docs/*.md")]
     expected += [Path(name) for name in ("index.html", "README.html", "CONTRIBUTING.html", "CHANGELOG.html")]
     code = [path.relative_to(ROOT / "specdec_ref") for path in (ROOT / "specdec_ref").rglob("*.py")]
@@ -72,6 +76,34 @@ def test_everything_has_its_page(site: Path) -> None:
     engine = (site / "api" / "engine.html").read_text(encoding="utf-8")
     assert 'id="specdec_ref.engine.SpecEngine.step"' in engine
     assert "Invariant, checked every round" in engine
+
+
+def test_the_page_of_an_exercise_has_its_tasks_and_none_of_its_hints() -> None:
+    empty = "raise NotImplementedError("
+    for path in sorted(ROOT.glob("exercises/*/*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        text = exercise_pages.page(notebook, path)
+        sources = ["".join(cell["source"]) for cell in notebook["cells"]]
+        hints = re.findall(r"<details>(.*?)</details>", "\n".join(sources), re.DOTALL)
+        assert len(hints) >= 5, path
+        lines = {line.strip() for hint in hints for line in hint.splitlines() if len(line.strip()) > 40}
+        assert [line for line in lines if line in text] == [], path
+        tasks = re.findall(r"^## (Task \d.*)$", "\n".join(sources), re.MULTILINE)
+        assert re.findall(r"^### (Task \d.*)$", text, re.MULTILINE) == tasks
+        assert text.count(empty) == "".join(sources).count(empty) >= 4
+        assert f"cp -r exercises/{path.stem} work/" in text
+        assert "report.credit" not in text, "the cells that check stay in the notebook"
+        chinese = exercise_pages.page(json.loads(translations.page_text(path.relative_to(ROOT))), path, "zh_CN")
+        assert len(re.findall(r"^### 任务", chinese, re.MULTILINE)) == len(tasks), path
+        assert chinese.count(empty) == text.count(empty)
+
+
+def test_links_to_binder_and_colab_need_a_repository() -> None:
+    assert build_site.launch("notebooks/00_start_here.ipynb", "") == ""
+    line = build_site.launch("notebooks/00_start_here.ipynb", "who/what@next")
+    assert "mybinder.org/v2/gh/who/what/next?labpath=notebooks%2F00_start_here.ipynb" in line
+    assert "colab.research.google.com/github/who/what/blob/next/notebooks/00_start_here.ipynb" in line
+    assert "/main?" in build_site.launch("a.ipynb", "who/what")
 
 
 @pytest.mark.slow

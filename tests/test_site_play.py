@@ -6,6 +6,7 @@ build/browser/play/.
 
 import json
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,25 +50,33 @@ SET = """([kind, values]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """All four explorers and the replay, in headless Chromium."""
-    from playwright.sync_api import sync_playwright
-
+def written(language: str) -> str:
+    """A page with the replay and all four explorers."""
     styles = "".join(
         f'<link rel="stylesheet" href="{(STATIC / name).as_uri()}">' for name in ("specdec.css", "play.css")
     )
     explorers = "".join(f'<div class="explorer" data-explorer="{kind}"></div>' for kind in KINDS)
     scripts = "".join(
-        f'<script src="{(STATIC / name).as_uri()}"></script>' for name in ("model.js", "explorers.js", "replay.js")
+        f'<script src="{(STATIC / name).as_uri()}"></script>'
+        for name in ("words.js", "model.js", "explorers.js", "replay.js")
     )
-    path = tmp_path_factory.mktemp("play") / "play.html"
-    path.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>play</title>'
+    replay = site_runs.block(RUNS, "zh_CN" if language == "zh-CN" else "en")["replay"]
+    return (
+        f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><title>play</title>'
         f'<meta name="viewport" content="width=device-width">{GROUNDS}{styles}</head>'
-        f"<body><article><section>{site_runs.block(RUNS)['replay']}{explorers}</section></article>{scripts}</body></html>",
-        encoding="utf-8",
+        f"<body><article><section>{replay}{explorers}</section></article>{scripts}</body></html>"
     )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """That page in headless Chromium; `chinese` opens the other one in it."""
+    from playwright.sync_api import sync_playwright
+
+    folder = tmp_path_factory.mktemp("play")
+    paths = {language: folder / f"{language}.html" for language in ("en", "zh-CN")}
+    for language, path in paths.items():
+        path.write_text(written(language), encoding="utf-8")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         opened = chromium.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
@@ -75,7 +84,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         opened.complaints = listen(opened)
         opened.asked = []
         opened.on("request", lambda request: opened.asked.append(request.url))
-        opened.goto(path.as_uri())
+        opened.chinese = paths["zh-CN"].as_uri()
+        opened.goto(paths["en"].as_uri())
         yield opened
         chromium.close()
 
@@ -260,6 +270,56 @@ def test_readable_and_no_wider_than_the_window(page: Any, width: int) -> None:
     page.evaluate("document.querySelector('.summary').style.color = ''")
     assert page.complaints == []
     assert [url for url in page.asked if not url.startswith("file:")] == []
+
+
+LATIN = re.compile(r"[A-Za-z]{2,}")
+NAMES = {
+    "EAGLE",
+    "token",
+    "GPU",
+    "min",
+    *(word for gpu in GPUS.values() for word in LATIN.findall(gpu.name)),
+}  # stay in Chinese
+SHOWN = """() => {
+  const texts = [], skip = ".replay-text, .replay-prompt, .replay-round span";
+  const walk = document.createTreeWalker(document.querySelector("section"), NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) if (!walk.currentNode.parentElement.closest(`script, ${skip}`)) texts.push(walk.currentNode.data);
+  for (const node of document.querySelectorAll("section *"))
+    for (const name of ["aria-label", "aria-valuetext", "title"]) if (node.hasAttribute(name)) texts.push(node.getAttribute(name));
+  return texts;
+}"""
+
+
+@needs_browser
+def test_the_chinese_page_has_chinese_words_and_the_same_numbers(page: Any) -> None:
+    """Labels, sentences and what a screen reader hears; texts that were recorded in English stay."""
+
+    def numbers(kind: str, values: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
+        result, summary = page.evaluate(SET, [kind, list(values)])
+        return result, sorted(re.findall(r"\d+(?:\.\d+)?", summary))
+
+    back = page.url
+    chosen = {
+        kind: [[*v, *[None] * (7 - len(v))] if kind == "pays" else v for v in settings(kind)[:6]] for kind in KINDS
+    }
+    english = {kind: [numbers(kind, values) for values in chosen[kind]] for kind in KINDS}
+    latin = [text for text in page.evaluate(SHOWN) if set(LATIN.findall(text)) - NAMES]
+    assert len(latin) > 60, "the check itself"
+    try:
+        page.goto(page.chinese)
+        for kind in KINDS:
+            assert [numbers(kind, values) for values in chosen[kind]] == english[kind], kind
+        seen = page.evaluate(SHOWN)
+        assert [text for text in seen if set(LATIN.findall(text)) - NAMES] == []
+        assert sum(bool(re.search(r"[\u4e00-\u9fff]", text)) for text in seen) > 60
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"wider than {width} by {wide}"
+            SHOTS.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=SHOTS / f"zh-{width}.jpg", full_page=True)
+    finally:
+        page.goto(back)
 
 
 def test_the_recorded_runs_are_small_and_name_machine_model_and_format() -> None:

@@ -1,6 +1,7 @@
 """Catalogues of another language: nothing of a page is lost in them, and what no longer fits its English is found."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -75,6 +76,47 @@ def test_every_page_is_translated() -> None:
     for page in translations.pages():
         _, *wrong = translations.state(page)
         assert wrong == [[], [], []], f"{page}: python tools/translations.py update, then check -v"
+
+
+def loose_marks(markdown: str) -> list[str]:
+    """Texts in which `*` is still seen: Chinese bold that ends with punctuation does not end without a space."""
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt().enable("table")
+    inline = [child for token in parser.parse(re.sub(r"\$[^$]+\$", "x", markdown)) for child in token.children or ()]
+    return [child.content for child in inline if child.type == "text" and "*" in child.content]
+
+
+def test_bold_and_italics_end_in_chinese_too() -> None:
+    pytest.importorskip("markdown_it", reason="comes with the extra `site`")
+    assert loose_marks("**教程\uff1a**四个猜测") != []
+    assert loose_marks("**教程**\uff1a四个*猜测*\uff0c`2 * 3`") == []
+    found = {
+        f"{page}: {text}"
+        for page in translations.pages()
+        for message in translations._read(page)
+        for text in loose_marks(str(message.string))
+        if not loose_marks(str(message.id))
+    }
+    assert found == set()
+
+
+ONE_TERM = {  # not used -> what is, on every page
+    "起草程序": "起草方法", "起草器": "起草方法", "key 和 value": "键和值", "玩一玩": "动手试试", "探索器": "交互图",
+    "**出处": "**参考资料", "一轮的代价": "一轮的开销", "检查的代价": "检查的开销",
+}  # fmt: skip
+
+
+def test_the_chinese_pages_use_one_term_for_one_thing() -> None:
+    """The terms were not uniform once; each of these words came back in a different chapter."""
+    found = {
+        (str(page), word, term)
+        for page in translations.pages()
+        for message in translations._read(page)
+        for word, term in ONE_TERM.items()
+        if word in str(message.string)
+    }
+    assert found == set()
 
 
 def test_a_translated_notebook_keeps_its_code_and_outputs() -> None:

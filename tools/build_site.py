@@ -1,10 +1,12 @@
 """The course as a site that works without a network, in English and in Chinese: `make site`, or this file.
 
 Pages are laid out under build/site-source as in the repository, so that links hold; Sphinx then makes build/site of
-them. Notebooks are shown as they are committed, never run. A widget needs a kernel: its still picture stays, in a box
+them. Notebooks are shown as they are committed, never run; each exercise has a page without hints as well
+(`exercise_pages.py`). A widget needs a kernel: its still picture stays, in a box
 that shows how to run the chapter, and four of them have a twin in JavaScript (docs/site/static/explorers.js).
 The Chinese edition, under zh/, holds the pages that have a catalogue (`translations.py`); its other links lead to the
-English ones. Sphinx's warnings are errors here, and so is a page that would ask the network for something.
+English ones. Where SITE_REPOSITORY=owner/name[@branch] is set, chapters link to Binder and Colab. Sphinx's warnings are
+errors here, and so is a page that would ask the network for something.
 """
 
 import base64
@@ -19,13 +21,15 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import api_pages
+import exercise_pages
 import site_runs
 
 import translations
 
-__all__ = ["asked_by", "assemble", "build", "outside"]
+__all__ = ["asked_by", "assemble", "build", "launch", "outside"]
 
 ROOT = Path(__file__).parent.parent
 SETTINGS, SOURCE, SITE = ROOT / "docs" / "site", ROOT / "build" / "site-source", ROOT / "build" / "site"
@@ -61,6 +65,10 @@ def assemble(into: Path) -> None:
         laid_out = _notebook if path.suffix == ".ipynb" else _linked
         unsearched = "---\nnosearch: true\n---\n\n" if str(path.relative_to(ROOT)) in UNSEARCHED else ""
         goal.write_text(unsearched + laid_out(text, path, pages, into), encoding="utf-8")
+    for path in sorted(pages & set(_exercises())):
+        overview = exercise_pages.page(json.loads(path.read_text(encoding="utf-8")), path)
+        goal = into / _overview(path).relative_to(ROOT)
+        goal.write_text(_linked(overview, _overview(path), pages, into), encoding="utf-8")
     _notes(pages, into)
     index = (SETTINGS / "index.md").read_text(encoding="utf-8")
     more = sorted(path.stem for path in (ROOT / "docs").glob("*.md") if f"docs/{path.stem}\n" not in index)
@@ -77,9 +85,18 @@ def english_pages() -> set[Path]:
     return {path for pattern in PAGES for path in ROOT.glob(pattern)}
 
 
-def _filled(index: str, more: str) -> str:
+def _exercises() -> Iterator[Path]:
+    yield from ROOT.glob("exercises/*/*.ipynb")
+
+
+def _overview(path: Path) -> Path:
+    """The page of an exercise, beside its notebook."""
+    return path.with_name(f"{exercise_pages.NAME}.md")
+
+
+def _filled(index: str, more: str, language: str = "en") -> str:
     """The landing page with its recorded runs."""
-    for name, words in {"more": more, **site_runs.block(SETTINGS / "runs")}.items():
+    for name, words in {"more": more, **site_runs.block(SETTINGS / "runs", language)}.items():
         index = index.replace(f"{{{name}}}", words)
     return index
 
@@ -87,7 +104,9 @@ def _filled(index: str, more: str) -> str:
 def _notes(pages: set[Path], into: Path) -> None:
     """What Sphinx's settings read: words for pictures, and the pages that exist in the other language as well."""
     (into / "pictures.json").write_text(json.dumps(dict(_pictures(pages))), encoding="utf-8")
-    names = [_place(ROOT / page).with_suffix("").as_posix() for page in translations.pages()]
+    twice = [ROOT / page for page in translations.pages()]
+    twice += [_overview(path) for path in twice if path in set(_exercises())]
+    names = [_place(page).with_suffix("").as_posix() for page in twice]
     (into / "languages.json").write_text(json.dumps(names), encoding="utf-8")
 
 
@@ -101,11 +120,18 @@ def assemble_translated(into: Path) -> None:
     """The pages with a catalogue, in the other language: a link to any other page leads to the English edition."""
     shutil.rmtree(into, ignore_errors=True)
     pages = {ROOT / page for page in translations.pages()}
+    for path in sorted(pages & set(_exercises())):
+        notebook = json.loads(translations.page_text(path.relative_to(ROOT)))
+        text, place = exercise_pages.page(notebook, path, translations.LANGUAGE), _overview(path)
+        goal = into / place.relative_to(ROOT)
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        goal.write_text(_linked(_to_english(text, place, pages), place, pages, into), encoding="utf-8")
     for path in sorted(pages):
         text = translations.page_text(path.relative_to(ROOT))
         place = ROOT / _place(path)
         if place.name == "index.md":
-            text = _filled(_only(text, {_place(page).with_suffix("").as_posix() for page in pages}), "")
+            names = {_place(page).with_suffix("").as_posix() for page in pages}
+            text = _filled(_only(text, names), "", translations.LANGUAGE)
         goal = into / _place(path)
         goal.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":
@@ -179,10 +205,25 @@ def _boxed(cell: dict[str, Any], path: Path, top: str = "") -> list[dict[str, An
     return outputs
 
 
+def launch(name: str, repository: str) -> str:
+    """A line of links that open a chapter on Binder and on Colab; "" without a repository, owner/name[@branch]."""
+    where, _, branch = repository.partition("@")
+    if not where:
+        return ""
+    branch, quoted = branch or "main", quote(name, safe="")
+    binder = f"https://mybinder.org/v2/gh/{where}/{branch}?labpath={quoted}"
+    return f"[Binder]({binder}) · [Colab](https://colab.research.google.com/github/{where}/blob/{branch}/{name})"
+
+
 def _notebook(text: str, path: Path, pages: set[Path], into: Path, first: Links | None = None) -> str:
     """Without what only a kernel can draw. `first`: what to do with links before they are resolved."""
     notebook = json.loads(text)
     notebook["metadata"].pop("widgets", None)
+    links = launch(path.relative_to(ROOT).as_posix(), os.environ.get("SITE_REPOSITORY", ""))
+    if links and path.parent.name == "notebooks":
+        lead, rest = "".join(notebook["cells"][0]["source"]).split("\n", 1)
+        words = "免安装运行：" if first else "Run it without installing: "
+        notebook["cells"][0]["source"] = f"{lead}\n\n{words}{links}\n{rest}"
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             source = "".join(cell["source"])

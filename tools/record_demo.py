@@ -68,7 +68,8 @@ class Take:
 def record(session: Any, prompt: str, drafter: str, most: int, pairs: int) -> tuple[Take, Take]:
     """Decode plainly and speculatively in turn; return the pair with the median speed-up.
 
-    Raises ValueError if the texts differ, since the picture claims that they do not.
+    Raises ValueError if the texts differ, since the picture claims that they do not, and if more than half of the pairs
+    are impossible: a speed-up above the tokens per round means that another program slowed plain decoding down.
     """
     from specdec_ref.config import DraftBudget
     from specdec_ref.drafters import build_drafter
@@ -84,8 +85,16 @@ def record(session: Any, prompt: str, drafter: str, most: int, pairs: int) -> tu
             raise ValueError(f"the texts of plain decoding and {drafter} differ: try --dtype float32 or another prompt")
         print(f"pair {number}: {plain.speed:.1f} and {fast.speed:.1f} tokens/s", file=sys.stderr)
         takes.append((plain, fast))
-    ordered = sorted(takes[1:], key=lambda pair: pair[0].seconds / pair[1].seconds)
+    ordered = sorted(filter(_plausible, takes[1:]), key=lambda pair: pair[0].seconds / pair[1].seconds)
+    if 2 * len(ordered) <= pairs:
+        raise ValueError("the machine is busy: most speed-ups exceed the tokens per round; try again, or --clock cpu")
     return ordered[len(ordered) // 2]
+
+
+def _plausible(pair: tuple[Take, Take]) -> bool:
+    """A round cannot be faster than a plain step."""
+    plain, fast = pair
+    return plain.seconds / max(fast.seconds, 1e-9) <= len(fast.tokens) / fast.rounds
 
 
 def _take(steps: Iterable[Any], decode: Any) -> Take:
@@ -200,7 +209,7 @@ def main() -> None:
     parser.add_argument("--drafter", default="hybrid", help="default: hybrid")
     parser.add_argument("--dtype", default="float32", help="default: float32, in which both texts are the same")
     parser.add_argument(
-        "--pairs", type=int, default=3, help="recorded pairs, of which the median is drawn (default: 3)"
+        "--pairs", type=int, default=5, help="recorded pairs, of which the median is drawn (default: 5)"
     )
     parser.add_argument("--max-new-tokens", type=int, default=80)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="default: wall")

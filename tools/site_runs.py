@@ -12,6 +12,18 @@ __all__ = ["DECODERS", "block", "runs", "table"]
 
 PROMPTS = ("editing", "question", "code")
 DECODERS = {"plain": "plain decoding", "eagle": "EAGLE", "ngram": "n-grams"}
+CHINESE = {  # the site's other language; a prompt and its answer stay as they were recorded
+    "plain": "普通解码", "eagle": "EAGLE", "ngram": "n 元组",
+    "Edit a text": "修改文本", "Answer a question": "回答问题", "Write code": "写代码",
+}  # fmt: skip
+HEADS = {
+    "en": "| prompt | decoder | tokens | forward passes | τ = tokens per pass | seconds | times plain |",
+    "zh_CN": "| 提示词 | 解码方法 | token 数 | 前向计算次数 | τ = 每次前向的 token 数 | 秒 | 普通解码的倍数 |",
+}
+UNPLAYED = {
+    "en": "The replay needs JavaScript. The table below has the same runs in numbers.",
+    "zh_CN": "回放需要 JavaScript。下面的表格用数字列出同样的运行。",
+}
 
 
 def runs(folder: Path) -> dict[str, dict[str, Trace]]:
@@ -52,21 +64,26 @@ def figures(traces: Mapping[str, Trace]) -> Iterator[tuple[str, int, int, float,
         yield name, sum(len(step.tokens) for step in trace.rounds), len(trace.rounds), seconds, plain / seconds
 
 
-def table(read: Mapping[str, Mapping[str, Trace]]) -> str:
+def table(read: Mapping[str, Mapping[str, Trace]], language: str = "en") -> str:
     """What was recorded, in numbers, as a Markdown table."""
-    lines = ["| prompt | decoder | tokens | forward passes | τ = tokens per pass | seconds | times plain |",
-             "|---|---|--:|--:|--:|--:|--:|"]  # fmt: skip
+    names = DECODERS if language == "en" else CHINESE
+    lines = [HEADS[language], "|---|---|--:|--:|--:|--:|--:|"]
     for traces in read.values():
-        title = str(traces["plain"].about["title"])
+        title = _title(traces, language)
         for name, tokens, passes, seconds, times in figures(traces):
             lines.append(
-                f"| {title} | {DECODERS[name]} | {tokens} | {passes} | **{tokens / passes:.2f}** | {seconds:.2f} | "
+                f"| {title} | {names[name]} | {tokens} | {passes} | **{tokens / passes:.2f}** | {seconds:.2f} | "
                 f"{times:.2f} |"
             )
     return "\n".join(lines)
 
 
-def where(read: Mapping[str, Mapping[str, Trace]]) -> str:
+def _title(traces: Mapping[str, Trace], language: str) -> str:
+    title = str(traces["plain"].about["title"])
+    return title if language == "en" else CHINESE[title]
+
+
+def where(read: Mapping[str, Mapping[str, Trace]], language: str = "en") -> str:
     """Model, number format and machine, as one sentence. Raises ValueError if the traces name more than one."""
     named = {
         tuple(str(trace.about[key]) for key in ("target", "dtype", "machine", "torch"))
@@ -76,16 +93,19 @@ def where(read: Mapping[str, Mapping[str, Trace]]) -> str:
     if len(named) != 1:
         raise ValueError(f"the runs were recorded in different ways: {sorted(named)}")
     target, dtype, machine, torch = named.pop()
+    if language == "zh_CN":
+        machine = machine.replace(" cores", " 核").replace(" threads", " 线程").replace(", ", "、")
+        return f"{target}、{dtype}、温度 0、批大小 1、{machine}、PyTorch {torch}"
     return f"{target} in {dtype}, temperature 0, batch 1, on {machine}; PyTorch {torch}"
 
 
-def block(folder: Path) -> Mapping[str, str]:
+def block(folder: Path, language: str = "en") -> Mapping[str, str]:
     """What `index.md` has a place for: the player, its table, the machine, and one prompt's figures for the text."""
     read = runs(folder)
     data = {
         "prompts": [
             {
-                "title": traces["plain"].about["title"],
+                "title": _title(traces, language),
                 "prompt": traces["plain"].about["prompt"],
                 "runs": {name: packed(trace) for name, trace in traces.items()},
             }
@@ -94,17 +114,22 @@ def block(folder: Path) -> Mapping[str, str]:
     }
     inline = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     player = (
-        '<div class="replay" data-runs="recorded-runs"><p>The replay needs JavaScript. The table below has the same '
-        f'runs in numbers.</p></div>\n<script type="application/json" id="recorded-runs">{inline}</script>'
+        f'<div class="replay" data-runs="recorded-runs"><p>{UNPLAYED[language]}</p></div>\n'
+        f'<script type="application/json" id="recorded-runs">{inline}</script>'
     )
-    eagle = next(row for row in figures(read["editing"]) if row[0] == "eagle")
-    _, tokens, passes, _, times = eagle
+    told: dict[str, str] = {}
+    for decoder, name in (("eagle", "tau"), ("ngram", "ngram")):
+        _, tokens, passes, _, times = next(row for row in figures(read["editing"]) if row[0] == decoder)
+        words = {
+            "tokens": str(tokens),
+            "passes": str(passes),
+            "value": f"{tokens / passes:.2f}",
+            "times": f"{times:.2f}",
+        }
+        told |= {f"{name}_{key}": value for key, value in words.items()}
     return {
         "replay": player,
-        "runs_table": table(read),
-        "runs_where": escape(where(read)),
-        "tau_tokens": str(tokens),
-        "tau_passes": str(passes),
-        "tau_value": f"{tokens / passes:.2f}",
-        "tau_times": f"{times:.2f}",
+        "runs_table": table(read, language),
+        "runs_where": escape(where(read, language)),
+        **told,
     }

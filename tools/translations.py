@@ -29,6 +29,7 @@ LANGUAGE = "zh_CN"
 PAGES = (
     "README.md",
     "docs/GLOSSARY.md",
+    "docs/MISTAKES.md",
     "docs/QUIZ.md",
     "docs/site/*.md",
     "notebooks/*.ipynb",

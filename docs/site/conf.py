@@ -54,7 +54,10 @@ pygments_style = "github-light"
 pygments_dark_style = "github-dark"
 
 
-PLAYED = {"data-explorer=": ("model.js", "explorers.js"), "data-runs=": ("replay.js",)}  # what a page needs scripts for
+PLAYED = {  # what a page needs scripts for
+    "data-explorer=": ("words.js", "model.js", "explorers.js"),
+    "data-runs=": ("words.js", "replay.js"),
+}
 
 
 class Characters(SearchChinese):
@@ -99,7 +102,7 @@ def _scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     """Explorers and the replay where a page holds one."""
     body = str(context.get("body", ""))
     names = [name for mark, names in PLAYED.items() if mark in body for name in names]
-    for name in names:
+    for name in dict.fromkeys(names):
         app.add_js_file(name, loading_method="defer")
 
 
@@ -111,6 +114,13 @@ def _described(app: Sphinx, doctree: nodes.document) -> None:
             image["alt"] = alt
 
 
+def _unsearched(app: Sphinx, doctree: nodes.document) -> None:
+    """An exercise's notebook has hints: search finds its overview instead."""
+    page = app.env.docname
+    if re.fullmatch(r"exercises/(\w+)/\1", page):
+        app.env.metadata[page]["nosearch"] = "true"
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Mathematics is left as TeX in the page, which KaTeX, vendored under static/, draws."""
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
@@ -119,4 +129,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", _other)
     app.connect("html-page-context", _scripts)
     app.connect("doctree-read", _described)
+    app.connect("doctree-read", _unsearched)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

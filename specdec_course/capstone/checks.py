@@ -12,12 +12,12 @@ from typing import Any
 from specdec_course.capstone import suspects as wrong
 from specdec_course.capstone.adapter import TargetView, first_unasked
 from specdec_course.capstone.admission import Making, exact_trials, pace_trials
-from specdec_course.capstone.standalone import alone
 from specdec_course.capstone.suspects import Scan, greedy_round
 from specdec_course.capstone.toys import Scripted, rounds_distribution, view
 from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, examine, ids, unaided
 from specdec_course.checks.plain import Counted
 from specdec_course.checks.report import Report
+from specdec_course.checks.standalone import alone
 from specdec_course.checks.toys import compare, wanted
 from specdec_ref.exact import Distribution
 from specdec_ref.models.toy import TableLM
@@ -39,7 +39,7 @@ INDICES: tuple[tuple[str, Pieces, int], ...] = (
     ("It copies what followed", ([1, 2, 3, 4, 9, 1, 2],), 2),
     ("It works as the text grows", ([1, 2, 3, 4], [9], [1], [2, 3], [9, 9]), 2),
     ("A match may reach from one add() into the next", ([1, 2, 9, 9], [1, 2, 6], [1], [2, 3, 7], [8, 1, 2]), 3),
-    ("The longest match is taken first", ([1, 2, 3, 6, 8, 2, 3, 7, 8, 1, 2, 3], [5, 8, 2, 3]), 1),
+    ("The longest match is taken first", ([1, 2, 3, 6, 8, 2, 3, 7, 8, 1, 2, 3], [5, 8, 2, 3], [6, 8, 2, 3]), 1),
     ("Of equal matches the latest", ([1, 2, 3, 9, 1, 2, 4, 9, 8, 1, 2], [5, 5, 1, 2]), 2),
     ("It guesses what follows, and nothing if nothing matches", ([4, 5, 4, 5], [6, 1]), 5),
 )
@@ -95,7 +95,7 @@ def _reading() -> Trial:
 
 
 GUESSES: tuple[tuple[str, int, tuple[str, str]], ...] = (  # of two rounds: r a right guess, w a wrong one
-    ("All guesses are right", 3, ("rrr", "rr")),
+    ("All guesses are right", 55, ("rrr", "rr")),  # and the target's own token is the first guess once more
     ("None is", 4, ("www", "rr")),
     ("The second is wrong, the third right again", 5, ("rwr", "rrr")),
     ("There are none", 6, ("", "r")),
@@ -145,6 +145,7 @@ DRAWS: tuple[tuple[str, int, Pieces], ...] = (
     ("One guess", 11, ([1], [])),
     ("Two guesses, then two more", 12, ([0, 1], [2, 0])),
     ("No guess, then one", 13, ([], [2])),
+    ("Two guesses, then one, then none", 14, ([0, 1], [2], [])),  # the last round reads what the first one kept
 )
 
 

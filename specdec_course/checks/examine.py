@@ -39,7 +39,8 @@ class Trouble(Exception):  # noqa: N818  (it is the learner's, not ours)
 class Trial:
     """`outcome(code)` may raise Trouble. `judge(outcome)` says whether it is right, and what came out.
 
-    `side`: a constant may fulfil it, so it counts only if one of the report's other trials holds.
+    `side`: a constant may fulfil it, so it counts only if one of the report's other trials holds. `easy`: so may code
+    that leaves out what the task is about, and the same holds.
     """
 
     asks: str
@@ -47,6 +48,7 @@ class Trial:
     judge: Callable[[Any], tuple[bool, str]]
     weight: float = 1.0
     side: bool = False
+    easy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,8 @@ def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[S
 
 
 def _counted(cases: Sequence[Case], trials: Sequence[Trial]) -> Sequence[Case]:
-    """What holds on the side holds only beside something else."""
-    others = [case for case, trial in zip(cases, trials, strict=True) if not trial.side]
+    """What holds on the side, or is easy, holds only beside something else."""
+    others = [case for case, trial in zip(cases, trials, strict=True) if not (trial.side or trial.easy)]
     if not others or any(case.passed for case in others):
         return cases
     return [replace(case, passed=False, says=f"{case.says}; {ALONE}") if case.passed else case for case in cases]

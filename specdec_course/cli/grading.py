@@ -22,6 +22,7 @@ from specdec_course.grader.classrun import (
     write_pages,
 )
 from specdec_course.grader.course import Course
+from specdec_course.grader.forked import warm
 from specdec_course.grader.harmless import shown
 from specdec_course.grader.isolated import isolated
 from specdec_course.grader.marks import Mark
@@ -41,15 +42,20 @@ def release(course: Course, names: Sequence[str], *, check: bool) -> int:
     stale = course.stale(names)
     for line in stale:
         print(line)
-    say("run `specdec grade release`" if stale else f"{plural(len(names), 'exercise')} as generated", style="")
+    say(
+        "these differ from solutions/: run `specdec grade release`"
+        if stale
+        else f"{plural(len(names), 'exercise')} as generated",
+        style="",
+    )
     return 1 if stale else 0
 
 
-def bundle(course: Course, what: Sequence[str]) -> int:
+def bundle(course: Course, file: str | None) -> int:
     """The course as a zip archive."""
     if stale := course.stale(course.names()):
         raise UsageError(f"{stale[0]}: run `specdec grade release` first")
-    path = Path(what[0]) if what else course.root / "build" / "specdec-course.zip"
+    path = Path(file) if file else course.root / "build" / "specdec-course.zip"
     count = bundles.bundle(course.root, path, course.private)
     print(f"{path}: {count} files, {path.stat().st_size / 1e6:.0f} MB")
     return 0
@@ -60,9 +66,9 @@ def whole_class(course: Course, args: argparse.Namespace) -> int:
     sources = [Path(name) for name in args.what]
     for source in sources:
         if not source.is_dir() and not (source.is_file() and source.suffix.lower() == ".zip"):
-            raise UsageError(f"{source} is neither a folder nor a zip archive of what was handed in")
+            raise UsageError(f"{source} is neither a folder nor a zip archive: name what the platform gives you")
     if not sources:
-        raise UsageError("class takes a FOLDER or a zip archive of what was handed in, or several")
+        raise UsageError("name the folder or the zip archive of the hand-ins; see `specdec grade class --help`")
     known = Exports(course, args)  # the roster is read before anything is graded
     _say_how_safe(course)
     done = grade_class(
@@ -118,23 +124,26 @@ def autograde(course: Course, what: Sequence[str], student: str | None) -> int:
     todo = []
     for path in paths:
         if path.stem not in course.names():
-            raise ValueError(f"{path.name} is none of the exercises: {', '.join(course.names())}")
+            raise ValueError(
+                f"{path.name} has no exercise's name: rename it to NAME.ipynb, NAME from {', '.join(course.names())}"
+            )
         todo.append(HandIn(whose, path.stem, path))
     if names or not paths:
         todo += [HandIn(who, name, None) for who, name in course.submissions(names or course.names(), student)]
     if not todo:
-        raise UsageError("nothing was handed in: give PATHs, or a whole FOLDER to `specdec grade class`")
+        raise UsageError("nothing was handed in before: name a NOTEBOOK, or give a folder to `specdec grade class`")
     for name in sorted({each.exercise for each in todo}):
         course.prepare(name)
     _say_how_safe(course)
     failed = 0
-    for each in todo:
-        function = again_one if each.file is None else grade_one
-        done = isolated(function, course, each, True, bounds=bounds(course))
-        failed += bool(done.error)
-        about = course.about(each.student, each.exercise).get("notes", [])
-        for line in [f"error: {done.error}"] if done.error else about:
-            say(shown(f"{each.student}, {each.exercise}: {line}"), style="")
+    with warm(course.allowance.boxed and len(todo) > 1):
+        for each in todo:
+            function = again_one if each.file is None else grade_one
+            done = isolated(function, course, each, True, bounds=bounds(course))
+            failed += bool(done.error)
+            about = course.about(each.student, each.exercise).get("notes", [])
+            for line in [f"error: {done.error}"] if done.error else about:
+                say(shown(f"{each.student}, {each.exercise}: {line}"), style="")
     pairs = {(each.student, each.exercise) for each in todo}
     _table([mark for mark in course.marks() if (mark.student, mark.exercise) in pairs])
     return 1 if failed else 0
@@ -146,7 +155,7 @@ def mark(course: Course, names: Sequence[str], student: str | None, points: floa
         return _queue(course, names)
     whose = student or "me"
     if points is not None and len(names) != 1:
-        raise UsageError("--points are for one exercise: name it")
+        raise UsageError("--points enters the points of one answer: name its EXERCISE")
     for name in names:
         for task, text in course.answers(whose, name).items():
             if points is None:

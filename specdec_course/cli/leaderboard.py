@@ -18,30 +18,41 @@ from specdec_ref.config import SpecConfig
 
 __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
-HELP = "measure decoders of exercise 09 against the reference, and keep the board"
+HELP = "measure decoders of exercise 09 against the reference, and rank them"
 DESCRIPTION = """\
-A SUBMISSION is a Python file with a class MyDecoder, or the notebook of
-exercise 09. It runs in a process of its own, under limits, and reaches the
-target only through the adapter (docs/CAPSTONE.md), in float32 unless told
-otherwise: narrower types leave identity to chance. First it must be exact, on
-small models made for the occasion; then plain decoding, our reference and the
-entry answer the same prompts in turn, prompts that nobody has seen before.
+Measure the decoders of exercise 09 against our reference, and rank them on a
+board. SUBMISSION is a Python file with a class MyDecoder, or the exercise's
+notebook. Without SUBMISSION, the board so far is shown.
 
-  speed-up   reference's seconds a token / the entry's: median over prompts,
-             with a 95 % bootstrap interval, by both clocks
-  score      the smaller one of wall clock and processor time
+Each submission is first tested for exactness on small models that are made for
+this run. Then plain decoding, our reference and the submission answer the same
+new prompts in turn. It runs in float32 unless --dtype is given, because in
+narrower formats rounding can change a text.
 
-An entry is refused, and the board says why, if a text is not the target's or
-if a token of it was never looked up. Without SUBMISSION the board is shown.
-The code of a stranger runs on your machine: docs/CAPSTONE.md says what is
-prevented and what is not.
+columns:
+  score    the smaller of the speed-ups by wall clock and by processor time
+  95 %     its bootstrap interval
+  wall     reference's seconds per token / submission's, median over prompts
+  cpu      the same by processor time
+  x plain  plain decoding's seconds per token / submission's
+  tok/s    tokens per second
+  tau      tokens per target forward
+  same     answers that are identical to the target's, of how many
+
+A submission is refused if an answer is not the target's, or if it emits a token
+that it never asked the target about; the board gives the reason.
+
+The code of each submission runs on your machine, in a process of its own, in a
+sandbox where the system offers one. docs/CAPSTONE.md lists what this prevents.
 """
 EPILOG = """\
 examples:
   $ specdec leaderboard work/09_capstone/09_capstone.ipynb
   $ specdec leaderboard ada.py ben.py --prompts 24
   $ specdec leaderboard gradebook/submitted/*/09_capstone/09_capstone.ipynb
-  $ specdec leaderboard                            the board as it stands
+  $ specdec leaderboard                            the board so far
+
+Exit code 1 if a submission is refused.
 """
 
 
@@ -49,20 +60,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     add_model(parser)
     parser.set_defaults(dtype="float32")
-    parser.add_argument("what", nargs="*", type=Path, metavar="SUBMISSION", help="Python files or notebooks")
+    parser.add_argument(
+        "what", nargs="*", type=Path, metavar="SUBMISSION", help="Python files or notebooks (default: show the board)"
+    )
     group = parser.add_argument_group("work")
-    group.add_argument("--prompts", type=int, default=12, metavar="N", help="prompts, and so pairs (default 12)")
-    group.add_argument("--tokens", type=int, default=64, metavar="N", help="new tokens an answer (default 64)")
-    group.add_argument("--seed", type=int, metavar="N", help="of prompts and small models (default: drawn, and kept)")
+    group.add_argument("--prompts", type=int, default=12, metavar="N", help="prompts per submission (default 12)")
+    group.add_argument("--tokens", type=int, default=64, metavar="N", help="new tokens per answer (default 64)")
+    group.add_argument(
+        "--seed", type=int, metavar="N", help="for the prompts and small models (default: random, noted on the board)"
+    )
     group = parser.add_argument_group("output")
     group.add_argument(
         "--board",
         type=Path,
         default=Path("leaderboard.jsonl"),
         metavar="FILE",
-        help="rows are added here (default leaderboard.jsonl)",
+        help="JSONL file of the board; rows are appended (default leaderboard.jsonl)",
     )
-    group.add_argument("--json", action="store_true", help="the new rows on stdout, one JSON object a line")
+    group.add_argument(
+        "--json", action="store_true", help="the new rows as one JSON object per line on stdout, nothing else"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from specdec_course.capstone.board import append, best, load
 
     if args.prompts < 2 or args.tokens < 2:
-        raise UsageError("--prompts and --tokens must be at least 2")
+        raise UsageError(f"--prompts and --tokens must be at least 2, got {args.prompts} and {args.tokens}")
     rows = load(args.board)
     names = _names(args.what)
     refused = 0
@@ -84,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         _show(best(rows))
     if not rows:
-        say(f"there is no row in {args.board} yet: `specdec leaderboard SUBMISSION`", style="")
+        say(f"the board {args.board} is empty: add an entry with `specdec leaderboard SUBMISSION`", style="")
     return 1 if refused else 0
 
 
@@ -97,7 +114,7 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
         names = {"/".join(path.with_suffix("").parts[-parts:]): path for path in paths}
         if len(names) == len(set(paths)):
             return names
-    raise UsageError("two submissions have the same path but for their ending: rename one")
+    raise UsageError("two submissions have the same path except for the ending: rename one")
 
 
 def _measured(args: argparse.Namespace, names: dict[str, Path]) -> "Any":
@@ -107,7 +124,7 @@ def _measured(args: argparse.Namespace, names: dict[str, Path]) -> "Any":
     from specdec_ref.machine import machine_line
 
     if why := namespaces():
-        say(f"entries run under limits but in no sandbox here ({why}): docs/CAPSTONE.md", style="")
+        say(f"submissions run under limits but in no sandbox here ({why}): see docs/CAPSTONE.md", style="")
     with redirect_stdout(sys.stderr):
         session = open_session(SpecConfig(target=args.target, dtype=args.dtype, device=args.device))
     about = {
@@ -163,7 +180,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
             if row["score"] is None:
                 console().print(Text(f"refused  {row['entry']}: {row['why']}"), soft_wrap=True)
     if rows:
-        say("score: the smaller of both clocks' speed-ups, and its interval; tok/s are of each row's own machine")
+        say("score: the smaller of the speed-ups by wall and by processor clock; tok/s: on each row's own machine")
 
 
 def _cells(row: dict[str, Any], side: str) -> list[str]:

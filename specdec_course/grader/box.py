@@ -16,14 +16,16 @@ import shutil
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["call", "main", "read"]
 
 NEW = {"mount": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
 BIND, RECURSIVE, PRIVATE, DETACH = 0x1000, 0x4000, 0x40000, 2
 PR_PARENT_DEATH, PR_DROP_CAPABILITY, PR_NO_NEW_PRIVILEGES, PR_SET_SECCOMP = 1, 24, 38, 22
+CAPABILITIES = 0x20080522  # version 3 of their form: two words for each of three sets
 MOUNT_SETATTR = 442  # the call's number is the same on all architectures; Linux 5.12
 READ_ONLY, NO_SUID, NO_DEVICES, RECURSIVE_ATTRIBUTES = 1, 2, 4, 0x8000
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/sys/devices/system/cpu")
@@ -31,17 +33,17 @@ ETC = ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.cache", "localtime", 
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def main(policy: dict[str, Any], command: list[str]) -> int:
-    """Run the command as the policy says; returns its exit code."""
+def main(policy: dict[str, Any], begin: Callable[[], None]) -> int:
+    """Begin in a box as the policy says: `begin` does not return. Returns the exit code."""
     for group in policy["groups"]:
         Path(group).write_text(str(os.getpid()))
     if not policy["namespaces"]:
-        _become(policy, command)
+        _become(policy, begin)
     _unshare()
     watcher = os.getpid()
     if first := os.fork():
         return _outcome(first)
-    _call("prctl", PR_PARENT_DEATH, signal.SIGKILL)  # with it dies the whole namespace
+    call("prctl", PR_PARENT_DEATH, signal.SIGKILL)  # with it dies the whole namespace
     if os.getppid() not in (0, watcher):
         return 1
     _enter(Path(policy["scratch"]), policy["sees"], policy["hides"], policy["disk"])
@@ -50,11 +52,18 @@ def main(policy: dict[str, Any], command: list[str]) -> int:
     if command_pid := os.fork():
         return _outcome(command_pid)
     os.setsid()  # what it starts belongs to it, and can be stopped with it
-    _become(policy, command)
+    _become(policy, begin)
     return 1
 
 
-def _call(name: str, *args: Any) -> None:
+def read(path: str) -> dict[str, Any]:
+    """A policy."""
+    policy: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return policy
+
+
+def call(name: str, *args: Any) -> None:
+    """A function of the C library. Raises OSError if it fails."""
     libc = ctypes.CDLL(None, use_errno=True)
     given = [os.fsencode(arg) if isinstance(arg, str | Path) else arg for arg in args]
     if getattr(libc, name)(*given) < 0:
@@ -65,7 +74,7 @@ def _call(name: str, *args: Any) -> None:
 def _unshare() -> None:
     """New namespaces. An ordinary user gets a user namespace, too, in which the other five are theirs to make."""
     uid, gid = os.geteuid(), os.getegid()
-    _call("unshare", sum(flag for name, flag in NEW.items() if uid or name != "user"))
+    call("unshare", sum(flag for name, flag in NEW.items() if uid or name != "user"))
     if uid:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
@@ -77,18 +86,18 @@ def _enter(scratch: Path, sees: list[str], hides: list[str], disk: str) -> None:
 
     That copy is in memory, with a limit on its bytes and on the number of its files (`disk`).
     """
-    _call("mount", "none", "/", None, RECURSIVE | PRIVATE, None)
+    call("mount", "none", "/", None, RECURSIVE | PRIVATE, None)
     root = scratch / "root"
     root.mkdir()
-    _call("mount", "tmpfs", root, "tmpfs", 0, b"size=16m,nr_inodes=4k,mode=755")
+    call("mount", "tmpfs", root, "tmpfs", 0, b"size=16m,nr_inodes=4k,mode=755")
     for path in [*SYSTEM, *(f"/etc/{name}" for name in ETC), *sorted(sees)]:
         _show(path, root)
     for path in hides:
         if (hidden := root / path.lstrip("/")).is_dir():
-            _call("mount", "none", hidden, "tmpfs", NO_SUID | READ_ONLY, None)
+            call("mount", "none", hidden, "tmpfs", NO_SUID | READ_ONLY, None)
     inner = root / str(scratch).lstrip("/")
     inner.mkdir(parents=True)
-    _call("mount", "tmpfs", inner, "tmpfs", NO_SUID | NO_DEVICES, f"{disk},mode=755")
+    call("mount", "tmpfs", inner, "tmpfs", NO_SUID | NO_DEVICES, f"{disk},mode=755")
     shutil.copytree(scratch, inner, dirs_exist_ok=True, ignore=lambda at, names: ["root"] if at == str(scratch) else [])
     for device in DEVICES:
         _show(f"/dev/{device}", root, writable=True)
@@ -96,14 +105,14 @@ def _enter(scratch: Path, sees: list[str], hides: list[str], disk: str) -> None:
         if not (root / name).exists():
             (root / name).symlink_to(target)
     (root / "dev/shm").mkdir()
-    _call("mount", "tmpfs", root / "dev/shm", "tmpfs", 0, b"size=64m,nr_inodes=1k,mode=1777")
+    call("mount", "tmpfs", root / "dev/shm", "tmpfs", 0, b"size=64m,nr_inodes=1k,mode=1777")
     (root / "proc").mkdir()
-    _call("mount", "proc", root / "proc", "proc", 0, None)
+    call("mount", "proc", root / "proc", "proc", 0, None)
     if os.geteuid():
         (root / "proc/sys/user/max_user_namespaces").write_text("0")  # none inside this one
     os.chdir(root)
-    _call("pivot_root", ".", ".")
-    _call("umount2", ".", DETACH)
+    call("pivot_root", ".", ".")
+    call("umount2", ".", DETACH)
     _fix("/", 0)
     os.chdir("/")
 
@@ -120,7 +129,7 @@ def _show(path: str, root: Path, *, writable: bool = False) -> None:
         place.mkdir()
     else:
         place.touch()
-    _call("mount", path, place, None, BIND | (0 if writable else RECURSIVE), None)
+    call("mount", path, place, None, BIND | (0 if writable else RECURSIVE), None)
     if not writable:
         _fix(place, RECURSIVE_ATTRIBUTES)
 
@@ -128,7 +137,7 @@ def _show(path: str, root: Path, *, writable: bool = False) -> None:
 def _fix(place: Path | str, recursive: int) -> None:
     """Make it read-only."""
     wanted = (ctypes.c_uint64 * 4)(READ_ONLY | NO_SUID, 0, 0, 0)
-    _call("syscall", MOUNT_SETATTR, -100, str(place), recursive, ctypes.byref(wanted), ctypes.sizeof(wanted))
+    call("syscall", MOUNT_SETATTR, -100, str(place), recursive, ctypes.byref(wanted), ctypes.sizeof(wanted))
 
 
 def _give(folder: Path, uid: int) -> None:
@@ -138,8 +147,8 @@ def _give(folder: Path, uid: int) -> None:
             os.chown(os.path.join(at, name), uid, uid, follow_symlinks=False)
 
 
-def _become(policy: dict[str, Any], command: list[str]) -> None:
-    """Limits, no privileges, a bare environment, and then the command."""
+def _become(policy: dict[str, Any], begin: Callable[[], None]) -> None:
+    """Limits, no privileges, and then what it is for."""
     for name, value in policy["limits"].items():
         kind = getattr(resource, name, None)
         if kind is not None:
@@ -147,23 +156,25 @@ def _become(policy: dict[str, Any], command: list[str]) -> None:
             hard = value[1] if ceiling == resource.RLIM_INFINITY else min(value[1], ceiling)
             resource.setrlimit(kind, (min(value[0], hard), hard))
     if sys.platform == "linux":
-        _call("prctl", PR_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        call("prctl", PR_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if policy["namespaces"]:
         with contextlib.suppress(OSError):  # it ends where the kernel's list of capabilities does
             for capability in range(64):
-                _call("prctl", PR_DROP_CAPABILITY, capability, 0, 0, 0)
+                call("prctl", PR_DROP_CAPABILITY, capability, 0, 0, 0)
     if policy["uid"] is not None:
         if not policy["namespaces"]:
             _give(Path(policy["scratch"]), policy["uid"])
         os.setgroups([])
         os.setgid(policy["uid"])
         os.setuid(policy["uid"])
+    if policy["namespaces"]:
+        call("capset", struct.pack("=Ii", CAPABILITIES, 0), bytes(24))
     os.chdir(policy["work"])
     nowhere = os.open(os.devnull, os.O_RDWR)  # what it says, it says as a kernel: the grader's terminal is not its own
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     _refuse(bytes.fromhex(policy["filter"]))
-    os.execve(command[0], command, policy["environment"])
+    begin()
 
 
 def _refuse(program: bytes) -> None:
@@ -172,7 +183,7 @@ def _refuse(program: bytes) -> None:
         steps = ctypes.create_string_buffer(program, len(program))
         head = struct.pack("@HP", len(program) // 8, ctypes.addressof(steps))
         with contextlib.suppress(OSError):
-            _call("prctl", PR_SET_SECCOMP, 2, ctypes.c_char_p(head), 0, 0)
+            call("prctl", PR_SET_SECCOMP, 2, ctypes.c_char_p(head), 0, 0)
 
 
 def _outcome(pid: int) -> int:
@@ -184,4 +195,5 @@ def _outcome(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), sys.argv[2:]))
+    given = read(sys.argv[1])
+    sys.exit(main(given, lambda: os.execve(sys.argv[2], sys.argv[2:], given["environment"])))

@@ -16,10 +16,10 @@ import nbformat
 from specdec_course.grader.classroom import HandIn, collect
 from specdec_course.grader.course import Course
 from specdec_course.grader.feedback import page, plain_page
+from specdec_course.grader.forked import warm
 from specdec_course.grader.harmless import shown
 from specdec_course.grader.isolated import Bounds, Job, Outcome, isolated, run_all
 from specdec_course.grader.names import Identity
-from specdec_course.grader.policy import namespaces
 from specdec_course.grader.similar import similar
 
 __all__ = ["ClassRun", "Options", "again_one", "alike", "bounds", "grade_class", "grade_one", "write_pages"]
@@ -64,9 +64,9 @@ def grade_class(
     """
     done = ClassRun()
     names = [options.exercise] if options.exercise else course.names()
-    for name in names:
-        course.prepare(name)
-    with tempfile.TemporaryDirectory(prefix="specdec-class-") as scratch:
+    with warm(course.allowance.boxed), tempfile.TemporaryDirectory(prefix="specdec-class-") as scratch:
+        for name in names:
+            course.prepare(name)
         Path(scratch).chmod(0o711)
         students = course.students()
         releases = {name: course.released(name) for name in names}
@@ -85,7 +85,7 @@ def grade_class(
 def _grade_all(
     course: Course, hand_ins: Sequence[HandIn], options: Options, done: ClassRun, tell: Callable[[str], None]
 ) -> None:
-    namespaces()  # found out once, here, not by each of the processes
+    course.preload(sorted({each.exercise for each in hand_ins}))
     jobs = [Job(each, grade_one, (course, each, options.again)) for each in hand_ins]
     failed = list[tuple[HandIn, Outcome]]()
     for number, (job, outcome) in enumerate(run_all(jobs, options.jobs, bounds(course)), 1):

@@ -20,13 +20,16 @@ import psutil
 
 from specdec_course.checks.wire import Wire
 from specdec_course.grader.cgroup import grouped
+from specdec_course.grader.forked import NURSERY, Forked, Nursery
 from specdec_course.grader.policy import (
     DISK_BYTES,
     FILES,
     PACKAGES,
+    POLICY,
     TASKS,
     Limits,
     boxed,
+    furnish,
     namespaces,
     outermost,
     scratch_folder,
@@ -38,11 +41,6 @@ __all__ = ["Allowance", "Confined", "confined"]
 LIBRARIES = 1_000_000_000  # bytes of memory that hold programs, which the limit on one process does not count
 FILE_BYTES, PROCESSES = 100_000_000, 32
 START_SECONDS = 120  # to start, by the clock and of CPU time
-INSIDE = (  # all that a box has of this package
-    "specdec_ref/core.py", "specdec_ref/config.py", "specdec_ref/transfer.py", "specdec_course/checks/wire.py",
-    "specdec_course/checks/plain.py", "specdec_course/capstone/standalone.py",
-    *(f"specdec_course/grader/{name}.py" for name in ("worker", "shell", "launch", "handles", "answered")),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Confined:
     """A running box. `stopped_because` says why it was ended from here."""
 
     scratch: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     wire: Wire
     allowance: Allowance
     stopped_because: str = ""
@@ -125,7 +123,12 @@ def confined(allowance: Allowance, files: Sequence[Path] = ()) -> Iterator[Confi
     namespaced = allowance.boxed and not namespaces()
     memory = allowance.memory_bytes + LIBRARIES
     with scratch_folder() as scratch, grouped(scratch.name, memory, TASKS + 8) as groups:
-        _furnish(scratch, files)
+        for path in files:
+            shutil.copy(path, scratch / "work")
+        forks = NURSERY.get() if namespaced else None
+        library = forks.library if forks else scratch / "lib"
+        if not forks:
+            furnish(library)
         ours, theirs = socket.socketpair()
         limits = Limits(START_SECONDS + allowance.cpu_seconds, allowance.memory_bytes, FILE_BYTES)
         command = boxed(
@@ -133,14 +136,13 @@ def confined(allowance: Allowance, files: Sequence[Path] = ()) -> Iterator[Confi
             [sys.executable, "-P", "-m", "specdec_course.grader.worker", str(theirs.fileno())],
             limits,
             namespaced=namespaced,
-            sees=outermost(seen()),
+            sees=outermost([*seen(), *([str(library)] if forks else [])]),
             hides=list(map(str, PACKAGES)),
             groups=groups,
-            PYTHONPATH=str(scratch / "lib"),
+            PYTHONPATH=str(library),
         )
-        quiet = subprocess.DEVNULL
-        process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=quiet, stdout=quiet, stderr=quiet)
-        theirs.close()
+        with theirs:
+            process = _begun(forks, scratch / POLICY, theirs, command)
         opened = Confined(scratch, process, Wire(ours), allowance)
         watch = Thread(target=opened.watch, daemon=True)
         watch.start()
@@ -151,20 +153,20 @@ def confined(allowance: Allowance, files: Sequence[Path] = ()) -> Iterator[Confi
             watch.join()
             opened.stop("")
             process.wait()
+            if isinstance(process, Forked):
+                process.close()
             ours.close()
 
 
-def _furnish(scratch: Path, files: Sequence[Path]) -> None:
-    """The exercise's files, and so much of this package as a worker needs."""
-    for path in files:
-        shutil.copy(path, scratch / "work")
-    for name in INSIDE:
-        place = scratch / "lib" / name
-        for folder in (place.parent, place.parent.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-            if folder.name != "lib":
-                (folder / "__init__.py").touch()
-        shutil.copy(PACKAGES[0].parent / name if name.startswith("specdec_ref") else PACKAGES[1].parent / name, place)
+def _begun(
+    forks: Nursery | None, policy: Path, wire: socket.socket, command: list[str]
+) -> subprocess.Popen[bytes] | Forked:
+    """A fork that does by the policy what the command does, or the command."""
+    if forks:
+        with suppress(OSError):
+            return forks.fork(policy, wire)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, pass_fds=(wire.fileno(),), stdin=quiet, stdout=quiet, stderr=quiet)
 
 
 def _memory(processes: Sequence[psutil.Process], *, shared_once: bool = False) -> int:

@@ -25,11 +25,12 @@ from traitlets.config import Config
 
 from specdec_course.grader.confine import Allowance
 from specdec_course.grader.handin import MAX_BYTES, receive
+from specdec_course.grader.judge import preload
 from specdec_course.grader.marks import Mark, checks_hash, enter, keep_manual, marks, own_programs
 from specdec_course.grader.names import as_student
 from specdec_course.grader.overlay import overlaid
 from specdec_course.grader.setup import ABOUT, configure
-from specdec_course.grader.sources import faults, role
+from specdec_course.grader.sources import faults, role, source
 from specdec_course.grader.students import Students
 
 __all__ = ["Course", "Mark"]
@@ -72,6 +73,11 @@ class Course:
     def prepare(self, name: str) -> None:
         """Tell nbgrader's database what is graded, and keep the release that hand-ins are measured against."""
         self._generate(name, self._book / "release", gradebook=True)
+
+    def preload(self, names: Sequence[str]) -> None:
+        """Import what the tests of these exercises need, once for all processes that this one forks."""
+        cells = [cell for name in names for cell in self.source(name)["cells"] if role(cell) in ("locked", "tests")]
+        preload([source(cell) for cell in cells if cell["cell_type"] == "code"])
 
     def released(self, name: str) -> dict[str, Any]:
         """The exercise as students get it, after `prepare`."""

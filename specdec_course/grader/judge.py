@@ -9,7 +9,8 @@ import ast
 import builtins
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from specdec_course.grader.confine import Allowance, Confined, confined
 from specdec_course.grader.proxies import Ended, Kernel
 from specdec_course.grader.remote import OFFERED, Remote
 from specdec_course.grader.sources import kernels, role
+from specdec_ref.models.toy import tiny_llama
 
-__all__ = ["Judge", "Judged", "imported", "worker"]
+__all__ = ["Judge", "Judged", "imported", "preload", "worker"]
 
 MIMES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/jpeg", "image/svg+xml")
+LATE = {"specdec_course.checks.bottleneck", "specdec_course.capstone.checks"}  # they import transformers as they run
 SHOWN, MOST = 100_000, 20_000_000  # characters of one output, and of all that a notebook has
 
 
@@ -41,9 +44,8 @@ class Judge:
         self.kernels: dict[str, str] = {}  # as the cells have defined them
 
     def prepare(self, code: str) -> None:
-        """A locked cell: what the tests import. Kernels are judged in Triton's interpreter, without a GPU."""
-        if "specdec_course.checks.kernels" in imported([code]):
-            os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+        """A locked cell: what the tests import."""
+        _interpret(imported([code]))
         exec(compile(code, "<locked>", "exec"), self.space)
 
     def grade(self, cell: str, code: str, seconds: float | int) -> tuple[list[NotebookNode], str]:
@@ -150,6 +152,23 @@ def worker(
             raise RuntimeError(f"no process for the notebook could be started: {box.why_dead()}") from error
         box.begin()
         yield Remote(box.wire, box.why_dead, offered), box
+
+
+def preload(texts: Sequence[str]) -> None:
+    """Import what these cells do, and what their tests do as they run: for the processes that will be forked."""
+    modules = imported(texts)
+    _interpret(modules)
+    for name in modules:
+        with suppress(ImportError):  # each of them will say so
+            import_module(name)
+    if LATE.intersection(modules):
+        tiny_llama(0)
+
+
+def _interpret(modules: Sequence[str]) -> None:
+    """Kernels are judged in Triton's interpreter, without a GPU."""
+    if "specdec_course.checks.kernels" in modules:
+        os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 
 
 def imported(texts: Sequence[str]) -> list[str]:

@@ -17,12 +17,21 @@ from pathlib import Path
 import specdec_ref
 from specdec_course.grader.seccomp import program
 
-__all__ = ["DISK_BYTES", "FILES", "PACKAGES", "TASKS", "Limits", "boxed", "namespaces", "scratch_folder", "seen"]
+__all__ = [
+    "DISK_BYTES", "FILES", "PACKAGES", "POLICY", "TASKS", "Limits", "boxed", "environment", "furnish", "namespaces",
+    "scratch_folder", "seen",
+]  # fmt: skip
 
 PACKAGES = (Path(specdec_ref.__file__).parent, Path(__file__).parent.parent)  # the reference, and the course
+POLICY = "policy.json"  # its name in the scratch folder
 TASKS = 64  # processes and threads
 DISK_BYTES, FILES, OPEN_FILES = 500_000_000, 20_000, 256  # of the scratch folder; of one process
 GRACE_SECONDS = 5  # of CPU time, between the signal and the end
+INSIDE = (  # all that a box has of this package
+    "specdec_ref/core.py", "specdec_ref/config.py", "specdec_ref/transfer.py", "specdec_course/checks/wire.py",
+    "specdec_course/checks/plain.py", "specdec_course/checks/standalone.py",
+    *(f"specdec_course/grader/{name}.py" for name in ("worker", "shell", "launch", "handles", "answered")),
+)  # fmt: skip
 FIRST_UID = 61_184  # systemd's range for users that exist for a moment only: they own nothing
 
 
@@ -82,7 +91,7 @@ def boxed(
     sees: list[str],
     hides: Sequence[str] = (),
     groups: Sequence[str] = (),
-    **environment: str,
+    **more: str,
 ) -> list[str]:
     """The command that runs this one in a box. `sees`: folders to read; `hides`: those in them that are empty there."""
     uid = FIRST_UID + os.getpid() % 4000 if os.geteuid() == 0 and (namespaced or _reachable(FIRST_UID)) else None
@@ -105,16 +114,31 @@ def boxed(
             "RLIMIT_FSIZE": [size, size], "RLIMIT_NPROC": [tasks, tasks],
             "RLIMIT_NOFILE": [OPEN_FILES, OPEN_FILES], "RLIMIT_MSGQUEUE": [0, 0],
         },
-        "environment": {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]), "LANG": "C.UTF-8",
-            "HOME": str(scratch / "home"), "TMPDIR": str(scratch / "tmp"), "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUSERBASE": site.getuserbase(),
-            **environment,
-        },
+        "environment": environment(scratch, **more),
     }  # fmt: skip
-    place = scratch / "policy.json"
+    place = scratch / POLICY
     place.write_text(json.dumps(policy), encoding="utf-8")
     return [sys.executable, "-I", str(PACKAGES[1] / "grader" / "box.py"), str(place), *command]
+
+
+def environment(scratch: Path, **more: str) -> dict[str, str]:
+    """All that a command in a box has of one."""
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]), "LANG": "C.UTF-8",
+        "HOME": str(scratch / "home"), "TMPDIR": str(scratch / "tmp"), "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUSERBASE": site.getuserbase(), **more,
+    }  # fmt: skip
+
+
+def furnish(library: Path) -> None:
+    """So much of this package as a worker needs."""
+    for name in INSIDE:
+        place = library / name
+        for folder in (place.parent, place.parent.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder != library:
+                (folder / "__init__.py").touch()
+        shutil.copy(PACKAGES[0].parent / name if name.startswith("specdec_ref") else PACKAGES[1].parent / name, place)
 
 
 @cache

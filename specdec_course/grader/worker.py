@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specdec_course.capstone.standalone import alone
 from specdec_course.checks.plain import Counted
+from specdec_course.checks.standalone import alone
 from specdec_course.checks.wire import Garbled, Wire, sentence
 from specdec_course.grader.answered import Answered
 from specdec_course.grader.handles import Values

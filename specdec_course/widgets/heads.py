@@ -16,11 +16,12 @@ __all__ = ["head_explorer", "head_view"]
 READS = ("tokens", "features", "three layers")  # as the rows call it, in the order of the slider
 WORDS = ("tokens alone", "features alone", "features of three layers and tokens")
 FILES = ("heads", "heads-shipped")
+RUNS = ("a small run, like the one above", "the heads of the package")
 KNOBS = (
-    Knob("reads", "0: tokens alone, 1: features alone, 2: features of three layers and tokens", 0, 2, 2),
+    Knob("reads", "what the head is given", 0, 2, 2, choices=WORDS),
     Knob("unrolled", "how deep the head was trained on its own output", 0, 2, 1, 1, "steps", log2=True),
     Knob("draft vocabulary", "tokens that the head can draft", 8, 12, 12, 1, "tokens", log2=True),
-    Knob("training", "0: a small run like the one above, 1: the heads that come with the package", 0, 1, 0),
+    Knob("training", "where the head comes from", 0, 1, 0, choices=RUNS),
 )
 WEIGHTS, WIDTH = 5.1, 576  # millions of its own, without the LM head; numbers a token takes there
 
@@ -37,7 +38,7 @@ def head_view(reads: Number, steps: Number, vocab: Number, training: Number) -> 
     depths = sorted(deep for name, deep, words in rows if name == which and words == size)
     deep = round(steps) if round(steps) in depths else depths[-1]
     row, plain = rows[which, deep, size], rows["tokens", 1, size]
-    how = "not unrolled, for it reads no output of its own" if which == "tokens" else f"unrolled {deep} deep"
+    how = "not unrolled, since it reads no output of its own" if which == "tokens" else f"unrolled {deep} deep"
     if which != "tokens" and deep != round(steps):
         how += f" ({round(steps)} was not trained; the deepest is shown)"
     if which == "features" and round(training):

@@ -13,7 +13,7 @@ WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 KNOBS = (
     Knob("model", "weights that every step reads, two bytes each", -3, 7, 3, 0.5, "billion", log2=True),
     Knob("memory bandwidth", "how fast weights reach the arithmetic units", 4, 13, 11.5, 0.5, "GB/s", log2=True),
-    Knob("peak arithmetic", "matrix products a second, at best", -3, 11, 9, 0.5, "TFLOP/s", log2=True),
+    Knob("peak arithmetic", "products and sums per second, at best", -3, 11, 9, 0.5, "TFLOP/s", log2=True),
     Knob("batch", "texts decoded together", 0, 8, 0, 1, "texts", log2=True),
     Knob("context", "tokens already in each text's KV cache", 0, 15, 10, 1, "tokens", log2=True),
 )
@@ -40,7 +40,7 @@ def roofline_view(billions: Number, bandwidth: Number, peak: Number, batch: Numb
     html = (
         f"<p>{bandwidth:,.0f} GB/s and {peak:,.4g} TFLOP/s: {machine.ridge:,.1f} FLOP in the time to read one byte. "
         f"One step: <b>{step * 1e3:.3g} ms</b>, limited by <b>{bound}</b>; {rows / step:,.0f} tokens/s in all. "
-        f"Weights and caches moved: {shape.step_bytes(rows, 1, tokens) / 1e9:.3g} GB a step. "
+        f"Each step moves {shape.step_bytes(rows, 1, tokens) / 1e9:.3g} GB of weights and caches. "
         f"Checking 5 tokens costs v(5) = <b>{v(5):.2f}</b> plain steps; up to k = {free}{'+' if free == 512 else ''} "
         "it costs less than 10 % more than one.</p>"
     )

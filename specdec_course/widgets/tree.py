@@ -3,7 +3,7 @@
 value of a node = product of acceptance[rank] along its path       tau = sum of all values, the root's 1 included
 time = depth * c + v(nodes)   in plain steps                       speed-up = tau / time
 
-The shape is Sequoia's: the one that accepts most within depth, children a node and nodes. A round is a list of ranks,
+The shape is Sequoia's: the one that accepts most within depth, children per node and nodes. A round is a list of ranks,
 one a level: which child the target would take there, if any. The same round meets every tree, so one can see what a
 larger tree would have caught.
 """

@@ -3,6 +3,7 @@
     rows/*-acceptance.jsonl    output of `bench.acceptance`; of n-grams:
                                python -m benchmarks.acceptance --drafter ngram --temperature 0 1 --prompts 8
     weights/*/README.md        the tables in the cards of the heads that come with the package
+    rows/costs.jsonl           what rounds cost on one idle machine: python -m benchmarks.costs
 
     share of rounds that draft at all = rejections + whole drafts = (tau - 1) (1/alpha - 1) + alive_gamma
 
@@ -18,9 +19,11 @@ from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
+from specdec_ref.bench.rows import committed
+from specdec_ref.cost_model import RoundCosts
 from specdec_ref.workloads import TASKS
 
-__all__ = ["Known", "known"]
+__all__ = ["Known", "known", "quoted", "reference_costs"]
 
 COPIES = ("ngram", "trie", "suffix")  # the others draft in every round
 
@@ -46,6 +49,25 @@ def known(task: str = "mean", temperature: float = 0.0, split: str = "test") -> 
     if not found:
         raise ValueError(f"nothing was measured for task {task!r} at temperature {temperature:g}")
     return found
+
+
+def reference_costs(dtype: str = "float32") -> dict[str, RoundCosts]:
+    """Drafter -> what rounds cost, from the one committed measurement. `dtype`: float32 or bfloat16."""
+    found = {row["drafter"]: row["costs"] for row in committed("costs")[1] if row["dtype"] == dtype}
+    if not found:
+        raise ValueError(f"costs were not measured in {dtype!r}; choose float32 or bfloat16")
+    return {drafter: RoundCosts.from_dict(costs) for drafter, costs in found.items()}
+
+
+def quoted(dtype: str = "float32") -> str:
+    """What chapters print beside their own measurement: v(5), and an EAGLE head's c and round of 4 drafts."""
+    about, eagle = committed("costs")[0], reference_costs(dtype)["eagle"]
+    where = f"{about['date'][:10]}, {about['target']} in {dtype}, {about['machine']}"
+    v, whole = eagle.verify[5] / eagle.verify[1], eagle.round(4, 5)
+    return (
+        f"committed measurement (costs.jsonl, {where}):\n"
+        f"    v(5) = {v:.2f}; with the EAGLE head c = {eagle.c(1):.2f}, a round of 4 drafts {whole:.2f} plain steps"
+    )
 
 
 def _mean(rows: Sequence[Known]) -> Known:

@@ -84,15 +84,16 @@ the same budget as three engines spell it, first a chain, then a tree:
 _EPILOG = """\
 examples:
   $ specdec demo                                   watch it; about a minute
-  $ specdec prove                                  the output distribution is exact
-  $ specdec generate --check "Name three colours." one answer, compared with plain
+  $ specdec prove                                  the distribution is exact
+  $ specdec generate --check "Name three colours."
+                                                   compared with plain decoding
   $ specdec generate --prompts-file prompts.jsonl --json
                                                    one JSON object per line
   $ specdec doctor                                 this machine's verify curve
 
-`specdec help COMMAND` shows the help of a command. Exit codes: 0 done, 1 failed,
-2 wrong input, 130 interrupted, 141 the reader of the output went away. Errors
-are one line; --debug shows the traceback.
+`specdec help COMMAND` shows the help of a command. Exit codes: 0 done, 1
+failed, 2 wrong input, 130 interrupted, 141 the reader of the output went away.
+Errors are one line; --debug shows the traceback.
 """
 
 
@@ -146,7 +147,9 @@ def _run(argv: Sequence[str]) -> int:
         parser = _parser()
         args = parser.parse_args(argv or ["--help"])
         args.argv = list(argv)  # for what writes down how it was made
-        code: int = args.run(args) if hasattr(args, "run") else _run(["--help"])
+        if getattr(args, "action", "") is None or not hasattr(args, "run"):  # `specdec train`, and `specdec` alone
+            return _run([*(word for word in argv if word != "--debug"), "--help"])
+        code: int = args.run(args)
     finally:
         _flush(sys.stdout)  # a reader that went away shows here, where it is expected
     return code
@@ -170,7 +173,7 @@ def _discard_stdout() -> None:
 def _parser() -> Parser:
     parser = Parser("specdec", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"specdec {version()}", help="show the version and exit")
-    known = parser.add_subparsers(title="commands", metavar="COMMAND")
+    known = parser.add_subparsers(title="commands", metavar="COMMAND", prog="specdec")
     for name, command in commands().items():
         sub = known.add_parser(name, help=command.HELP, description=command.DESCRIPTION, epilog=command.EPILOG)
         command.add_arguments(sub)
@@ -182,8 +185,8 @@ def _parser() -> Parser:
 
 
 def _help(args: argparse.Namespace) -> int:
-    """`specdec help COMMAND` is `specdec COMMAND --help`."""
-    return _run([*args.words[:1], "--help"])
+    """`specdec help COMMAND` is `specdec COMMAND --help`; a command within it may follow."""
+    return _run([*args.words[:2], "--help"])
 
 
 def _message(error: Exception, argv: Sequence[str]) -> str:
@@ -192,6 +195,13 @@ def _message(error: Exception, argv: Sequence[str]) -> str:
     if isinstance(error, ImportError):
         return f"{text}. The command line needs more packages: pip install 'specdec-ref[cli,models]'"
     if isinstance(error, UsageError) and re.search(r"(?<!\w)--[a-z]", text) and "--help`" not in text:
-        command = next((word for word in argv if word in COMMANDS), "")
-        return f"{text}; see `specdec {command} --help`".replace("  ", " ")
+        return f"{text}; see `{_called(argv)} --help`"
     return text or f"{type(error).__name__} without a message; --debug shows where"
+
+
+def _called(argv: Sequence[str]) -> str:
+    """The command that was called, `specdec train corpus`, as far as it is known."""
+    known = commands()
+    at = next((i for i, word in enumerate(argv) if word in known), len(argv))
+    actions = getattr(known[argv[at]], "ACTIONS", ()) if at < len(argv) else ()
+    return " ".join(["specdec", *argv[at : at + 1], *(word for word in argv[at + 1 : at + 2] if word in actions)])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from specdec_ref.cli.endpoint import add_endpoint, run_endpoint
 from specdec_ref.cli.flags import add_model
+from specdec_ref.cli.nearest import unknown
 from specdec_ref.cli.shared import UsageError, console, open_session, plural, say
 from specdec_ref.config import SamplingParams, SpecConfig
 
@@ -108,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
     from specdec_ref.bench.run import bench, environment
     from specdec_ref.bench.sides import usable_drafters
 
+    _check_names(args.drafter or ())
     plan = _plan(args, test, dev)
     out = sys.stdout
     with redirect_stdout(sys.stderr):
@@ -168,6 +170,16 @@ def _gguf(args: argparse.Namespace) -> dict[str, Path]:
     if complaint := missing_wheel():
         raise EngineError(complaint)
     return {kind: gguf_files(EMBEDDED, None, kind)[0] for kind in ("f16", "q4_1")}
+
+
+def _check_names(spelled: Sequence[str]) -> None:
+    """Raises UsageError for a drafter that does not exist, before the model is loaded."""
+    from specdec_ref.drafters import DRAFTERS
+
+    known = (*DRAFTERS, "useless")
+    for name in (each.partition("=")[0] for each in spelled):
+        if name not in known:
+            raise UsageError(f"--drafter: {unknown('drafter', name, known)}")
 
 
 def _prompts(args: argparse.Namespace) -> "tuple[list[Prompt], list[Prompt]]":

@@ -73,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--all", action="store_true", help="every drafter, not only ngram, eagle and hybrid")
     group.add_argument("-v", "--verbose", action="store_true", help="also show each drafter's guesses, one by one")
     group.add_argument("--draft-model", metavar="MODEL", help="also run the drafter `draft`, with this model")
-    group.add_argument("--depth", type=int, metavar="N", help="default: 3 eagle, 2 layer-skip, 4 draft, 6 others")
+    group.add_argument(
+        "--depth", type=int, metavar="N", help="default: 16 suffix, 3 eagle, 2 layer-skip, 4 draft, else 6"
+    )
     group.add_argument("--adaptive", metavar="NAME", help="adapt the draft length; names: specdec generate --help")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per answer (default: 80 and 48)")
 

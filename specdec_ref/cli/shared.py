@@ -3,11 +3,12 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from specdec_ref.cli.layout import Layout
 from specdec_ref.cli.nearest import did_you_mean, unknown
 from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig, SuffixOptions, TrieOptions
 from specdec_ref.request import Limits
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from specdec_ref.session import Session
 
 __all__ = [
-    "Parser", "UsageError", "announce_control", "check_dtype", "check_names", "config_from", "console", "engine_for",
-    "give_way", "one_line", "open_session", "plural", "say", "spellings", "version",
+    "Action", "Parser", "UsageError", "add_actions", "announce_control", "check_dtype", "check_names", "config_from",
+    "console", "engine_for", "give_way", "one_line", "open_session", "plural", "say", "spellings", "version",
 ]  # fmt: skip
 
 
@@ -47,7 +48,8 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line that are raised like any other bad input."""
 
     def __init__(self, prog: str, **settings: Any) -> None:
-        super().__init__(prog, add_help=False, allow_abbrev=False, formatter_class=_formatter, **settings)
+        super().__init__(prog, add_help=False, allow_abbrev=False, formatter_class=Layout, **settings)
+        self._positionals.title = "arguments"
         self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this text and exit")
         self.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)  # main looks for it by itself
 
@@ -78,7 +80,8 @@ class Parser(argparse.ArgumentParser):
         """As argparse; the message for an unknown command or choice suggests the closest one."""
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
-            kind = "command" if isinstance(action, argparse._SubParsersAction) else "/".join(action.option_strings)
+            nested = isinstance(action, argparse._SubParsersAction)
+            kind = str(action.metavar).lower() if nested else "/".join(action.option_strings)
             self.error(unknown(kind or action.dest, str(value), names))
 
     def error(self, message: str) -> NoReturn:
@@ -86,8 +89,21 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}{'' if message.endswith('?') else ';'} see `{self.prog} --help`")
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=80)
+class Action(NamedTuple):
+    """The help texts of a command within a command."""
+
+    help: str
+    description: str
+    epilog: str
+
+
+def add_actions(parser: Parser, actions: Mapping[str, Action]) -> dict[str, Parser]:
+    """Commands within a command, such as `specdec train corpus`: a parser for each. `args.action`: its name or None."""
+    known = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", prog=parser.prog)
+    return {
+        name: known.add_parser(name, help=each.help, description=each.description, epilog=each.epilog)
+        for name, each in actions.items()
+    }
 
 
 def config_from(args: argparse.Namespace) -> SpecConfig:

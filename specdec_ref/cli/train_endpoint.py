@@ -19,30 +19,32 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "corpus from a server",
         "Any OpenAI-compatible server that runs the target: SGLang, vLLM, llama.cpp.\n"
-        "A key, if it needs one, is taken from OPENAI_API_KEY.",
+        "If it needs a key, set OPENAI_API_KEY.",
     )
-    group.add_argument("--endpoint", metavar="URL", help="its address: http://localhost:30000")
-    group.add_argument("--api-model", metavar="NAME", help="which of its models (default: its first)")
+    group.add_argument("--endpoint", metavar="URL", help="its address, for example http://localhost:30000")
+    group.add_argument("--api-model", metavar="NAME", help="which of its models (default: the first)")
     group.add_argument(
         "--api",
         choices=("completions", "chat"),
-        help="completions sends token ids, chat sends messages and leaves out the dialogues whose user "
-        "message the target invents (default: completions if the server takes them)",
+        help="completions sends token ids; chat sends messages, and leaves out the dialogues whose user "
+        "message the target writes itself (default: completions if the server has it)",
     )
-    group.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests under way (default 64)")
+    group.add_argument(
+        "--concurrency", type=int, default=64, metavar="N", help="requests at the same time (default 64)"
+    )
     group.add_argument(
         "--patience",
         type=float,
         default=1800.0,
         metavar="S",
-        help="how long to wait for a server that stopped (default 1800 s)",
+        help="seconds to wait for a server that stopped (default 1800)",
     )
     group.add_argument(
         "--check",
         type=int,
         default=16,
         metavar="N",
-        help="greedy answers to compare with the target here (default 16); 0: none",
+        help="greedy answers to compare with the target on this machine; 0: none (default 16)",
     )
 
 

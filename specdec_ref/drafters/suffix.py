@@ -15,9 +15,9 @@ The tree is path-compressed: a node stands for a string that is followed by diff
 a text. The tokens on its edge are a slice of the stored text, so there are at most two nodes per token. Eviction
 removes whole requests, oldest first, and subtracts their counts exactly.
 
-Source: Oliaro et al. 2024, SuffixDecoding; Arctic Inference, from which this differs in three points: an end of a text
-does not count as a continuation in P, answers enter the global tree when their request is over, and the global tree
-is bounded in tokens.
+Source: Oliaro et al. 2024, SuffixDecoding, arXiv 2411.04975 (`factor` is its alpha in MAX_SPEC = alpha p; the score is
+its sum of D(N)); Arctic Inference, from which this differs in three points: an end of a text does not count as a
+continuation in P, answers enter the global tree when their request is over, and that tree is bounded in tokens.
 """
 
 from collections import deque

@@ -28,6 +28,7 @@ __all__ = ["from_vllm", "resolve", "to_vllm"]
 MOST = 128  # drafts a round: the rejection sampler's MAX_SPEC_LEN
 OURS = {"eagle": "eagle", "eagle3": "eagle", "draft_model": "draft", "ngram": "ngram", "ngram_gpu": "ngram",
         "suffix": "suffix"}  # fmt: skip
+_SUFFIX = ("max_tree_depth", "max_spec_factor", "min_token_prob", "max_cached_requests")
 GONE = ("medusa", "mlp_speculator")
 
 
@@ -58,10 +59,17 @@ def resolve(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     return out, [*found, *_length_rules(out), *_verification_rules(out), *_method_rules(out)]
 
 
-def _length_rules(out: Mapping[str, Any]) -> list[Finding]:
-    length, found = out.get("num_speculative_tokens"), []
+def _length_rules(out: dict[str, Any]) -> list[Finding]:
+    """Fills in the length that the engine takes for suffix decoding."""
+    length, found = out.get("num_speculative_tokens"), list[Finding]()
+    if length is None and out.get("method") == "suffix":
+        out["num_speculative_tokens"] = depth = _suffix_values(out)[0]
+        found.append(
+            changed(f"num_speculative_tokens is missing: the engine takes the tree's depth, {depth}, and warns")
+        )
+        length = max(depth, 1)  # `_suffix_rules` refuses a depth below 1
     if length is None:
-        kind: Any = "refused" if str(out.get("method")).startswith(("ngram", "suffix")) else "note"
+        kind: Any = "refused" if str(out.get("method")).startswith("ngram") else "note"
         found.append(
             Finding(
                 kind, "num_speculative_tokens is missing: it is refused unless the draft's own config has n_predict"
@@ -129,7 +137,24 @@ def _method_rules(out: dict[str, Any]) -> list[Finding]:
     if out.get("enable_adaptive_verification") and method != "dspark":
         found.append(refused("enable_adaptive_verification is for dspark"))
     if method == "suffix":
-        found.append(note("suffix decoding needs the package arctic-inference"))
+        found += _suffix_rules(out)
+    return found
+
+
+def _suffix_rules(out: Mapping[str, Any]) -> list[Finding]:
+    depth, factor, min_prob, requests = _suffix_values(out)
+    checks = (
+        (depth < 1, f"suffix_decoding_max_tree_depth {depth}: it must be >= 1"),
+        (factor < 0, f"suffix_decoding_max_spec_factor {factor}: it must be >= 0"),
+        (not 0 <= min_prob <= 1, f"suffix_decoding_min_token_prob {min_prob}: it must be in [0, 1]"),
+        (requests < 0, f"suffix_decoding_max_cached_requests {requests}: it must be >= 0"),
+    )
+    found = [refused(text) for wrong, text in checks if wrong]
+    found.append(note("suffix decoding needs the package arctic-inference, and runs on vLLM's V1 model runner"))
+    if depth == 1 or factor == 0:
+        found.append(note("nothing is ever drafted: that takes a tree depth of 2 and a factor above 0"))
+    if requests == 0:
+        found.append(note("past answers are not kept; here they always are, and forget() drops them"))
     return found
 
 
@@ -201,13 +226,14 @@ def _suffix(options: SuffixOptions) -> list[tuple[str, str, Any, str]]:
     ]
 
 
-def _suffix_of(out: Mapping[str, Any]) -> SuffixOptions:
-    keys, default = ENGINES["vllm"]["keys"], SuffixOptions()
-    depth, factor, min_prob = (
-        out.get(f"suffix_decoding_{name}", keys[f"suffix_decoding_{name}"]["default"])
-        for name in ("max_tree_depth", "max_spec_factor", "min_token_prob")
+def _suffix_values(out: Mapping[str, Any]) -> tuple[int, float, float, int]:
+    """The tree's depth, factor, least probability and number of past answers, as given or as the engine takes them."""
+    keys = ENGINES["vllm"]["keys"]
+    depth, factor, min_prob, requests = (
+        keys[key]["default"] if out.get(key) is None else out[key]
+        for key in (f"suffix_decoding_{name}" for name in _SUFFIX)
     )
-    return SuffixOptions(int(depth), float(factor), float(min_prob), default.capacity)
+    return int(depth), float(factor), float(min_prob), int(requests)
 
 
 def from_vllm(values: Mapping[str, Any], target: str | None = None) -> tuple[SpecConfig | None, list[Finding]]:
@@ -216,14 +242,19 @@ def from_vllm(values: Mapping[str, Any], target: str | None = None) -> tuple[Spe
     method, length = str(out.get("method")), out.get("num_speculative_tokens")
     if method not in OURS or length is None or any(finding.kind == "refused" for finding in found):
         return None, found
-    how = out.get("rejection_sample_method", "standard")
+    how, options = out.get("rejection_sample_method", "standard"), SuffixOptions()
     if how in ("synthetic", "fly"):
         return None, found
+    if method == "suffix":
+        depth, factor, min_prob, _ = _suffix_values(out)
+        if depth < 2 or not 0 < factor < float("inf"):
+            return None, found
+        options = SuffixOptions(depth, factor, min_prob)
     drawn = out.get("draft_sample_method") == "probabilistic"
     verifier = "block" if how == "block" else "auto"
     model = None if OURS[method] in ("ngram", "suffix") else out.get("model")
     return SpecConfig(
         target=target or SpecConfig().target, drafter=OURS[method], draft_model=model, verifier=verifier,
         budget=DraftBudget(int(length)), sampling=SamplingParams(1.0 if drawn or how == "block" else 0.0),
-        suffix=_suffix_of(out) if method == "suffix" else SuffixOptions(),
+        suffix=options,
     ), found  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mutant_equivalents import EQUIVALENT
+from mutant_equivalents import EQUIVALENT, NOT_COVERED
 from wrong_answers import BANK
 
 __all__ = ["MOST", "PAGE", "RESULTS", "Row", "figures", "page", "rate", "results", "write"]
@@ -129,9 +129,10 @@ def page() -> str:
         for row in of(results(name), "mutant"):
             if row["visible"]:
                 why = why_equivalent(name, row)
+                missed = NOT_COVERED.get((name, row["task"]), {}).get(row["about"], "")
                 about = row["about"].replace("|", "&#124;")
                 lines.append(f"| {name} | {row['task']} | {about} | {'passes' if row['hidden'] else 'fails'} | "
-                             f"{f'equivalent: {why}' if why else 'not covered'} |")  # fmt: skip
+                             f"{f'equivalent: {why}' if why else f'not covered: {missed}'} |")  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from threading import Thread
 from typing import Any
 
@@ -18,6 +19,7 @@ from remote_runner import code_cells, graded, judged
 
 from specdec_course.checks import ngram as check
 from specdec_course.checks.wire import Wire
+from specdec_course.grader.forked import warm
 from specdec_course.grader.judge import Judge
 from specdec_course.grader.policy import namespaces
 from specdec_course.grader.remote import Remote
@@ -29,6 +31,13 @@ NAME = "04_ngram"
 OFFERS = {"specdec_course.checks.ngram": ("look",)}
 TESTS = [cell for cell in code_cells(NAME) if role(cell) == "tests"]
 SOLVED = {grade_id(cell): source(cell) for cell in code_cells(NAME) if role(cell) == "solution"}
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[None]:
+    """As a class is graded: boxes are forked from one process."""
+    with warm():
+        yield
 
 
 def points(judge: Judge, seconds: float = 1.0) -> tuple[dict[str, float], str]:
@@ -61,7 +70,7 @@ def test_there_are_forty_of_our_own() -> None:
 
 
 @pytest.mark.parametrize("attack", sampled(ATTACKS, 4), ids=lambda each: each.name.replace(" ", "_"))
-def test_no_attack_earns_a_point_or_changes_the_judge(attack: Attack) -> None:
+def test_no_attack_earns_a_point_or_changes_the_judge(attack: Attack, forked: None) -> None:
     before = str(check.lookup(check.look)), str(check.lookup(lambda *_: []))
     earned, said = attacked(attack)
     assert set(earned.values()) == {0.0}, said
@@ -95,6 +104,7 @@ class Forger(Thread):
                 return
 
 
+SYSTEM_STARTED = sampled(SYSTEM, 4)
 FORGERIES = sampled([*BYTES, *REPLIES, *(["done", value, [], 0] for value in VALUES)], 2)
 
 
@@ -116,7 +126,17 @@ def test_no_forged_message_earns_a_point(answer: Any) -> None:
 
 @pytest.mark.skipif(bool(namespaces()) or sys.platform != "linux", reason=f"no sandbox here: {namespaces()}")
 @pytest.mark.parametrize("attack", SYSTEM, ids=[each.name.replace(" ", "_") for each in SYSTEM])
-def test_the_sandbox_refuses(attack: Attack) -> None:
+def test_the_sandbox_refuses(attack: Attack, forked: None) -> None:
+    refuses(attack)
+
+
+@pytest.mark.skipif(bool(namespaces()) or sys.platform != "linux", reason=f"no sandbox here: {namespaces()}")
+@pytest.mark.parametrize("attack", SYSTEM_STARTED, ids=[each.name.replace(" ", "_") for each in SYSTEM_STARTED])
+def test_the_sandbox_of_a_single_hand_in_refuses(attack: Attack) -> None:
+    refuses(attack)
+
+
+def refuses(attack: Attack) -> None:
     earned, said = attacked(attack)
     assert set(earned.values()) == {0.0}, said
     assert re.search(attack.told, said), said

@@ -6,10 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from specdec_ref.bench.known import known
+import pytest
+
+from specdec_ref.bench.known import known, quoted
 from specdec_ref.bench.rows import committed, runs
 
 ROOT = Path(__file__).parents[2]
+QUOTED = (("01_bottleneck", "01-017"), ("08_production", "c07"))  # cells beside a live measurement of v or c
 
 
 @cache
@@ -31,6 +34,12 @@ def shown(chapter: str, cell: str) -> str:
 def says(chapter: str, cell: str, *parts: str) -> None:
     text = " ".join(prose(chapter, cell).split())
     assert [part for part in parts if part not in text] == []
+
+
+@pytest.mark.parametrize(("chapter", "cell"), QUOTED)
+def test_chapters_quote_one_measurement_of_costs(chapter: str, cell: str) -> None:
+    assert "print(quoted())" in prose(chapter, cell)
+    assert quoted() in shown(chapter, cell)
 
 
 def test_chapter_8_quotes_acceptance() -> None:

@@ -1,4 +1,4 @@
-"""docs/COVERAGE.md against the chapters: each section and each cell that it names is there, and the cell is in that section."""
+"""docs/COVERAGE.md and docs/MISTAKES.md against the chapters: each section and cell they name is there, the cell in that section."""
 
 import json
 import re
@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "COVERAGE.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(?:#([^)\s]+))?\)((?: `[\w-]+`)*)")
+MISTAKES = (ROOT / "docs" / "MISTAKES.md").read_text(encoding="utf-8")
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(?:#([^)\s]+))?\)((?:\s`[\w-]+`)*)")
 HEADING = re.compile(r"^#{1,3} (.+)$", re.MULTILINE)
 
 
@@ -62,18 +63,37 @@ def table(title: str) -> list[str]:
 def test_everything_that_it_names_is_there() -> None:
     assert len(LINK.findall(TEXT)) > 80
     assert faults(TEXT) == []
+    assert len(LINK.findall(MISTAKES)) > 25
+    assert faults(MISTAKES) == []
 
 
-def test_each_mistake_has_a_cell_that_runs() -> None:
-    rows = table("Its mistakes, each shown by a cell that runs")
-    assert len(rows) == 17
-    for row in rows:
+def test_each_mistake_says_what_is_right_and_has_a_cell_that_runs() -> None:
+    entries = MISTAKES.split("\n### ")[1:]
+    assert len(entries) == 17
+    for entry in entries:
+        claim, right, shown_in = (entry.find(f"\n**{name}:**") for name in ("The tutorial", "Right", "Shown in"))
+        assert 0 < claim < right < shown_in, entry
         shown = [
             chapter((PAGE.parent / target).resolve())[1][name][1]
-            for _, target, _, ids in LINK.findall(row)
+            for _, target, _, ids in LINK.findall(entry)
             for name in re.findall(r"[\w-]+", ids)
         ]
-        assert "code" in shown, row
+        assert "code" in shown, entry
+
+
+def test_every_box_about_the_tutorial_is_in_a_section_that_an_entry_names() -> None:
+    """A mistake that a chapter folds away but the page leaves out is found."""
+    named = {(Path(target).name, anchor) for _, target, anchor, _ in LINK.findall(MISTAKES)}
+    boxes = set()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        below = ""
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for cell in (cell for cell in cells if cell["cell_type"] == "markdown"):
+            for heading, box in re.findall(r"^#{1,3} (.+)$|(<summary><b>[^<]*tutorial)", "".join(cell["source"]), re.M):
+                below = slug(heading) if heading else below
+                boxes |= {(path.name, below)} if box else set()
+    assert len(boxes) >= 8
+    assert boxes - named == set()
 
 
 def test_each_question_has_an_answer() -> None:

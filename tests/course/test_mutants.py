@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from exercise_runner import CHILDREN, EXERCISES
-from mutant_equivalents import ALSO_EQUIVALENT, EQUIVALENT
+from mutant_equivalents import ALSO_EQUIVALENT, EQUIVALENT, NOT_COVERED
 from mutant_page import PAGE, figures, page, rate, results
 from mutant_runs import Judged, judge_all, prepare
 from mutation import mutants
@@ -177,3 +177,16 @@ def test_nothing_is_raised_once_the_block_has_ended() -> None:
             pass
     time.sleep(2 * limits.AGAIN / 10)
     assert threading.active_count() < 20
+
+
+def test_each_survivor_has_its_reason() -> None:
+    """A mutant that passes the visible tests is equivalent, or it is known why the check does not see it."""
+    reasons = {key: {**EQUIVALENT.get(key, {}), **NOT_COVERED.get(key, {})} for key in {*EQUIVALENT, *NOT_COVERED}}
+    without = [
+        (exercise, row["task"], row["about"])
+        for exercise in EXERCISES
+        for row in results(exercise)
+        if row["visible"] and not row["about"].startswith(("bank:", "right:"))
+        and row["about"] not in reasons.get((exercise, row["task"]), {})
+    ]  # fmt: skip
+    assert without == []

@@ -20,6 +20,9 @@ PATHS = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|opt|var)/|[A-Z]:
 
 FIRST_CELL = ("to read", "to run", "Before it:", "GLOSSARY.md", "After this page you can")
 LAST_CELLS = ("## Pitfalls", "## Summary", "**Sources.**")
+RAW = re.compile(r"[{}]|^<| object at |\[[\d'\"][^\]]*,|\d\.\d{5}")  # of a dict, a list, an object, a float as it is
+WORDS_A_MINUTE, LINES_A_MINUTE = 200, 15  # folded text included
+TEXT_IS_THE_RESULT = {"08_production"}  # commands, requests and logs of servers
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 Notebook = dict[str, Any]
@@ -56,6 +59,9 @@ def faults(notebook: Notebook) -> list[str]:
     missing = [part for part in FIRST_CELL if not words or part not in words[0]]
     found += [f"the first cell does not say {part!r}" for part in missing]
     found += [f"nowhere says {part!r}" for part in LAST_CELLS if not any(part in text for text in words)]
+    told = re.search(r"\*\*(\d+) minutes to read", words[0]) if words else None
+    if told and abs(int(told[1]) - reading_minutes(notebook)) > 5:
+        found.append(f"says {told[1]} minutes to read, and has text and code for {reading_minutes(notebook):.0f}")
     links = [link for text in words for link in LINK.findall(text)]
     found += [f"links to {link}, which is not there" for link in links if not (NOTEBOOKS / link).exists()]
     widgets = notebook["metadata"].get("widgets")
@@ -79,9 +85,30 @@ def cell_faults(cell: dict[str, Any]) -> list[str]:
         found.append("its stored output is an error")
     for output in cell["outputs"]:
         picture = output.get("data", {}).get("image/png", "")
+        if picture and RAW.search(text := text_of(output["data"].get("text/plain", ""))):
+            found.append(f"its picture's alternative text is no sentence: {text[:60]}")
         if len(picture) * 3 / 4 > MAX_PNG_BYTES:
             found.append(f"its picture has {len(picture) * 3 // 4} bytes, at most {MAX_PNG_BYTES}")
     return found
+
+
+def reading_minutes(notebook: Notebook) -> float:
+    """Prose at 200 words and code at 15 lines per minute."""
+    prose = [text_of(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    code = [line for cell in code_cells(notebook) for line in text_of(cell["source"]).splitlines() if line.strip()]
+    return sum(len(text.split()) for text in prose) / WORDS_A_MINUTE + len(code) / LINES_A_MINUTE
+
+
+def results(notebook: Notebook) -> tuple[int, int]:
+    """(results printed as bare text, tables and pictures); cells that wait for the reader's answer are left out."""
+    bare = drawn = 0
+    for cell in code_cells(notebook):
+        if text_of(cell["source"]).startswith("# Your turn"):
+            continue
+        for output in cell["outputs"]:
+            shown = set(output.get("data", {})) - {"text/plain"}
+            bare, drawn = (bare, drawn + 1) if shown else (bare + 1, drawn)
+    return bare, drawn
 
 
 def test_there_are_chapters() -> None:
@@ -100,6 +127,14 @@ def test_chapter_is_clean(path: Path) -> None:
     assert faults(json.loads(path.read_text(encoding="utf-8"))) == []
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in CHAPTERS if path.stem not in TEXT_IS_THE_RESULT], ids=lambda path: path.stem
+)
+def test_at_most_a_third_of_the_results_is_bare_text(path: Path) -> None:
+    bare, drawn = results(json.loads(path.read_text(encoding="utf-8")))
+    assert 3 * bare <= bare + drawn, f"{bare} printed, {drawn} tables and pictures"
+
+
 @pytest.fixture
 def sound() -> Notebook:
     words = "\n".join(["# T", *FIRST_CELL, *LAST_CELLS])
@@ -107,6 +142,10 @@ def sound() -> Notebook:
     code = {"cell_type": "code", "metadata": {}, "source": "1", "outputs": []}
     cells += [{**code, "execution_count": number} for number in (1, 2, 3)]
     return {"cells": cells, "metadata": {}}
+
+
+def picture(alt: str) -> dict[str, Any]:
+    return {"output_type": "display_data", "data": {"image/png": "A", "text/plain": alt}}
 
 
 def test_a_sound_notebook_has_no_faults(sound: Notebook) -> None:
@@ -133,11 +172,24 @@ def test_a_sound_notebook_has_no_faults(sound: Notebook) -> None:
             ),
             "bytes",
         ),
+        (lambda nb: nb["cells"][0].update(source=f"{nb['cells'][0]['source']}\n**40 minutes to read**"), "40 minutes"),
+        (lambda nb: nb["cells"][1].update(outputs=[picture("Shares: {'a': 0.5}")]), "no sentence"),
+        (lambda nb: nb["cells"][1].update(outputs=[picture("Sizes [6, 6] of trees.")]), "no sentence"),
+        (lambda nb: nb["cells"][1].update(outputs=[picture("<Figure size 640x480>")]), "no sentence"),
+        (lambda nb: nb["cells"][1].update(outputs=[picture("A share of 0.6344086021505376.")]), "no sentence"),
     ],
 )
 def test_each_fault_is_seen(sound: Notebook, change: Any, word: str) -> None:
     change(sound)
     assert any(word in fault for fault in faults(sound)), faults(sound)
+
+
+def test_results_are_counted_by_their_kind(sound: Notebook) -> None:
+    printed = {"output_type": "stream", "text": "3"}
+    table = {"output_type": "execute_result", "data": {"text/html": "<table></table>", "text/plain": "3"}}
+    sound["cells"][1]["outputs"] = [printed, table, picture("A line.")]
+    sound["cells"][2].update(source="# Your turn: guess.", outputs=[printed])
+    assert results(sound) == (1, 2)
 
 
 def test_the_share_of_ignored_cells_is_capped(sound: Notebook) -> None:

@@ -31,16 +31,6 @@ def child(home: str, names: str) -> Reports:
     return found
 
 
-def share(name: str) -> float:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(share_of, name).result()
-
-
-def share_of(name: str) -> float:
-    found: float = getattr(import_module("cheap"), name)()
-    return found
-
-
 def reports(names: str, home: str = "unearned") -> Reports:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(child, home, names).result()
@@ -58,10 +48,6 @@ def test_what_recognises_its_case_or_does_without_the_task_earns_nothing() -> No
     assert len(found) >= 20
     earned = {name: said for name, (said, cases) in found.items() if any(passed for _, passed, _ in cases)}
     assert earned == {}
-
-
-def test_a_plain_decoder_earns_at_most_60_percent_of_the_capstones_last_task() -> None:
-    assert 0 < share("plain_decoder") <= 0.6
 
 
 def test_no_coin_makes_a_round_count_for_more() -> None:

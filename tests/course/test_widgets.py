@@ -124,5 +124,9 @@ def test_a_table_aligns_its_columns_and_escapes() -> None:
     shown = table({"word": ["<yes>", "no"], "p": [0.625, 1.0], "n": [3, 12]})
     assert repr(shown) == "word      p   n\n<yes>  0.62   3\nno     1.00  12"
     assert "&lt;yes&gt;</td>" in shown._repr_html_()
+    words = table({"n": [1], "so": ["a long answer in words"]})
+    assert "left;padding:2px 14px 2px 4px'>a long answer" in words._repr_html_()
+    assert "right;padding:2px 14px 2px 4px'>0.62" in shown._repr_html_()
+    assert "<tbody></tbody>" in table({"n": []})._repr_html_()
     with pytest.raises(ValueError, match="argument 2"):
         table({"a": [1, 2], "b": [1]})

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from cli_helpers import ROOT, Specdec, folder, specdec, write_lines
 
-from specdec_ref.cli import COMMANDS, main
+from specdec_ref.cli import COMMANDS, commands, main
+from specdec_ref.cli.layout import fitted
 from specdec_ref.cli.nearest import did_you_mean
 from specdec_ref.cli.streams import writable_streams
+from specdec_ref.training.recipe import PRESETS
 
 __all__ = ["folder", "specdec"]  # fixtures
 
@@ -32,6 +34,66 @@ def test_help_of_a_command_is_its_own_help(command: str, specdec: Specdec) -> No
     assert own.startswith(f"usage: specdec {command}")
     assert specdec("help", command) == 0
     assert specdec.out == own
+
+
+@pytest.mark.parametrize("command", ["train", "grade"])
+def test_each_action_has_a_help_of_its_own_and_no_action_lists_them(command: str, specdec: Specdec) -> None:
+    assert specdec(command) == 0
+    whole = specdec.out
+    assert whole.startswith(f"usage: specdec {command} [options] ACTION")
+    for action in commands()[command].ACTIONS:
+        assert f"\n  {action} " in whole
+        assert specdec("help", command, action) == 0
+        own = specdec.out
+        assert own.startswith(f"usage: specdec {command} {action} [options]")
+        assert specdec(command, action, "--help") == 0
+        assert specdec.out == own
+
+
+def test_defaults_in_the_help_of_train_are_those_of_the_presets(specdec: Specdec) -> None:
+    full, tiny = PRESETS["full"], PRESETS["tiny"]
+    assert specdec("train", "eagle", "--help") == 0
+    text = " ".join(specdec.out.split())
+    for flag, value in (
+        ("conversations", lambda preset: preset.corpus.conversations or "never"),
+        ("rows", lambda preset: preset.corpus.rows),
+        ("draft-vocab", lambda preset: preset.draft_vocab),
+        ("tokens", lambda preset: preset.train.tokens),
+        ("batch-tokens", lambda preset: preset.train.batch_tokens),
+        ("fall", lambda preset: f"{preset.train.fall:g}"),
+    ):
+        about = text.partition(f" --{flag} ")[2].partition(" --")[0]
+        assert f"full {value(full)}, tiny {value(tiny)})" in about, about
+    assert {full.train.rate, tiny.train.rate} == {0.001}
+    assert "peak learning rate (default 0.001)" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fits_the_terminal(width: int, specdec: Specdec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    calls = [[], *([name] for name in commands())]
+    calls += [[name, action] for name, module in commands().items() for action in getattr(module, "ACTIONS", ())]
+    for words in calls:
+        assert specdec(*words, "--help") == 0
+        lines = [line for line in specdec.out.splitlines() if not line.startswith(("  $ ", "      --"))]
+        assert max(map(len, lines)) <= width, (words, max(lines, key=len))
+
+
+def test_narrow_text_keeps_terms_apart_from_what_they_mean() -> None:
+    text = "One two three four five\nsix.\n\nwords:\n  tau    mean tokens\n         per round\n  $ specdec x     a comment\n"
+    assert fitted(text, 22) == (
+        "One two three four\nfive six.\n\nwords:\n  tau    mean tokens\n         per round\n"
+        "  $ specdec x\n      a comment\n"
+    )
+
+
+def test_help_loads_neither_torch_nor_transformers() -> None:
+    """They take seconds to import."""
+    code = "import sys, specdec_ref.cli as c; c.main(['grade', '--help']); print({'torch', 'transformers'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_suggestions_are_close_names_only() -> None:

@@ -186,7 +186,7 @@ def test_two_workers_share_one_corpus(target: Path, specdec: Specdec, tmp_path: 
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [(["eagle"], "--corpus or --features"), (["eagle", "--preset", "huge"], "unknown preset 'huge'"),
-     (["plot"], "needs a run's folder"), (["export"], "needs a run's folder"), (["plot", "nowhere"], "holds no log.jsonl"), (["eagle", "x"], "takes no RUN"),
+     (["plot"], "name the folder of a run"), (["export"], "name the folder of a run"), (["plot", "nowhere"], "holds no log.jsonl"), (["eagle", "x"], "unexpected argument 'x'"),
      (["eagle", "--preset", "tiny", "--loss", "l2"], "unknown loss 'l2'"),
      (["corpus", "--endpoint", "http://localhost:1", "--features", "f"], "a server returns text only"),
      (["corpus", "--worker", "2/2"], "--worker is '2/2'"), (["corpus", "--worker", "1"], "write W/N"),

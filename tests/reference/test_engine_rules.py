@@ -74,6 +74,14 @@ def vllm_keys() -> list[dict[str, Any]]:
         use_heterogeneous_vocab=(None, None, None, True),
         tensor_parallel_size=(None, None, None, None, 2),
         depth=(None, None, None, None, 3),
+    ) + subsets(
+        60,
+        method=("suffix",),
+        num_speculative_tokens=(None, None, 8),
+        suffix_decoding_max_tree_depth=(None, 0, 1, 12),
+        suffix_decoding_max_spec_factor=(None, None, -1.0, 0.0, 2.0),
+        suffix_decoding_min_token_prob=(None, None, 0.5, 1.5),
+        suffix_decoding_max_cached_requests=(None, None, -1, 0),
     )
 
 

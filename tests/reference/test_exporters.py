@@ -224,6 +224,35 @@ def test_explained_commands_give_the_set_up_back(
     assert replace(again, **lost) == replace(config, **lost)
 
 
+@pytest.mark.parametrize(
+    ("keys", "kind", "said", "drafts"),
+    [
+        ({}, "changed", "num_speculative_tokens is missing: the engine takes the tree's depth, 24", True),
+        ({"suffix_decoding_max_tree_depth": 12}, "changed", "the tree's depth, 12", True),
+        ({"suffix_decoding_max_tree_depth": 200}, "refused", "128 drafts at most", False),
+        ({"num_speculative_tokens": 8}, "note", "arctic-inference", True),
+        ({"suffix_decoding_max_tree_depth": 0}, "refused", "max_tree_depth 0: it must be >= 1", False),
+        ({"suffix_decoding_max_spec_factor": -1}, "refused", "max_spec_factor -1.0: it must be >= 0", False),
+        ({"suffix_decoding_min_token_prob": 2}, "refused", "min_token_prob 2.0: it must be in [0, 1]", False),
+        ({"suffix_decoding_max_cached_requests": -1}, "refused", "max_cached_requests -1: it must be >= 0", False),
+        ({"suffix_decoding_max_tree_depth": 1}, "note", "nothing is ever drafted", False),
+        ({"suffix_decoding_max_spec_factor": 0}, "note", "nothing is ever drafted", False),
+        ({"suffix_decoding_max_cached_requests": 0}, "note", "past answers are not kept", True),
+    ],
+)
+def test_suffix_decoding_of_vllm_is_read_with_its_rules(
+    keys: dict[str, Any], kind: str, said: str, drafts: bool
+) -> None:
+    """A valid command without a length is no error, and no value makes `explain` fail."""
+    command = f"vllm serve m --speculative-config {shlex.quote(json.dumps({'method': 'suffix'} | keys))}"
+    assert any(said in text for text in kinds(command)[kind]), kinds(command)
+    config = explain(command).config
+    assert (config is not None) is drafts
+    if config:
+        length = keys.get("num_speculative_tokens", keys.get("suffix_decoding_max_tree_depth", 24))
+        assert (config.drafter, config.budget, config.suffix.factor) == ("suffix", DraftBudget(length), 1.0)
+
+
 def test_the_shell_line_is_the_command() -> None:
     for engine in ENGINES:
         launch = export_command(replace(EAGLE, target="org/a model"), engine)

@@ -95,3 +95,11 @@ def test_the_recorder_refuses_different_texts(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(trace, "rounds", lambda *_: [Round(added=2)])
     with pytest.raises(ValueError, match="differ: try --dtype float32"):
         tool("record_demo")["record"](Session(), "a", "hybrid", 4, 1)
+
+
+def test_a_pair_faster_than_its_tokens_per_round_is_not_drawn() -> None:
+    recorder = tool("record_demo")
+    take, plausible = recorder["Take"], recorder["_plausible"]
+    plain = take((), (1,) * 12, 12, 12.0)
+    assert plausible((plain, take((), (1,) * 12, 4, 4.1)))
+    assert not plausible((plain, take((), (1,) * 12, 4, 3.9)))

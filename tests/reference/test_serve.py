@@ -31,7 +31,7 @@ EAGLE = SpecConfig("target.gguf", "eagle", "head.gguf", budget=DraftBudget(3))
 def configs() -> list[SpecConfig]:
     """Settings that llama.cpp has, and many that it does not."""
     found = product(
-        ("none", "ngram", "draft", "eagle", "hybrid", "trie"),
+        ("none", "ngram", "draft", "eagle", "hybrid", "trie", "suffix"),
         range(9),
         (1, 2),
         (0.0, 0.7, 1.0),
@@ -119,7 +119,8 @@ def test_the_adapter_understands_what_the_engine_understands() -> None:
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"drafter": "trie"}, "does not draft by 'trie'"), ({"budget": DraftBudget(3, 2, 6)}, "chains only"),
+        ({"drafter": "trie"}, "does not draft by 'trie'"), ({"drafter": "suffix"}, "does not draft by 'suffix'"),
+        ({"budget": DraftBudget(3, 2, 6)}, "chains only"),
         ({"budget": DraftBudget(3, 1, 8)}, "chains have depth"), ({"draft_model": None}, "needs its weights"),
         ({"target": "smollm2-135m"}, "reads GGUF"), ({"adaptive": "ema"}, "fixed length"),
         ({"verifier": "block"}, "not in llama.cpp"), ({"dtype": "bfloat16"}, "the GGUF file decides"),

@@ -2,16 +2,19 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
+import torch
 from helpers import VOCAB, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from specdec_ref.config import DraftBudget, SamplingParams, SuffixOptions
+from specdec_ref.core import DraftTree, Draw
 from specdec_ref.drafters.suffix import BREADTH, SuffixDraft, SuffixDrafter, SuffixNode, SuffixTree
 from specdec_ref.engine import SpecEngine
 from specdec_ref.exact import engine_distribution, table_distribution, total_variation
@@ -295,18 +298,85 @@ def test_greedy_text_is_that_of_plain_decoding(model: nn.Module, budget: DraftBu
     assert sum(done.stats.rounds for done in engine.generate(prompts)) == rounds[0]
 
 
-@pytest.mark.parametrize("budget", [DraftBudget(2), DraftBudget(2, 2, 6)], ids=["chain", "tree"])
-@pytest.mark.parametrize("sampling", [SamplingParams(1.0), SamplingParams(0.7, top_k=2), SamplingParams()])
-def test_output_distribution_is_exact(sampling: SamplingParams, budget: DraftBudget) -> None:
-    """By enumeration through step(), with an answer in the global tree."""
+def distance(kind: type[SuffixDrafter], sampling: SamplingParams, budget: DraftBudget) -> float:
+    """Total variation between three emitted tokens, by enumeration through step(), and what the target says."""
     table, prompt = TableLM(3, seed=1), [0, 1, 2, 0, 1]
-    drafter = SuffixDrafter(SuffixOptions(max_depth=5, factor=2.0))
+    drafter = kind(SuffixOptions(max_depth=5, factor=2.0))
     for token in (0, 1, 1, 2, 0, 2, 1, 0, 1, 2, 2, 0):
         drafter.everyone.append(token)
     drafter.everyone.close()
     engine = SpecEngine(Target(table), drafter, budget=budget, sampling=sampling, limits=Limits(max_new_tokens=50))
     emitted = engine_distribution(engine, prompt, 3, 3)
-    assert total_variation(emitted, table_distribution(table, prompt, 3, sampling)) < 1e-12
+    return total_variation(emitted, table_distribution(table, prompt, 3, sampling))
+
+
+@pytest.mark.parametrize("budget", [DraftBudget(2), DraftBudget(2, 2, 6)], ids=["chain", "tree"])
+@pytest.mark.parametrize("sampling", [SamplingParams(1.0), SamplingParams(0.7, top_k=2), SamplingParams()])
+def test_output_distribution_is_exact(sampling: SamplingParams, budget: DraftBudget) -> None:
+    """With an answer in the global tree."""
+    assert distance(SuffixDrafter, sampling, budget) < 1e-12
+
+
+class ArgmaxWithTheCountsAsQ(SuffixDrafter):
+    """Planted: the most frequent token is drafted, and the shares of the counts are passed on as the q it came from."""
+
+    how: Draw = "iid"
+
+    def propose(self, *args: Any) -> list[DraftTree]:
+        """q: 0.6 for the token that was drafted, 0.2 for each of the two others."""
+        return [replace(tree, drawn=self.how, q=self.shares(tree)) for tree in super().propose(*args)]
+
+    @staticmethod
+    def shares(tree: DraftTree) -> Tensor:
+        rows = torch.full((len(tree), 3), 0.2, dtype=torch.float64)
+        for node in range(len(tree)):
+            for child in tree.children(node)[:1]:
+                rows[node, tree.token_list[child]] = 0.6
+        return rows
+
+
+class TreeWithTheCountsAsQ(ArgmaxWithTheCountsAsQ):
+    """Planted: the same on a tree, whose siblings are said to be drawn one after the other."""
+
+    how = "without_replacement"
+
+
+@pytest.mark.parametrize(
+    ("planted", "budget"),
+    [(ArgmaxWithTheCountsAsQ, DraftBudget(2)), (TreeWithTheCountsAsQ, DraftBudget(2, 2, 6))],
+)
+def test_wrong_output_distribution_is_noticed(planted: type[SuffixDrafter], budget: DraftBudget) -> None:
+    assert distance(planted, SamplingParams(1.0), budget) > 0.01
+
+
+class HearsRunningRequests(SuffixDrafter):
+    """Planted: tokens enter the global tree as soon as they are committed."""
+
+    def extend(self, row: int, tokens: Sequence[int]) -> None:
+        super().extend(row, tokens)
+        for token in tokens:
+            self.everyone.append(token)
+
+
+def heard(model: nn.Module, drafter: SuffixDrafter) -> list[tuple[int, int]]:
+    """(tokens in the global tree, tokens of the answers that are over) after each round of three requests, two alike."""
+    limits = Limits(max_new_tokens=24)
+    engine = SpecEngine(Target(model, check=False), drafter, budget=DraftBudget(5), limits=limits)
+    requests, found = engine.start([[1, 2, 3], [1, 2, 3], [7, 8]]), list[tuple[int, int]]()
+    while engine.requests:
+        engine.step()
+        over = [request for request in requests if request.finish_reason]
+        found.append((len(drafter.everyone), sum(len(request.result().tokens) for request in over)))
+    return found
+
+
+def test_global_tree_holds_only_answers_of_finished_requests(model: nn.Module) -> None:
+    """Two equal requests run side by side: neither may draft from what the other has just emitted."""
+    rounds = heard(model, SuffixDrafter())
+    assert all(stored == over for stored, over in rounds)
+    assert rounds[0] == (0, 0)
+    assert rounds[-1][0] == 72
+    assert any(stored != over for stored, over in heard(model, HearsRunningRequests()))
 
 
 def test_answers_beyond_the_capacity_leave_the_global_tree() -> None:

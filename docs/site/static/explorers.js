@@ -1,7 +1,8 @@
-/* The explorers of the site: sliders, a picture drawn as SVG, and a sentence that sums up. Formulas: model.js. */
+/* The explorers of the site: sliders, a picture drawn as SVG, and a sentence that sums up. Formulas: model.js; words: words.js. */
 "use strict";
 (() => {
   const model = window.specdecModel;
+  const words = window.specdecWords.here;
   const SVG = "http://www.w3.org/2000/svg";
   let number = 0;
 
@@ -21,7 +22,6 @@
 
   const label = (x, y, text, attributes = {}) => draw("text", { x, y, ...attributes }, String(text));
   const percent = share => `${(100 * share).toFixed(0)} %`;
-  const many = (count, word, more = `${word}s`) => `${count} ${count === 1 ? word : more}`;
 
   /* A frame with ticks on both axes; returns the two scales. */
   function axes(svg, { left = 46, top = 14, right = 10, bottom = 40, width, height, x, y, xTicks, yTicks, xName, yName }) {
@@ -49,24 +49,21 @@
   const roof = most => Math.max(1, Math.ceil(most / step(most)) * step(most));
 
   const overlap = {
-    title: "How often is a draft accepted?",
     knobs: [
-      { name: "target's width", meaning: "small: the target is sure of its token", low: 0.2, high: 4, step: 0.1, value: 1.4 },
-      { name: "draft's width", meaning: "small: the draft is sure of its token", low: 0.2, high: 4, step: 0.1, value: 1.8 },
-      { name: "draft is off by", meaning: "distance between the two favourite tokens", low: -4, high: 4, step: 0.25, value: 1 },
+      { low: 0.2, high: 4, step: 0.1, value: 1.4 },
+      { low: 0.2, high: 4, step: 0.1, value: 1.8 },
+      { low: -4, high: 4, step: 0.25, value: 1 },
     ],
     compute: (...at) => model.overlap(...at),
-    words: ({ alpha }) => [`The overlap is `, make("b", {}, alpha.toFixed(3)),
-      `: a draft is accepted with probability α = sum of min(p, q) = ${alpha.toFixed(3)}. In the other ` +
-      `${percent(1 - alpha)} of cases the target draws a correction from where p exceeds q.`],
-    alt: ({ alpha }) => `Target p and draft q over nine tokens. Their common area is ${alpha.toFixed(2)}.`,
-    legend: [["p", "p, the target"], ["q", "q, the draft"], ["common", "common part: accepted"]],
+    words: ({ alpha }) => [words.overlap.lead, make("b", {}, alpha.toFixed(3)), words.overlap.rest(alpha.toFixed(3), percent(1 - alpha))],
+    alt: ({ alpha }) => words.overlap.alt(alpha.toFixed(2)),
+    legend: ["p", "q", "common"],
     picture(svg, { p, q, common }, width) {
       const most = roof(Math.max(...p, ...q));
       const top = Math.max(...p, ...q) > 0.5 ? 1 : 0.5;
       const scale = axes(svg, { width, height: 260, x: [-0.6, 8.6], y: [0, most > 1 ? most : top],
         xTicks: [..."abcdefghi"].map((letter, i) => [i, letter]), yTicks: top === 1 ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.1, 0.2, 0.3, 0.4, 0.5],
-        xName: "next token", yName: "probability" });
+        xName: words.overlap.axes[0], yName: words.overlap.axes[1] });
       const bar = (i, value, from, width, kind) => svg.append(draw("rect", { class: kind, x: scale.across(i + from),
         width: scale.across(width) - scale.across(0), y: scale.up(value), height: Math.max(0, scale.up(0) - scale.up(value)) }));
       p.forEach((value, i) => {
@@ -78,51 +75,45 @@
   };
 
   const rate = {
-    title: "How many tokens does a forward pass produce?",
     knobs: [
-      { name: "acceptance α", meaning: "share of tested drafts that are accepted", low: 0, high: 1, step: 0.01, value: 0.7 },
-      { name: "draft length γ", meaning: "guesses per round", low: 0, high: 12, step: 1, value: 4 },
+      { low: 0, high: 1, step: 0.01, value: 0.7 },
+      { low: 0, high: 12, step: 1, value: 4 },
     ],
     compute(alpha, gamma) {
       const taus = Array.from({ length: 13 }, (_, length) => model.expectedTau(alpha, length));
       return { alpha, gamma, taus, tau: taus[gamma], rate: gamma ? (taus[gamma] - 1) / gamma : 0 };
     },
-    words({ alpha, gamma, tau, rate: engines }) {
-      const ceiling = alpha < 1 ? ` However long the draft, τ stays below 1 / (1 − α) = ${(1 / (1 - alpha)).toFixed(2)}.` : "";
-      const shown = gamma ? ` Of all guesses, ${percent(engines)} are accepted: the accept rate that engines report.` : "";
-      return [`With ${many(gamma, "guess", "guesses")} per round, τ = `, make("b", {}, tau.toFixed(2)),
-        ` tokens per forward pass.${shown}${ceiling}`];
-    },
-    alt: ({ alpha, gamma, tau }) => `Tokens per forward pass by draft length at acceptance ${alpha.toFixed(2)}: ${tau.toFixed(2)} with ${gamma}.`,
-    legend: [["tau", "τ, tokens per forward pass"]],
+    words: ({ alpha, gamma, tau, rate: engines }) => [words.rate.lead(gamma), make("b", {}, tau.toFixed(2)),
+      words.rate.rest + (gamma ? words.rate.engines(percent(engines)) : "") +
+      (alpha < 1 ? words.rate.ceiling((1 / (1 - alpha)).toFixed(2)) : "")],
+    alt: ({ alpha, gamma, tau }) => words.rate.alt(alpha.toFixed(2), tau.toFixed(2), gamma),
+    legend: ["tau"],
     picture(svg, { taus, gamma, tau }, width) {
       const most = roof(Math.max(2, ...taus));
       const scale = axes(svg, { width, height: 260, x: [0, 12], y: [0, most], yTicks: ticks(most),
-        xTicks: Array.from({ length: 13 }, (_, i) => [i, i]), xName: "draft length γ", yName: "τ" });
+        xTicks: Array.from({ length: 13 }, (_, i) => [i, i]), xName: words.rate.axes[0], yName: words.rate.axes[1] });
       curve(svg, taus, scale, "tau");
       svg.append(draw("circle", { class: "mark tau", cx: scale.across(gamma), cy: scale.up(tau), r: 7 }));
     },
   };
 
   const tree = {
-    title: "Is a tree of guesses better than a chain?",
     knobs: [
-      { name: "first guess", meaning: "how often the likeliest child is accepted", low: 0.05, high: 0.95, step: 0.05, value: 0.6 },
-      { name: "next guesses", meaning: "share of what earlier siblings missed that each further child catches", low: 0, high: 0.9, step: 0.05, value: 0.4 },
-      { name: "budget", meaning: "nodes checked in one forward pass, the root included", low: 2, high: 20, step: 1, value: 10, unit: "nodes" },
-      { name: "width", meaning: "children per node at most", low: 1, high: 5, step: 1, value: 3 },
-      { name: "depth", meaning: "levels below the root at most", low: 1, high: 8, step: 1, value: 4 },
+      { low: 0.05, high: 0.95, step: 0.05, value: 0.6 },
+      { low: 0, high: 0.9, step: 0.05, value: 0.4 },
+      { low: 2, high: 20, step: 1, value: 10, unit: words.tree.unit },
+      { low: 1, high: 5, step: 1, value: 3 },
+      { low: 1, high: 8, step: 1, value: 4 },
     ],
     compute(first, next, nodes, width, depth) {
       const row = model.ranks(first, next, width), { parents, tau } = model.optimalTree(row, nodes, depth);
       const length = Math.min(nodes - 1, depth);
       return { row, parents, ...model.valued(parents, row), tau, length, chain: model.expectedTau(first, length) };
     },
-    words: ({ parents, tau, length, chain }) => [`The best tree has ${many(parents.length, "node")} and gives τ = `,
-      make("b", {}, tau.toFixed(2)), ` tokens per forward pass. A chain of ${many(length, "guess", "guesses")}, ` +
-      `within the same depth, gives ${chain.toFixed(2)}.`],
-    alt: ({ parents, depths, tau }) => `A tree of ${parents.length} nodes, ${Math.max(...depths)} deep; expected tokens per pass ${tau.toFixed(2)}.`,
-    legend: [["node", "a guess, and the probability that it is accepted"]],
+    words: ({ parents, tau, length, chain }) => [words.tree.lead(parents.length), make("b", {}, tau.toFixed(2)),
+      words.tree.rest(length, chain.toFixed(2))],
+    alt: ({ parents, depths, tau }) => words.tree.alt(parents.length, Math.max(...depths), tau.toFixed(2)),
+    legend: ["node"],
     picture(svg, { parents, values, depths }, width) {
       const children = parents.map(() => []);
       parents.forEach((parent, node) => parent >= 0 && children[parent].push(node));
@@ -142,7 +133,7 @@
         svg.append(draw("line", { class: "edge", x1: x(parent), y1: y(parent), x2: x(node), y2: y(node), "stroke-width": 1 + 4 * values[node] })));
       parents.forEach((_, node) => {
         svg.append(draw("circle", { class: node ? "node" : "node root", cx: x(node), cy: y(node), r: size }));
-        const text = node ? values[node].toFixed(2).replace(/^0/, "") : "text";
+        const text = node ? values[node].toFixed(2).replace(/^0/, "") : words.tree.root;
         svg.append(label(x(node), y(node) + 4, text, { "text-anchor": "middle", class: "inside" }));
       });
     },
@@ -151,32 +142,34 @@
   const MOST = 10;
   const power = value => Math.round(2 ** value);
   const pays = {
-    title: "When does it pay?",
     knobs: [
-      { name: "acceptance α", meaning: "share of tested drafts that are accepted", low: 0.05, high: 0.95, step: 0.05, value: 0.7 },
-      { name: "draft cost c", meaning: "time of one draft token, in plain steps", low: 0, high: 0.5, step: 0.01, value: 0.05 },
-      { name: "verify cost", meaning: "what checking several tokens costs", value: "H100",
-        choices: [...Object.entries(model.GPUS).map(([key, [name]]) => [key, `8B model on an ${name} (roofline)`]), ["lines", "two straight lines"]] },
-      { name: "batch", meaning: "requests decoded together", low: 0, high: 11, step: 1, value: 8, read: power, only: kind => kind !== "lines" },
-      { name: "context", meaning: "tokens that each request has cached", low: 6, high: 17, step: 1, value: 10, read: power, only: kind => kind !== "lines" },
-      { name: "checked for one", meaning: "tokens checked at the price of one", low: 1, high: 8, step: 1, value: 2, only: kind => kind === "lines" },
-      { name: "each further one", meaning: "what each token beyond adds, in plain steps", low: 0, high: 1, step: 0.01, value: 0.1, only: kind => kind === "lines" },
+      { low: 0.05, high: 0.95, step: 0.05, value: 0.7 },
+      { low: 0, high: 0.5, step: 0.01, value: 0.05 },
+      { value: "H100",
+        choices: [...Object.entries(model.GPUS).map(([key, [name]]) => [key, words.pays.gpu(name)]), ["lines", words.pays.lines]] },
+      { low: 0, high: 11, step: 1, value: 8, read: power, only: kind => kind !== "lines" },
+      { low: 6, high: 17, step: 1, value: 10, read: power, only: kind => kind !== "lines" },
+      { low: 1, high: 8, step: 1, value: 2, only: kind => kind === "lines" },
+      { low: 0, high: 1, step: 0.01, value: 0.1, only: kind => kind === "lines" },
     ],
     compute(alpha, c, kind, batch, context, flat, slope) {
       const v = kind === "lines" ? model.lines(flat, slope) : model.roofline(kind, batch, context);
       return { alpha, c, v5: v(5), ...model.pays(alpha, c, v, MOST) };
     },
-    words: ({ best, speedup, speedups, v5 }) => [
-      ...(speedup < 1.05 || !best
-        ? [make("b", {}, "Do not speculate"), `: the best draft length promises ${Math.max(...speedups.slice(1)).toFixed(2)} times plain decoding, less than the 1.05 that is worth the risk.`]
-        : [`Draft `, make("b", {}, many(best, "token")), `: the predicted speed is `, make("b", {}, `${speedup.toFixed(2)} times`), ` plain decoding.`]),
-      ` Checking 5 tokens per request costs ${v5.toFixed(2)} plain steps.`],
-    alt: ({ best, speedup }) => `Predicted speed-up by draft length. ${best ? `Best: ${speedup.toFixed(2)} with ${best}.` : "No length gains."}`,
-    legend: [["tau", "predicted speed-up"], ["price", "v, the cost of checking γ + 1 tokens"], ["one", "as fast as plain decoding"]],
+    words({ best, speedup, speedups, v5 }) {
+      const [draft, tokens, said, times, plain] = words.pays.yes(best, speedup.toFixed(2));
+      return [
+        ...(speedup < 1.05 || !best
+          ? [make("b", {}, words.pays.no), words.pays.why(Math.max(...speedups.slice(1)).toFixed(2))]
+          : [draft, make("b", {}, tokens), said, make("b", {}, times), plain]),
+        words.pays.check(v5.toFixed(2))];
+    },
+    alt: ({ best, speedup }) => words.pays.alt(best, speedup.toFixed(2)),
+    legend: ["tau", "price", "one"],
     picture(svg, { speedups, prices, best, speedup }, width) {
       const most = roof(Math.max(1.5, ...speedups, Math.min(Math.max(...prices), 4)));
       const scale = axes(svg, { width, height: 260, x: [0, MOST], y: [0, most], yTicks: ticks(most),
-        xTicks: Array.from({ length: MOST + 1 }, (_, i) => [i, i]), xName: "draft length γ", yName: "times plain" });
+        xTicks: Array.from({ length: MOST + 1 }, (_, i) => [i, i]), xName: words.pays.axes[0], yName: words.pays.axes[1] });
       svg.append(draw("line", { class: "one", x1: scale.across(0), x2: scale.across(MOST), y1: scale.up(1), y2: scale.up(1) }));
       const seen = prices.filter(price => price <= most);
       curve(svg, prices.slice(0, seen.length), scale, "price");
@@ -187,36 +180,35 @@
 
   const EXPLORERS = { overlap, rate, tree, pays };
 
-  function control(knob, changed) {
+  function control(knob, [name, means], changed) {
     const id = `explorer-${++number}`;
-    const meaning = make("span", { class: "meaning", id: `${id}-meaning` }, knob.meaning);
+    const meaning = make("span", { class: "meaning", id: `${id}-meaning` }, means);
     const output = make("output", { for: id });
     const input = knob.choices
-      ? make("select", { id }, ...knob.choices.map(([value, words]) => make("option", { value }, words)))
+      ? make("select", { id }, ...knob.choices.map(([value, text]) => make("option", { value }, text)))
       : make("input", { id, type: "range", min: knob.low, max: knob.high, step: knob.step });
     input.value = knob.value;
     input.setAttribute("aria-describedby", `${id}-meaning`);
     const read = () => (knob.choices ? input.value : (knob.read ?? (value => value))(Number(input.value)));
     const show = () => {
       if (knob.choices) return;
-      const words = `${read().toLocaleString("en-GB")}${knob.unit ? ` ${knob.unit}` : ""}`;
-      output.textContent = words;
-      input.setAttribute("aria-valuetext", words);
+      output.textContent = `${words.tick(read())}${knob.unit ?? ""}`;
+      input.setAttribute("aria-valuetext", output.textContent);
     };
     input.addEventListener("input", () => { show(); changed(); });
     show();
-    const row = make("div", { class: "knob" }, make("label", { for: id }, knob.name), input, ...(knob.choices ? [] : [output]), meaning);
+    const row = make("div", { class: "knob" }, make("label", { for: id }, name), input, ...(knob.choices ? [] : [output]), meaning);
     return { row, input, read, reset: () => { input.value = knob.value; show(); } };
   }
 
   function build(root) {
-    const kind = EXPLORERS[root.dataset.explorer];
+    const kind = EXPLORERS[root.dataset.explorer], said = words[root.dataset.explorer];
     const svg = draw("svg", { viewBox: "0 0 640 260", role: "img" });
     const summary = make("p", { class: "summary" });
     const spoken = make("p", { class: "visually-hidden", role: "status", "aria-live": "polite" });
     let waiting = 0;
-    const controls = kind.knobs.map(knob => control(knob, () => redraw(true)));
-    const reset = make("button", { type: "button" }, "Reset");
+    const controls = kind.knobs.map((knob, i) => control(knob, said.knobs[i], () => redraw(true)));
+    const reset = make("button", { type: "button" }, words.reset);
     reset.addEventListener("click", () => { for (const one of controls) one.reset(); redraw(true); });
     function redraw(speak) {
       const values = controls.map(one => one.read());
@@ -232,8 +224,8 @@
       clearTimeout(waiting);
       if (speak) waiting = setTimeout(() => { spoken.textContent = summary.textContent; }, 400);
     }
-    const legend = make("p", { class: "legend" }, ...kind.legend.flatMap(([name, words]) => [make("span", { class: `key ${name}` }), `${words} `]));
-    root.replaceChildren(make("div", { class: "knobs", role: "group", "aria-label": kind.title }, ...controls.map(one => one.row), reset),
+    const legend = make("p", { class: "legend" }, ...kind.legend.flatMap((name, i) => [make("span", { class: `key ${name}` }), `${said.legend[i]} `]));
+    root.replaceChildren(make("div", { class: "knobs", role: "group", "aria-label": said.title }, ...controls.map(one => one.row), reset),
       make("div", { class: "shown" }, summary, svg, legend), spoken);
     redraw(false);
     new ResizeObserver(() => redraw(false)).observe(root);

@@ -1,8 +1,8 @@
 /* Replays recorded runs side by side at the recorded pace. The page holds the runs as JSON (tools/site_runs.py): a round is
-   [seconds, accepted, rejected, untested, added], and tokens are texts. */
+   [seconds, accepted, rejected, untested, added], and tokens are texts. Words: words.js. */
 "use strict";
 (() => {
-  const NAMES = { plain: "Plain decoding", eagle: "EAGLE drafts", ngram: "n-gram drafts" };
+  const words = window.specdecWords.here.replay;
   const KINDS = ["accepted", "rejected", "untested"];
   const SVG = "http://www.w3.org/2000/svg";
   const SLOW = 0.25; // at this speed and below, each round can be read
@@ -15,8 +15,7 @@
     return node;
   }
 
-  const many = (count, word) => `${count} ${word}${count === 1 ? "" : word.endsWith("pass") ? "es" : "s"}`;
-  const visible = text => text === "" ? "(end)" : text.replace(/\n/g, "⏎").replace(/^ | $/g, "␣");
+  const visible = text => text === "" ? words.end : text.replace(/\n/g, "⏎").replace(/^ | $/g, "␣");
 
   /* One decoder: its text, a column for each forward pass, the round in words. */
   class Panel {
@@ -36,8 +35,8 @@
       this.round = make("p", { class: "replay-round" });
       this.spans = this.rounds.map(round => this.written(round));
       this.columns = this.drawn(columns);
-      this.node = make("section", { class: `replay-panel ${name}`, "aria-label": NAMES[name] },
-        make("h3", {}, NAMES[name]), this.figures, this.svg, this.text, this.round);
+      this.node = make("section", { class: `replay-panel ${name}`, "aria-label": words.names[name] },
+        make("h3", {}, words.names[name]), this.figures, this.svg, this.text, this.round);
     }
 
     written(round) {
@@ -56,7 +55,7 @@
       this.svg.setAttribute("class", "replay-passes");
       this.svg.setAttribute("preserveAspectRatio", "none");
       this.svg.setAttribute("role", "img");
-      this.svg.setAttribute("aria-label", `${NAMES[this.name]}: ${many(this.rounds.length, "forward pass")}, a column each`);
+      this.svg.setAttribute("aria-label", words.columns(words.names[this.name], this.rounds.length));
       return this.rounds.map((round, column) => {
         const group = document.createElementNS(SVG, "g");
         group.setAttribute("class", "later");
@@ -85,10 +84,10 @@
       this.shown = count;
       const tokens = count ? this.rounds[count - 1].tokens : 0;
       const elapsed = Math.min(clock, this.seconds);
-      const speed = elapsed > 0 && tokens ? `${(tokens / elapsed).toFixed(1)} tokens/s` : "";
-      this.figures.replaceChildren(
-        make("b", {}, many(tokens, "token")), ` from ${many(count, "forward pass")}`, make("br"),
-        `${elapsed.toFixed(2)} s${speed ? ` · ${speed}` : ""}`);
+      const speed = elapsed > 0 && tokens ? ` · ${words.speed((tokens / elapsed).toFixed(1))}` : "";
+      const lines = [[make("b", {}, words.tokens(tokens)), words.from(count)], [words.seconds(elapsed.toFixed(2)) + speed],
+        count ? [words.tau, make("b", {}, (tokens / count).toFixed(2))] : ["\u00a0"]];
+      this.figures.replaceChildren(...lines.map(line => make("span", {}, ...line)));
       const last = readable && count ? this.rounds[count - 1] : null;
       this.round.replaceChildren(...(last ? this.words(last, count) : []));
     }
@@ -96,12 +95,11 @@
     words(round, number) {
       const guesses = KINDS.flatMap(kind => round[kind].map(text => make("span", { class: kind }, visible(text))));
       const own = round.added === null ? [] : [make("span", { class: guesses.length ? "own" : "plain" }, visible(round.added))];
-      return [`Pass ${number}: `, ...[...guesses, ...own].flatMap(node => [node, " "])];
+      return [words.pass(number), ...[...guesses, ...own].flatMap(node => [node, " "])];
     }
 
     get summary() {
-      return `${NAMES[this.name]}: ${many(this.tokens, "token")} from ${many(this.rounds.length, "forward pass")} in ` +
-        `${this.seconds.toFixed(2)} seconds`;
+      return words.summary(words.names[this.name], this.tokens, this.rounds.length, this.seconds.toFixed(2));
     }
   }
 
@@ -126,15 +124,15 @@
         input.addEventListener("change", () => { this.choose(index); this.start(); });
         return make("label", {}, input, make("span", {}, prompt.title));
       });
-      return make("fieldset", { class: "replay-tabs" }, make("legend", { class: "visually-hidden" }, "Prompt"), ...choices);
+      return make("fieldset", { class: "replay-tabs" }, make("legend", { class: "visually-hidden" }, words.prompts), ...choices);
     }
 
     controls() {
-      this.play = make("button", { type: "button", class: "primary" }, "Play");
-      const restart = make("button", { type: "button" }, "Restart");
-      const step = make("button", { type: "button", title: "To the end of the next forward pass" }, "Next pass");
-      this.speed = make("select", {}, ...[[1, "as recorded"], [0.5, "half"], [0.25, "a quarter"], [0.1, "a tenth"]]
-        .map(([value, words]) => make("option", { value }, words)));
+      this.play = make("button", { type: "button", class: "primary" }, words.play);
+      const restart = make("button", { type: "button" }, words.restart);
+      const step = make("button", { type: "button", title: words.stepMeaning }, words.step);
+      this.speed = make("select", {}, ...[1, 0.5, 0.25, 0.1]
+        .map((value, i) => make("option", { value }, words.speeds[i])));
       this.time = make("input", { type: "range", min: 0, step: 0.01, value: 0 });
       this.play.addEventListener("click", () => (this.playing ? this.pause() : this.start()));
       restart.addEventListener("click", () => { this.seek(0); this.start(); });
@@ -142,20 +140,18 @@
       this.speed.addEventListener("change", () => this.draw());
       this.time.addEventListener("input", () => { this.pause(); this.seek(Number(this.time.value)); });
       return make("div", { class: "replay-controls" }, this.play, restart, step,
-        make("label", {}, "Speed ", this.speed), make("label", { class: "time" }, "Time ", this.time));
+        make("label", {}, words.speedName, this.speed), make("label", { class: "time" }, words.timeName, this.time));
     }
 
     legend() {
-      const words = [["accepted", "accepted guess"], ["rejected", "rejected guess"], ["untested", "guess never tested"],
-        ["own", "the model's own token"], ["plain", "plain step"]];
       return make("p", { class: "replay-legend" },
-        ...words.flatMap(([kind, text]) => [make("span", { class: kind }, text), " "]),
-        "Each column is one forward pass of the model.");
+        ...Object.entries(words.legend).flatMap(([kind, text]) => [make("span", { class: kind }, text), " "]),
+        words.column);
     }
 
     choose(index) {
       const prompt = this.data.prompts[index];
-      this.prompt.replaceChildren(make("b", {}, "Prompt: "), prompt.prompt);
+      this.prompt.replaceChildren(make("b", {}, words.prompt), prompt.prompt.replace(/\n+/g, "\n"));
       const columns = Math.max(...Object.values(prompt.runs).map(run => run.rounds.length));
       this.panels = Object.entries(prompt.runs).map(([name, run]) => new Panel(name, run, columns));
       this.end = Math.max(...this.panels.map(panel => panel.seconds));
@@ -178,14 +174,14 @@
       if (this.clock >= this.end) this.seek(0);
       this.playing = true;
       this.before = null;
-      this.play.textContent = "Pause";
+      this.play.textContent = words.pause;
       cancelAnimationFrame(this.frame);
       this.frame = requestAnimationFrame(now => this.tick(now));
     }
 
     pause() {
       this.playing = false;
-      this.play.textContent = "Play";
+      this.play.textContent = words.play;
       cancelAnimationFrame(this.frame);
       this.draw();
     }
@@ -196,7 +192,7 @@
       if (this.clock >= this.end) {
         this.clock = this.end;
         this.pause();
-        this.status.textContent = `Finished. ${this.panels.map(panel => panel.summary).join(". ")}.`;
+        this.status.textContent = words.finished(this.panels.map(panel => panel.summary));
         return;
       }
       this.draw();
@@ -207,7 +203,7 @@
       const readable = !this.playing || Number(this.speed.value) <= SLOW;
       for (const panel of this.panels) panel.at(this.clock, readable);
       this.time.value = this.clock;
-      this.time.setAttribute("aria-valuetext", `${this.clock.toFixed(2)} of ${this.end.toFixed(2)} seconds`);
+      this.time.setAttribute("aria-valuetext", words.at(this.clock.toFixed(2), this.end.toFixed(2)));
     }
   }
 

@@ -101,6 +101,10 @@ ROOFLINES = (  # (moved, work, bandwidth, peak) -> seconds, limit
         lambda moved, work, bw, peak: (max(moved / bw, work / peak), _limit(moved, work)),
     ),
     Suspect(
+        'The limit is always "memory" here. It is arithmetic where the work takes longer than the reading.',
+        lambda moved, work, bw, peak: (max(moved / bw, work / peak), "memory"),
+    ),
+    Suspect(
         "The limit is named after the part that is done first. What the step waits for is the slower one.",
         lambda moved, work, bw, peak: (max(moved / bw, work / peak), _limit(work / peak, moved / bw)),
     ),

@@ -109,6 +109,9 @@ FLAGS = (  # (depth, topk, nodes) -> flags, or ValueError; of those that explain
             _says(lambda d, k, n: (d + 1, k, d + 1 if n is None else n))),
     Suspect("Only chains are checked. A tree of so many steps has no more than 1 + k + (steps - 1) k² nodes.",
             _says(lambda d, k, n: None if k == 1 and n not in (None, d + 1) else (d, k, d + 1 if n is None else n))),
+    Suspect("A chain with too few nodes is passed on. A chain of num-steps has num-steps + 1 nodes, and SGLang changes "
+            "any other number.",
+            _says(lambda d, k, n: None if n is not None and n > _most(d, k) else (d, k, d + 1 if n is None else n))),
     Suspect("Nothing is refused. A chain of num-steps has num-steps + 1 nodes, and the engine quietly changes any "
             "other number; a tree cannot have more nodes than its steps draft.",
             _says(lambda d, k, n: (d, k, d + 1 if n is None else n))),

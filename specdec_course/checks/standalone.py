@@ -1,4 +1,4 @@
-"""Whether a class of the capstone stands alone: what it uses of this package, or of other cells of its notebook.
+"""Whether a decoder of exercise 09 is self-contained: what it uses of this package, or of other cells of its notebook.
 
 It looks at the compiled code, so it runs where that is: in the notebook, or in the process of a hand-in.
 """
