@@ -2,12 +2,13 @@
 
     error  iff  texts differ at t  and  top-1 logit - top-2 logit of the plain decoder at t  >=  epsilon
 
-A row of a matrix product is rounded differently when it is computed beside other rows: plain decoding multiplies one
-row, verification k. If no logit moves by more than d, a choice can turn only where the plain decoder's gap is at most
-2 d. On the embedded model in float32, d was at most 9e-5 (k = 2 to 12, 60 positions), so EPSILON = 1e-3 is five times
-what can happen; `tests/reference/test_real_identity.py` measures it again. In float64 pass epsilon=0: nothing is
-excused. In bfloat16 the rule says little. Behind the first difference two texts have nothing more to do with one
-another and are not compared.
+On a CPU the short forward gives each row the same bits beside any others (`models/row_attention.py`), and nothing
+differs. Elsewhere a row of a matrix product is rounded differently when it is computed beside other rows: plain
+decoding multiplies one row, verification k. If no logit moves by more than d, a choice can turn only where the plain
+decoder's gap is at most 2 d. On the embedded model in float32, d was at most 9e-5 (k = 2 to 12, 60 positions), so
+EPSILON = 1e-3 is five times what can happen; `tests/reference/test_real_identity.py` measures it again. In float64 pass
+epsilon=0: nothing is excused. In bfloat16 the rule says little. Behind the first difference two texts have nothing more
+to do with one another and are not compared.
 """
 
 from collections.abc import Sequence

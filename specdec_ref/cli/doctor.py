@@ -184,6 +184,7 @@ def _measure(
     from specdec_ref.calibrate import calibrate, measure_verify_curve
     from specdec_ref.config import DraftBudget
     from specdec_ref.models.hub import ModelError
+    from specdec_ref.models.probe import exact_rows
     from specdec_ref.session import Session
 
     give_way()
@@ -196,7 +197,8 @@ def _measure(
         except (ModelError, ValueError) as error:
             return {}, {}, [Check(f"target {args.target} can be loaded", False, str(error))]
         bar.advance(task)
-        facts["short forward"] = session.target.forward_note
+        exact = "bit for bit" if exact_rows(session.target) else "but for rounding"
+        facts["short forward"] = f"{session.target.forward_note}; checks drafts as plain decoding would, {exact}"
         if not args.calibrate:
             curve = measure_verify_curve(session.target, passes=passes, tick=lambda: bar.advance(task))
             if falls(curve) is not None:  # other programs disturbed it, most likely

@@ -1,10 +1,11 @@
 """Where two greedy texts part, and whether rounding explains it.
 
-A row of a matrix product is rounded differently when it is computed beside others: plain decoding multiplies one row,
-checking a draft several. When the target's two best logits nearly tie, this can flip the choice, and from there on the
-texts differ. So the place is computed in several ways. A gap of at most a few times the spread between them is rounding
-(the caches before it were rounded differently as well); a larger gap would be a fault. Logits are stored in the model's
-own format, so one step of that format always counts as rounding: in bfloat16, 0.125 for logits from 16 to 32.
+Where the short forward does not run (on a GPU, say), a row of a matrix product is rounded differently beside others:
+plain decoding multiplies one row, checking a draft several. When the target's two best logits nearly tie, this can flip
+the choice, and from there on the texts differ. So the place is computed in several ways. A gap of at most a few times
+the spread between them is rounding (the caches before it were rounded differently as well); a larger gap would be a
+fault. Logits are stored in the model's own format, so one step of that format always counts as rounding: in bfloat16,
+0.125 for logits from 16 to 32.
 """
 
 from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from specdec_ref.core import TargetOutput
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.packing import Product
-from specdec_ref.models.row_attention import RowAttention, wide
+from specdec_ref.models.row_attention import ONES, RowAttention
 
 __all__ = ["FastForward", "Layer", "foreign_hooks", "hooks_of", "rms_norm", "rotation", "wants_fast"]
 
@@ -90,14 +90,13 @@ class Layer:
     ) -> Float[Tensor, "batch nodes width"]:
         """Attention of the normed x: cached keys and values, then the new ones."""
         batch, nodes, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, nodes, -1, self.head_dim).split((self.heads, self.shared, self.shared), 2)
+        qk, v = self.qkv(x).view(batch, nodes, -1, self.head_dim).split((self.heads + self.shared, self.shared), 2)
         if self.norms[0] is not None:
-            q, k = rms_norm(self.norms[0], q), rms_norm(self.norms[1], k)
-        q, k, v = (part.to(attention.dtype).transpose(1, 2) for part in (_turned(q, *turn), _turned(k, *turn), v))
-        keys, values = cache.update(k, v, index)
-        # the query heads that share a key head become rows of one block: no key is copied
-        out = attention((q * self.scale).reshape(batch, self.shared, -1, self.head_dim), keys, values)
-        return out.reshape(batch, self.heads, nodes, self.head_dim).transpose(1, 2).reshape(batch, nodes, -1).to(x.dtype)
+            q, k = qk.split((self.heads, self.shared), 2)
+            qk = torch.cat([rms_norm(self.norms[0], q), rms_norm(self.norms[1], k)], 2)
+        qk = _turned(qk, *turn)
+        new = qk[:, :, self.heads :].transpose(1, 2), v.transpose(1, 2)
+        return attention(qk, *cache.write(*new, index, attention.dtype, ONES))
 
     def finish(
         self, residual: Float[Tensor, "batch nodes hidden"], attended: Float[Tensor, "batch nodes width"]
@@ -111,7 +110,7 @@ class Layer:
         self, mask: Tensor, positions: Int[Tensor, "batch nodes"], lengths: Sequence[int], dtype: torch.dtype
     ) -> RowAttention:
         """For `attend`, of a forward in `dtype`: a boolean mask, batch x 1 x nodes x slots."""
-        return RowAttention(mask, positions, lengths, self.heads // self.shared, wide(dtype))
+        return RowAttention(mask, positions, lengths, self.heads, self.shared, self.scale, dtype)
 
 
 def _turned(x: Float[Tensor, "batch nodes heads head_dim"], cos: Tensor, sin: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -49,32 +50,36 @@ class _SlotLayer(CacheLayerMixin):
 
     def __init__(self, window: _Window) -> None:
         super().__init__()
-        self.window = window
+        self.window, self.width = window, 0
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate. Zeros, since a masked slot's weight 0 times NaN would still be NaN."""
-        self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor, ones: int = 0) -> None:
+        """Allocate. Zeros, since a masked slot's weight 0 times NaN would still be NaN; `ones`: see `write`."""
+        capacity, self.width = self.window.capacity, value_states.shape[3]
+        self.keys = key_states.new_zeros(*key_states.shape[:2], capacity, key_states.shape[3])
+        self.values = value_states.new_ones(*value_states.shape[:2], capacity, self.width + ones)
+        self.values[..., : self.width] = 0
         self.is_initialized = True
-
-    def _buffer(self, like: Float[Tensor, "batch heads nodes head_dim"]) -> Float[Tensor, "batch heads slots head_dim"]:
-        batch, heads, _, head_dim = like.shape
-        return like.new_zeros(batch, heads, self.window.capacity, head_dim)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the new nodes; return every slot that the mask may show."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        keys, values = self.write(key_states, value_states)
+        return keys.to(key_states.dtype), values[..., : self.width].to(value_states.dtype)
+
+    def write(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in the buffers' own number format, and with the values' further columns."""
         assert self.keys is not None and self.values is not None  # for the type checker
         window = self.window
         if window.slots is None:
             start = window.lengths[0]
             self.keys[:, :, start : start + window.nodes] = key_states
-            self.values[:, :, start : start + window.nodes] = value_states
+            self.values[:, :, start : start + window.nodes, : self.width] = value_states
         else:
             rows = torch.arange(len(window.lengths), device=key_states.device)[:, None]
-            self.keys[rows, :, window.slots] = key_states.transpose(1, 2)
-            self.values[rows, :, window.slots] = value_states.transpose(1, 2)
-        return (self.keys[:, :, : window.stop].to(key_states.dtype), self.values[:, :, : window.stop].to(value_states.dtype))
+            self.keys[rows, :, window.slots] = key_states.transpose(1, 2).to(self.keys.dtype)
+            self.values[rows, :, window.slots, : self.width] = value_states.transpose(1, 2).to(self.values.dtype)
+        return self.keys[:, :, : window.stop], self.values[:, :, : window.stop]
 
     def get_seq_length(self, *args: Any) -> int:
         """Cached tokens of the longest row: transformers derives default positions from it, which we always pass."""
@@ -104,6 +109,21 @@ class SlotCache(Cache):
     def lengths(self) -> list[int]:
         """Committed tokens, a row each."""
         return self.window.lengths
+
+    def write(
+        self, keys: Tensor, values: Tensor, index: int, dtype: torch.dtype, ones: int
+    ) -> tuple[Float[Tensor, "batch heads slots head_dim"], Float[Tensor, "batch heads slots columns"]]:
+        """`update` of layer `index` for who attends in `dtype`: the buffers themselves, if it was the first to write.
+
+        `ones` further columns of the values hold 1: the sum of the weights then comes with the weighted sum of values.
+        """
+        layer = self.layers[index]
+        if not layer.is_initialized:
+            layer.lazy_initialization(keys.to(dtype), values.to(dtype), ones)
+        kept, valued = layer.write(keys, values)
+        if valued.shape[3] == layer.width:  # another forward was the first
+            valued = F.pad(valued, (0, ones), value=1.0)
+        return kept.to(dtype), valued.to(dtype)
 
     def prepare(self, nodes: int, device: torch.device | str = "cpu") -> None:
         """Open a window of `nodes` slots behind every row's committed tokens, growing the buffers if they are full."""
@@ -164,16 +184,16 @@ class SlotCache(Cache):
     def _wipe(self) -> None:
         """Zero what an abandoned forward wrote: it may have been NaN, and a masked NaN still spoils its row."""
         for layer in self.layers:
-            for buffer in (layer.keys, layer.values):
-                if buffer is not None:
-                    for row, length in enumerate(self.lengths):
-                        buffer[row, :, length:] = 0
+            if layer.is_initialized:
+                for row, length in enumerate(self.lengths):
+                    layer.keys[row, :, length:] = layer.values[row, :, length:, : layer.width] = 0
 
     def _grow(self, capacity: int) -> None:
         self.window.capacity = capacity
         for layer in self.layers:
             if layer.keys is not None and layer.values is not None:
                 layer.keys, layer.values = _widened(layer.keys, capacity), _widened(layer.values, capacity)
+                layer.values[..., layer.width :] = 1
 
 
 def _widened(

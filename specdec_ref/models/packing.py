@@ -2,9 +2,10 @@
 
 A decoding step (1 row) is bound by reading the weights once, and verifying 2 to 32 rows could cost nearly the same. But
 the product that torch calls is slow at a few rows: in float32 it copies ("packs") the whole weight into its own layout
-from 4 rows on, every time. Here the weight is packed once, by oneDNN. Linear layers that read the same input become
-one product: fewer, larger ones come closer to the memory's speed. Same function, rounded differently in the last bits,
-as any change of the number of rows is. All products of a forward of SmolLM2-135M, AMD EPYC, 2 threads, median ms:
+from 4 rows on, every time. Here the weight is packed once, by oneDNN. Linear layers that read the same input become one
+product: fewer, larger ones come closer to the memory's speed. Same function, rounded differently in the last bits; a
+row comes out the same whatever the number of rows.
+All products of a forward of SmolLM2-135M, AMD EPYC, 2 threads, median ms:
 
                            rows    1     2     4     8    16      its weights at the memory's speed
     bfloat16   torch              25    25    25    27    32

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from specdec_ref.core import DraftTree, TargetOutput
 
-__all__ = ["Probed", "dependence", "position_limit"]
+__all__ = ["Probed", "dependence", "exact_rows", "position_limit"]
 
 SPANS = (8, 512)  # positions that a probed row covers: a change may only show far from the start
 UNSTATED = 4096  # positions to probe where the configuration names no limit
@@ -40,6 +40,7 @@ class Probed(Protocol):
     def max_positions(self) -> int | None: ...  # noqa: D102
     def start(self, prompts: Sequence[Sequence[int]], capacity: int) -> TargetOutput | None: ...  # noqa: D102
     def forward(self, trees: Sequence[DraftTree]) -> TargetOutput: ...  # noqa: D102
+    def commit(self, kept: Sequence[Sequence[int]]) -> None: ...  # noqa: D102
     def score(  # noqa: D102
         self, tokens: Int[Tensor, "batch nodes"], positions: Int[Tensor, "batch nodes"]
     ) -> Float[Tensor, "batch nodes vocab"]: ...
@@ -58,6 +59,22 @@ def dependence(target: Probed) -> str | None:
         if passed > 1:
             return None
     return failed[0]
+
+
+def exact_rows(target: Probed) -> bool:
+    """Whether a node of a tree gets, bit for bit, the logits of decoding its path token by token: one sample.
+
+    Then a greedy text is plain decoding's in any number format. Elsewhere rounding can decide a near-tie either way.
+    """
+    prompt, (a, b, sibling) = [3, 5, 7], (11, 13, 17)
+    target.start([prompt], capacity=8)
+    tree = DraftTree(torch.tensor([a, sibling, b]), torch.tensor([-1, 0, 0]))
+    checked = target.forward([tree]).logits[0, 2].clone()
+    target.start([prompt], capacity=8)
+    for token in (a, b):
+        alone = target.forward([DraftTree(torch.tensor([token]), torch.tensor([-1]))]).logits[0, 0]
+        target.commit([(0,)])
+    return torch.equal(checked, alone)
 
 
 def position_limit(target: Probed) -> int | None:
