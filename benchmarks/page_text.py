@@ -23,8 +23,9 @@ Each table has its date and its processor. Tables before 2026-11-30 were measure
 decoding took about 1.7 times as long in bfloat16 (docs/LOG.md). Before 2026-11-29, 07:40, as in the float32 tables,
 the controller of "adaptive" gave up after four misses at the start of a text.
 
-In bfloat16 a pass over several tokens rounds differently from a pass over one, so greedy texts may part at near-ties:
-"same text" counts those that did not. In float32 every text was compared (`bench.acceptance --identity`).
+"Same text" counts the greedy texts that are plain decoding's. Since 2026-11-30, 10:30, all of ours are, bit for bit: a
+row's sums run in the same order beside any others (`models/row_attention.py`). In older tables, and for transformers'
+methods, a pass over several tokens rounds differently from a pass over one: bfloat16 texts may part at near-ties.
 
 This page is made from `specdec_ref/bench/rows/` by `python -m benchmarks.page`; no number is edited by hand.
 """

@@ -140,6 +140,21 @@ class Target:
         if self.fast is not None and not self.fast.current():
             self._speed_up()
         self.cache = SlotCache(self.config.num_hidden_layers, len(prompts), capacity, self.backend)
+        if self.fast is None or not all(prompts):
+            return self._read(prompts)
+        # The last token alone, as a round reads it that begins there: then plain decoding and drafting agree on it.
+        before = self._read([prompt[:-1] for prompt in prompts])
+        last = self.forward([DraftTree(torch.tensor(prompt[-1:]), torch.tensor([-1])) for prompt in prompts])
+        self.commit([(0,)] * len(prompts))
+        if last.features is None:
+            return last
+        features = last.features.new_zeros(len(prompts), max(map(len, prompts)), last.features.shape[-1])
+        if before is not None and before.features is not None:
+            features[:, :-1] = before.features
+        features[range(len(prompts)), [len(prompt) - 1 for prompt in prompts]] = last.features[:, 0]
+        return TargetOutput(last.logits, features)
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> TargetOutput | None:
         longest = max(map(len, prompts), default=0)
         if longest == 0:
             return None

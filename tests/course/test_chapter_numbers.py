@@ -12,7 +12,9 @@ from specdec_ref.bench.known import known, quoted
 from specdec_ref.bench.rows import committed, runs
 
 ROOT = Path(__file__).parents[2]
-QUOTED = (("01_bottleneck", "01-017"), ("08_production", "c07"))  # cells beside a live measurement of v or c
+QUOTED = (  # cells beside a live measurement of v or c
+    ("01_bottleneck", "01-017"), ("05_tree", "4de344bd"), ("06_metrics", "metrics-19"), ("08_production", "c07"),
+)  # fmt: skip
 
 
 @cache

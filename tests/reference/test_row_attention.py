@@ -15,6 +15,7 @@ from specdec_ref.models import packing, row_attention
 from specdec_ref.models.probe import exact_rows
 from specdec_ref.models.target import Target
 from specdec_ref.request import Limits
+from specdec_ref.workloads import HELD_OUT, load_prompts
 
 if TYPE_CHECKING:
     from specdec_ref.session import Session
@@ -117,18 +118,22 @@ def test_another_forward_takes_over_in_the_middle() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["eagle", "hybrid", "trie"])
-def test_the_real_model_s_greedy_text_in_bfloat16(name: str, embedded: "Session") -> None:
-    """No near-tie excuses anything: trees and chains, token for token plain decoding's."""
+def test_the_real_model_s_greedy_texts_in_bfloat16(embedded: "Session") -> None:
+    """No near-tie excuses anything: trees and chains, token for token plain decoding's, from the first token on."""
     from specdec_ref.session import Session
 
     session = Session.open(dtype="bfloat16")
-    prompts = [session.encode(text) for text in ("List ten animals that live in the sea.", "Write a haiku about rain.")]
-    limits = Limits(48, eos=session.eos)
-    plain = [plain_generate(session.target, [prompt], limits=limits)[0].tokens for prompt in prompts]
-    budget = DraftBudget(4, 3, 12) if name == "eagle" else DraftBudget(4)
-    engine = session.engine(name, budget=budget, limits=limits)
-    assert [engine.generate([prompt])[0].tokens for prompt in prompts] == plain
+    limits = Limits(40, eos=session.eos)
+    engines = {
+        "eagle tree": session.engine("eagle", budget=DraftBudget(4, 3, 12), limits=limits),
+        "hybrid": session.engine("hybrid", budget=DraftBudget(4), limits=limits),
+        "trie tree": session.engine("trie", budget=DraftBudget(4, 3, 12), limits=limits),
+    }
+    for held_out in load_prompts(split="dev", file=HELD_OUT)[::12]:
+        prompt = session.encode(held_out.prompt)
+        plain = plain_generate(session.target, [prompt], limits=limits)[0].tokens
+        texts = {name: engine.generate([prompt])[0].tokens for name, engine in engines.items()}
+        assert texts == dict.fromkeys(engines, plain), held_out.prompt
 
 
 def test_padded_products_stay_exact() -> None:
