@@ -114,7 +114,7 @@ def test_binder_and_colab_install_what_chapters_need_and_no_more() -> None:
 
     binder, colab = lines("requirements.txt"), lines("colab.txt")
     assert binder[0] == "-c ../constraints.txt", "relative to the file, as pip reads it"
-    assert f"torch=={pinned_version(pins()['torch'])}+cpu" in binder
+    assert f"torch=={pinned_version(pins()['torch'])}" in binder
     extras = {name: set(line[5:-1].split(",")) for name, line in (("binder", binder[-1]), ("colab", colab[0]))}
     assert binder[-1].startswith("-e .[")
     assert colab[0].startswith("-e .[")
