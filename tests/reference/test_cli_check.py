@@ -11,6 +11,7 @@ from cli_helpers import Specdec, folder, specdec, write_lines
 from specdec_ref.cli.identity import parting
 from specdec_ref.cli.settings import unapplied
 from specdec_ref.drafters import DRAFTERS
+from specdec_ref.models import probe
 from specdec_ref.request import Generation
 from specdec_ref.session import Session
 from specdec_ref.weights import best_drafter
@@ -85,7 +86,9 @@ def test_a_near_tie_of_two_tokens_excuses_no_third(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "layer-skip"])
-def test_one_line_of_figures_and_the_rest_with_v(name: str, folder: Path, specdec: Specdec) -> None:
+def test_one_line_of_figures_and_the_rest_with_v(
+    name: str, folder: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     argv = ["--target", folder, "--drafter", name, "--max-new-tokens", "9", "--ignore-eos", "The keeper"]
     assert specdec("generate", "--dtype", "float64", *argv) == 0
     loading, figures = specdec.err.splitlines()
@@ -97,8 +100,11 @@ def test_one_line_of_figures_and_the_rest_with_v(name: str, folder: Path, specde
     assert f"in float64 on cpu, drafter {name}" in specdec.err
     assert ("alpha" in specdec.err) == (name != "none")
     assert "near-tie" not in specdec.err
-    assert specdec("generate", "--dtype", "bfloat16", "-v", *argv) == 0
-    assert ("can part from plain decoding's at a near-tie" in specdec.err) == (name != "none")
+    for exact in (True, False):
+        monkeypatch.setattr(probe, "exact_rows", lambda _, exact=exact: exact)
+        assert specdec("generate", "--dtype", "bfloat16", "-v", *argv) == 0
+        said = "can part from plain decoding's at a near-tie" in specdec.err
+        assert said == (name != "none" and not exact)
 
 
 def test_the_best_drafter_that_ships_is_the_default(folder: Path, specdec: Specdec) -> None:
