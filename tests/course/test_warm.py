@@ -110,6 +110,7 @@ def test_without_the_process_that_forks_a_command_starts_the_box() -> None:
 
 
 def test_it_ends_when_it_is_closed_and_its_boxes_with_it() -> None:
+    before = NURSERY.get()
     with contextlib.ExitStack() as stack:
         with warm():
             opened = NURSERY.get()
@@ -122,4 +123,4 @@ def test_it_ends_when_it_is_closed_and_its_boxes_with_it() -> None:
         while any(each.is_running() for each in inside) and time.monotonic() < until:
             time.sleep(0.05)
         assert not any(each.is_running() for each in inside)
-    assert NURSERY.get() is None
+    assert NURSERY.get() is before
