@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(args, namespace)
         for action in self._actions:
             if action.nargs == "*" and not action.option_strings:
-                words = [word for word in rest if not word.startswith("-")]
+                words = [self._get_value(action, word) for word in rest if not word.startswith("-")]
                 setattr(found, action.dest, [*getattr(found, action.dest), *words])
                 rest = [word for word in rest if word.startswith("-")]
         if rest:
