@@ -79,7 +79,7 @@ def parse(text: str) -> dict[str, float]:
     except (ValueError, IndexError) as error:  # IndexError: some unfinished labels
         raise ValueError(f"no sample: {error}") from error
     labels = [(f'{name}="{_escaped(value)}"' for name, value in sample.labels.items()) for sample in samples]
-    return {sample.name + _braces(*own): sample.value for sample, own in zip(samples, labels, strict=True)}
+    return {sample.name + _braces(*own): float(sample.value) for sample, own in zip(samples, labels, strict=True)}
 
 
 def _ours(stats: RunStats, seconds: float | None) -> Iterable[Metric]:
