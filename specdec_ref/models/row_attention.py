@@ -29,11 +29,11 @@ from torch import Tensor
 
 __all__ = ["ONES", "RowAttention"]
 
-BLOCK = 160  # keys
+BLOCK = 128  # keys; with the nodes of a tree behind them no more than MKL multiplies in one piece, 192
 FEWEST = 4  # rows of one product
 KEYS = 16  # of the shortest text
 ONES = 16  # columns of ones beside the values: as many as a vector register holds
-MANY = 32  # nodes: from here on torch's own attention runs, as for a prompt
+MANY = 65  # nodes: from here on torch's own attention runs, as for a prompt
 
 
 class RowAttention:

@@ -20,7 +20,7 @@ from specdec_ref.workloads import HELD_OUT, load_prompts
 if TYPE_CHECKING:
     from specdec_ref.session import Session
 
-BLOCK, MOST = row_attention.BLOCK, 400
+BLOCK, MOST = row_attention.BLOCK, 500
 SHAPES: dict[str, dict[str, object]] = {  # of products as the embedded model has them, two layers
     "three heads share a key": {"num_attention_heads": 9, "num_key_value_heads": 3},
     "own keys": {"num_attention_heads": 9, "num_key_value_heads": 9},
@@ -37,7 +37,7 @@ def target_of(shape: str, dtype: torch.dtype) -> Target:
 
 def random_tree(rng: Random) -> DraftTree:
     parents = [-1] + [
-        rng.randrange(max(0, i - rng.choice([1, 3, 9])), i) for i in range(1, rng.choice([2, 4, 5, 8, 13]))
+        rng.randrange(max(0, i - rng.choice([1, 3, 9])), i) for i in range(1, rng.choice([2, 4, 5, 8, 13, 64]))
     ]
     return DraftTree(torch.tensor([rng.randrange(VOCAB) for _ in parents]), torch.tensor(parents))
 
