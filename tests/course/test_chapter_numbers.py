@@ -84,8 +84,6 @@ def test_numbers_from_the_log_are_there() -> None:
     log = " ".join((ROOT / "docs" / "LOG.md").read_text(encoding="utf-8").split())
     says("03_eagle", "03-010", "2.15 against 1.55 at T = 0, and 1.66 against 1.48 at T = 1")
     assert "tau 1.55 against 2.15 of the head at the same tokens (T = 1: 1.48 and 1.66)" in log
-    says("05_tree", "b7c1e3b3", "2.62 predicted and 2.66 measured")
-    assert "2.62 plain steps promised and 2.66 measured" in log
 
 
 def test_prose_quotes_the_output_above_it() -> None:
