@@ -61,6 +61,9 @@ ABOUT = {
     "layer-skip": "guesses with some of the target's own layers",
     "draft": "guesses with a smaller model",
     "eagle": "guesses from the target's own features",
+    "p-eagle": "guesses all tokens from them in one pass",
+    "mtp": "guesses from the target's last layer",
+    "medusa": "guesses from one hidden state, a small head per position",
 }
 PASS_SECONDS = 40.0  # what one pass over everything may take; shorter answers are asked for if it would take longer
 DRAFTER_SECONDS = 13.0  # what timing may take per drafter; one pass is always made

@@ -51,11 +51,13 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
         "suffix: copies the most frequent continuation, more of it after a longer match; "
         "layer-skip: the target without some of its layers; draft: a smaller model; eagle: a trained head that reads "
         "the target's features (draft, eagle: the one shipped for this target, or --draft-model); "
-        "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward per token",
+        "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward per token. "
+        "Three that `specdec train eagle --kind` makes, named by --draft-model: p-eagle: an EAGLE head that drafts all "
+        "tokens in one pass; mtp: a module on the target's last layer; medusa: one small head per position",
     )  # fmt: skip
     group.add_argument(
         "--draft-model", metavar="MODEL",
-        help="draft: a folder or id, with the target's vocabulary; eagle, hybrid: a head's folder or file",
+        help="draft: a folder or id, with the target's vocabulary; others: a head's folder or file",
     )  # fmt: skip
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",

@@ -62,6 +62,7 @@ examples:
   $ specdec train eagle --preset tiny --out run    all steps, in a minute
   $ specdec train eagle --corpus corpus --out head --tokens 5000000
   $ specdec generate --drafter eagle --draft-model head "Name three colours."
+  $ specdec train eagle --kind p-eagle --features head/features --out parallel
 """,
     ),
     "draft": Action(
@@ -114,7 +115,9 @@ examples:
 
 def add_arguments(parser: "Parser") -> None:
     """The actions, each with its own arguments."""
-    parser.set_defaults(endpoint=None, features=None, eagle=3, conversations=None, rows=None, worker="0/1")
+    parser.set_defaults(
+        endpoint=None, features=None, eagle=3, kind="eagle", conversations=None, rows=None, worker="0/1"
+    )
     each = add_actions(parser, ACTIONS)
     for name in ("plot", "export"):
         each[name].add_argument("folder", nargs="?", type=Path, metavar="RUN", help="the folder of a run")
@@ -133,6 +136,11 @@ def add_arguments(parser: "Parser") -> None:
         if name in ("eagle", "draft"):
             _add_training(sub)
     each["eagle"].add_argument("--eagle", type=int, choices=(1, 3), default=3, help="version of the head (default 3)")
+    each["eagle"].add_argument(
+        "--kind", default="eagle", metavar="NAME",
+        help="eagle (default); p-eagle: continue an EAGLE-3 head, the shipped one or --start, until it drafts all "
+        "tokens in one pass; mtp: a module as in DeepSeek-V3; medusa: one small head per position",
+    )  # fmt: skip
     add_endpoint(each["corpus"])
     _add_export(each["export"])
 

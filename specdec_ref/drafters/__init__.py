@@ -58,6 +58,15 @@ def _hybrid(target: Target, draft_model: str | None, config: SpecConfig) -> Draf
     return HybridDrafter(load_eagle(target, draft_model), TrieDrafter(config.trie))
 
 
+def _trained(kind: str) -> Callable[[Target, str | None, SpecConfig], Drafter]:
+    def build(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
+        from specdec_ref.weights import load_trained
+
+        return load_trained(target, kind, draft_model)
+
+    return build
+
+
 DRAFTERS: dict[str, Callable[[Target, str | None, SpecConfig], Drafter]] = {
     "ngram": _ngram,
     "trie": _trie,
@@ -66,6 +75,9 @@ DRAFTERS: dict[str, Callable[[Target, str | None, SpecConfig], Drafter]] = {
     "draft": _draft_model,
     "eagle": _eagle,
     "hybrid": _hybrid,
+    "p-eagle": _trained("p-eagle"),
+    "mtp": _trained("mtp"),
+    "medusa": _trained("medusa"),
 }
 
 

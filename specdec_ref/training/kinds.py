@@ -1,0 +1,77 @@
+"""What can be trained on a target's features: for each kind a new network, and its counterpart of `unroll`.
+
+All share the loop, the loss and the batches of `eagle.py`. A kind's `unroll` yields (rows, g) after each step j, where
+`prepare_logits(g)` is what the LM head reads to predict the token j + 2 after the feature.
+
+    eagle    reads three layers (EAGLE-3) or the last (EAGLE-1); step j reads the text's token and its own output
+    mtp      reads the last layer; the same recursion
+    medusa   reads the last layer; step j is head j, which reads neither tokens nor other heads
+    p-eagle  reads three layers; step j is the j-th mask row, which attends to the text's pairs and the masks before it
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from specdec_ref.drafters.eagle_head import EagleHead, new_head
+from specdec_ref.drafters.medusa import MedusaHeads, new_medusa
+from specdec_ref.drafters.mtp import new_mtp
+from specdec_ref.drafters.parallel_eagle import MASK, MASKS, add_masks
+from specdec_ref.training.unroll import Batch, Stay, Unroll, attend, unroll
+
+__all__ = ["KINDS", "Kind", "unroll_masks", "unroll_medusa"]
+
+Steps = Iterator[tuple[Int[Tensor, " rows"], Float[Tensor, "rows hidden"]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`new(target, version, q_vocab)`: an untrained network. `reads`: whose features, EAGLE-1's or EAGLE-3's.
+
+    `own`: weights that an EAGLE head lacks, from which this kind may start.
+    """
+
+    new: Callable[[Any, Any, Tensor | None], Any]
+    unroll: Unroll
+    reads: int
+    own: tuple[str, ...] = ()
+
+
+def unroll_medusa(heads: MedusaHeads, batch: Batch, steps: int, stay: Stay | None = None) -> Steps:
+    """Head by head. Raises ValueError for more steps than there are heads."""
+    if steps > len(heads.blocks):
+        raise ValueError(f"there are {len(heads.blocks)} Medusa heads, asked for {steps} steps")
+    h, rows = batch.fused[batch.query], torch.arange(len(batch.query))
+    for step in range(steps):
+        rows = rows if stay is None or not step else rows[stay(step, rows)]
+        yield rows, heads.after(h[rows], step)
+
+
+def unroll_masks(head: EagleHead, batch: Batch, steps: int, stay: Stay | None = None) -> Steps:
+    """Step 0 as EAGLE's, then mask rows: alike but for their positions, so what they read is computed once."""
+    first = head.project(head.fuse(batch.fused[None]), batch.tokens[batch.pair_token][None], batch.position[None])
+    rows, later = torch.arange(len(batch.query)), list[tuple[Tensor, Tensor]]()
+    residual, q = first.residual[:, batch.query], first.q[:, :, batch.query]
+    mask = head.get_parameter("mask_hidden")[None, None]
+    for step in range(steps):
+        if step:
+            if stay is not None:
+                kept = stay(step, rows).nonzero()[:, 0]
+                rows, later = rows[kept], [(k[:, :, kept], v) for k, v in later]
+            positions = batch.position[batch.query[rows]][None] + step
+            here = head.project(head.fuse(mask), torch.full((1, 1), MASK), positions)
+            later.append((here.k, here.v))
+            residual, q = here.residual, here.q
+        yield rows, head.finish(residual, attend(q, first, later, batch, rows))[0]
+
+
+KINDS = {
+    "eagle": Kind(new_head, unroll, 3),
+    "mtp": Kind(lambda target, _, ids: new_mtp(target, ids), unroll, 1),
+    "medusa": Kind(lambda target, _, ids: new_medusa(target, ids), unroll_medusa, 1),
+    "p-eagle": Kind(lambda target, _, ids: add_masks(new_head(target, 3, ids)), unroll_masks, 3, MASKS),
+}
