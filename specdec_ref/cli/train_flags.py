@@ -115,9 +115,7 @@ examples:
 
 def add_arguments(parser: "Parser") -> None:
     """The actions, each with its own arguments."""
-    parser.set_defaults(
-        endpoint=None, features=None, eagle=3, kind="eagle", conversations=None, rows=None, worker="0/1"
-    )
+    parser.set_defaults(endpoint=None, features=None, eagle=3, conversations=None, rows=None, worker="0/1")
     each = add_actions(parser, ACTIONS)
     for name in ("plot", "export"):
         each[name].add_argument("folder", nargs="?", type=Path, metavar="RUN", help="the folder of a run")
