@@ -21,35 +21,31 @@ Everything in `--work` is kept: a run that was stopped goes on when the same com
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks.along import Counts, along, costs
 from benchmarks.command import print_row
-from benchmarks.copying import stored
-from specdec_ref.config import DraftBudget, SamplingParams
-from specdec_ref.core import Drafter, DraftTree, VerifyResult
+from benchmarks.replayed import answers
 from specdec_ref.drafters import build_drafter
 from specdec_ref.drafters.eagle import default_layers
 from specdec_ref.machine import cpu_name
 from specdec_ref.models.hub import EMBEDDED, load
 from specdec_ref.models.target import Target
-from specdec_ref.randomness import KeyedRandomness
 from specdec_ref.training.checkpoint import load_state
 from specdec_ref.training.eagle import TrainConfig, train
-from specdec_ref.training.features import Example, extract_features, open_features
+from specdec_ref.training.features import Example, States, Store, extract_features, open_features
 from specdec_ref.training.shards import Conversation, small_corpus, write_shard
 from specdec_ref.weights import shipped_folder
 from specdec_ref.weights.files import read_head
 from specdec_ref.weights.heads import q_vocab_of
-from specdec_ref.workloads import TASKS
+from specdec_ref.workloads import HELD_OUT, TASKS, chat_ids, load_prompts
 
-__all__ = ["METHODS", "Counts", "Method", "along", "main"]
+__all__ = ["METHODS", "Method", "main"]
 
 UNROLLED = ((0.0, 1), (0.2, 2), (0.4, 3), (0.6, 4))
 
@@ -82,63 +78,44 @@ METHODS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Rounds, and by position how many drafts were tested and accepted. Lists of `depth` numbers."""
-
-    tokens: int
-    rounds: int
-    tested: list[int]
-    accepted: list[int]
-
-
-def along(drafter: Drafter, examples: Sequence[Example], width: slice, depth: int, batch: int = 8) -> Counts:
-    """Draft along stored answers as greedy decoding would. `width`: the columns of `fused` that the drafter reads."""
-    tested, accepted, rounds = [0] * depth, [0] * depth, 0
-    for begin in range(0, len(examples), batch):
-        group = dict(enumerate(examples[begin : begin + batch], begin))
-        texts = {row: e.tokens.tolist() for row, e in group.items()}
-        seen = {row: e.prompt for row, e in group.items()}  # committed tokens
-        known = {row: e.fused[:, width].to(torch.bfloat16) for row, e in group.items()}
-        prompts = [texts[row][: seen[row]] for row in group]
-        drafter.start(list(group), prompts, [known[row][: seen[row] - 1] for row in group])
-        live = list(group)
-        while live:
-            rngs = [KeyedRandomness(0, 0, "draft") for _ in live]
-            trees, results, features = list[DraftTree](), list[VerifyResult](), list[torch.Tensor]()
-            for row, tree in zip(live, drafter.propose(live, DraftBudget(depth), SamplingParams(), rngs), strict=True):
-                left = texts[row][seen[row] :]
-                tree = tree.cut(min(depth, len(left) - 1))  # as the engine does: no draft past the end
-                alike = [a == b for a, b in zip(tree.token_list[1:], left, strict=False)]
-                lives = (*alike, False).index(False)
-                for position in range(len(tree) - 1):
-                    tested[position] += position <= lives
-                    accepted[position] += position < lives
-                trees.append(tree)
-                results.append(VerifyResult(tuple(range(1, lives + 1)), left[lives]))
-                features.append(known[row][seen[row] - 1 : seen[row] + lives])
-                seen[row] += lives + 1
-            rounds += len(live)
-            drafter.commit(live, trees, results, features)
-            ended = [row for row in live if seen[row] == len(texts[row])]
-            drafter.finish(ended)
-            live = [row for row in live if row not in ended]
-    return Counts(sum(e.response for e in examples), rounds, tested, accepted)
-
-
 def answered(lab: "Lab", split: str) -> list[Example]:
     """The split's prompts with plain decoding's answers, and the features that any of the drafters reads."""
-    folder = lab.work / f"answers-{split}"
+    folder = lab.work / f"answers-{split}-{lab.prompts}"
     try:
         blocks = open_features([folder])
     except FileNotFoundError:
-        texts = stored(lab.model, lab.tokenizer, lab.target, split, lab.answer)
-        known = [(task, *text) for task in TASKS for text in texts[task]]
-        talks = [Conversation(task, tuple(p), tuple(a), 0.0, i) for i, (task, p, a) in enumerate(known)]
-        write_shard(lab.work / f"{split}.npz", talks)
-        extract_features(lab.model, [lab.work / f"{split}.npz"], folder, (*lab.layers, lab.last))
+        chosen = [p for task in TASKS for p in load_prompts([task], split, file=HELD_OUT)[: lab.prompts]]
+        asked = [chat_ids(lab.tokenizer, prompt.prompt) for prompt in chosen]
+        said = answers(lab.model, asked, int(lab.tokenizer.eos_token_id), lab.answer)
+        shard = lab.work / f"{split}-{lab.prompts}.npz"
+        talks = enumerate(zip(chosen, asked, said, strict=True))
+        write_shard(shard, [Conversation(p.task, tuple(q), tuple(a), 0.0, i) for i, (p, q, a) in talks])
+        extract_features(lab.model, [shard], folder, (*lab.layers, lab.last))
         blocks = open_features([folder])
     return [example for block in blocks for example in block.examples()]
+
+
+@torch.inference_mode()
+def continued(model: Any, source: Path, folder: Path) -> None:
+    """Write the last layer's features of a store of EAGLE-3 features: its highest layer, run through the rest."""
+    base, store = model.base_model, Store(folder, model, (len(model.base_model.layers),))
+    first = default_layers(3, len(base.layers))[-1]
+    for block in open_features([source]):
+        stem = folder / block.name
+        if stem.with_name(f"{block.name}.index.npz").exists():
+            continue
+        states, talks = list[tuple[int, States]](), list[Conversation]()
+        for i, example in enumerate(block.examples()):
+            x = example.fused[None, :, -model.config.hidden_size :].to(model.dtype)
+            places = torch.arange(x.shape[1])[None]
+            turn = base.rotary_emb(x, places)
+            for layer in base.layers[first:]:
+                x = layer(x, position_ids=places, position_embeddings=turn)
+            states.append((i, (base.norm(x)[0].half(), example.final)))
+            text = example.tokens.tolist()
+            talks.append(Conversation(example.task, tuple(text[: example.prompt]), tuple(text[example.prompt :]), 0.0,
+                                      example.number))  # fmt: skip
+        store.write(block.name, talks, states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +129,7 @@ class Lab:
     features: Path | None
     work: Path
     tokens: int
+    prompts: int
     answer: int
     depth: int
 
@@ -166,13 +144,14 @@ class Lab:
         return default_layers(3, self.last)
 
     def store(self, kind: str) -> Path:
-        """The features that this kind reads, extracted where they are missing; a store that was given is only read."""
-        three = kind in ("eagle", "p-eagle")
-        if three and self.features is not None:
-            return self.features
-        folder = self.work / ("three" if three else "last")
-        extract_features(self.model, self.corpus, folder, self.layers if three else (self.last,))
-        return folder
+        """The features that this kind reads, made where they are missing; a store that was given is only read."""
+        three = self.features or self.work / "three"
+        if self.features is None:
+            extract_features(self.model, self.corpus, three, self.layers)
+        if kind in ("eagle", "p-eagle"):
+            return three
+        continued(self.model, three, self.work / "last")
+        return self.work / "last"
 
     def columns(self, kind: str) -> slice:
         """Which columns of the stored answers' features this kind reads."""
@@ -245,36 +224,9 @@ def _trained(lab: Lab, name: str) -> int:
     return int(state["progress"]["tokens"]) + (_trained(lab, method.start) if method.start else 0)
 
 
-@torch.inference_mode()
-def costs(
-    target: Target, drafter: Drafter, example: Example, width: slice, depth: int, times: int = 60
-) -> dict[str, float]:
-    """Processor milliseconds of a plain step and of a draft, in turn; the draft over the step as a median of ratios."""
-    text, clock = example.tokens.tolist(), time.process_time
-    prompt, features = text[: example.prompt], example.fused[: example.prompt - 1, width].to(target.dtype)
-    target.start([prompt], capacity=len(prompt) + 8)
-    drafter.start([0], [prompt], [features])
-    root, rngs = [DraftTree(torch.tensor(prompt[-1:]), torch.tensor([-1]))], [KeyedRandomness(0, 0, "draft")]
-    steps, drafts = list[float](), list[float]()
-    for _ in range(times):
-        begin = clock()
-        target.forward(root)
-        middle = clock()
-        drafter.propose([0], DraftBudget(depth), SamplingParams(), rngs)
-        steps.append(middle - begin)
-        drafts.append(clock() - middle)
-    drafter.finish([0])
-    ratios = [draft / step for draft, step in zip(drafts, steps, strict=True)]
-    return {"step_ms": 1e3 * median(steps), "draft_ms": 1e3 * median(drafts), "draft": round(median(ratios), 4)}
-
-
-def corpus_files(paths: Sequence[Path], features: Path | None) -> list[Path]:
-    """The files of these folders, or those of them that the feature store was made from."""
-    files = [file for path in paths for file in (sorted(path.glob("*.npz")) if path.is_dir() else [path])]
-    if features is None:
-        return files
-    stems = {block.name.rpartition("-")[0] for block in open_features([features])}
-    return [file for file in files if file.name.split(".")[0] in stems]
+def corpus_files(paths: Sequence[Path]) -> list[Path]:
+    """These files, and those of these folders."""
+    return [file for path in paths for file in (sorted(path.glob("*.npz")) if path.is_dir() else [path])]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -286,26 +238,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
     parser.add_argument("--corpus", nargs="+", type=Path, default=[small_corpus("train")], metavar="PATH",
                         help="files or folders of text to learn from (default: the small corpus)")  # fmt: skip
-    parser.add_argument("--features", type=Path, metavar="DIR", help="a store of EAGLE-3 features of that text")
+    parser.add_argument(
+        "--features", type=Path, metavar="DIR", help="EAGLE-3 features to learn from, instead of a corpus"
+    )
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where runs and features are kept")
     parser.add_argument("--target", default=EMBEDDED, help="model name, folder or Hugging Face id")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16")
     parser.add_argument("--tokens", type=int, default=300_000, help="response tokens to train each on")
     parser.add_argument("--split", nargs="*", choices=["dev", "test"], default=["dev"],
                         help="prompts to measure on (default dev; none: train only)")  # fmt: skip
+    parser.add_argument("--prompts", type=int, default=16, help="the first N prompts of a task (default 16)")
     parser.add_argument("--answer", type=int, default=128, help="tokens of an answer, at most (default 128)")
     parser.add_argument("--depth", type=int, default=4, help="draft length gamma (default 4)")
     args = parser.parse_args(argv)
     model, tokenizer = load(args.target, dtype=args.dtype, device="cpu", pack=False)
     args.work.mkdir(parents=True, exist_ok=True)
-    lab = Lab(model, tokenizer, args.target, corpus_files(args.corpus, args.features), args.features, args.work,
-              args.tokens, args.answer, args.depth)  # fmt: skip
+    lab = Lab(model, tokenizer, args.target, corpus_files(args.corpus), args.features, args.work, args.tokens,
+              args.prompts, args.answer, args.depth)  # fmt: skip
     for name in args.method:
         lab.run(name)
     if not args.split:
         return 0
     words = ["python -m benchmarks.after_eagle", *(f"--{key} {value}" for key, value in
-             {"tokens": args.tokens, "split": " ".join(args.split), "answer": args.answer}.items())]  # fmt: skip
+             {"tokens": args.tokens, "split": " ".join(args.split), "prompts": args.prompts}.items())]  # fmt: skip
     about = {"command": " ".join(words), "target": args.target, "dtype": str(model.dtype), "machine": cpu_name(),
              "torch": torch.__version__, "depth": args.depth, "tokens": args.tokens,
              "distinct": sum(e.response for b in open_features([lab.store("eagle")]) for e in b.examples()),

@@ -149,7 +149,7 @@ class EagleHead(nn.Module):
         return fused
 
     def inputs(
-        self, g: Float[Tensor, "batch nodes hidden"], tokens: Int[Tensor, "batch nodes"],
+        self, g: Float[Tensor, "batch nodes given"], tokens: Int[Tensor, "batch nodes"],
         normed: Normed, fc: Callable[[Tensor], Tensor] | None,
     ) -> tuple[Float[Tensor, "batch nodes hidden"], Float[Tensor, "batch nodes width"]]:  # fmt: skip
         """(residual, x): what passes the attention by, and what it reads, of the pairs (g, token).

@@ -52,7 +52,7 @@ def unroll_medusa(heads: MedusaHeads, batch: Batch, steps: int, stay: Stay | Non
 
 
 def unroll_masks(head: EagleHead, batch: Batch, steps: int, stay: Stay | None = None) -> Steps:
-    """Step 0 as EAGLE's, then mask rows: alike but for their positions, so what they read is computed once."""
+    """Step 0 as EAGLE's, then mask rows: each attends to the text's pairs up to its column, and to its own masks."""
     first = head.project(head.fuse(batch.fused[None]), batch.tokens[batch.pair_token][None], batch.position[None])
     rows, later = torch.arange(len(batch.query)), list[tuple[Tensor, Tensor]]()
     residual, q = first.residual[:, batch.query], first.q[:, :, batch.query]
@@ -61,9 +61,9 @@ def unroll_masks(head: EagleHead, batch: Batch, steps: int, stay: Stay | None = 
         if step:
             if stay is not None:
                 kept = stay(step, rows).nonzero()[:, 0]
-                rows, later = rows[kept], [(k[:, :, kept], v) for k, v in later]
-            positions = batch.position[batch.query[rows]][None] + step
-            here = head.project(head.fuse(mask), torch.full((1, 1), MASK), positions)
+                rows, later = rows[kept], [(k[:, :, kept], v[:, :, kept]) for k, v in later]
+            g, tokens = head.fuse(mask).expand(-1, len(rows), -1), torch.full((1, len(rows)), MASK)
+            here = head.project(g, tokens, batch.position[batch.query[rows]][None] + step)
             later.append((here.k, here.v))
             residual, q = here.residual, here.q
         yield rows, head.finish(residual, attend(q, first, later, batch, rows))[0]

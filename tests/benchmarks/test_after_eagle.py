@@ -7,7 +7,8 @@ import torch
 from helpers import tiny_model
 from parallel_heads import KINDS, random_parallel
 
-from benchmarks.after_eagle import METHODS, along
+from benchmarks.after_eagle import METHODS
+from benchmarks.along import along
 from specdec_ref.config import DraftBudget
 from specdec_ref.engine import SpecEngine
 from specdec_ref.models.target import Target
