@@ -66,14 +66,15 @@ class MedusaDrafter:
 
     def __init__(self, heads: MedusaHeads, layer: int) -> None:
         """`layer`: index of the target's last `hidden_states`."""
-        self.heads, self.feature_layers = heads.eval().requires_grad_(False), (layer,)
+        self.heads = heads.eval().requires_grad_(False)
+        self.feature_layers: tuple[int, ...] = (layer,)
         pack = can_pack(heads)
         self.blocks, self.lm_head = [Product(b, pack=pack) for b in heads.blocks], Product(heads.lm_head, pack=pack)
         self._seen: dict[int, tuple[int, Tensor | None]] = {}  # last token, hidden state of the one before it
 
     def start(
         self, rows: Sequence[int], prompts: Sequence[Sequence[int]],
-        features: Sequence[Float[Tensor, "tokens hidden"]] | None,
+        features: Sequence[Float[Tensor, "_ hidden"]] | None,
     ) -> None:  # fmt: skip
         """Keep each prompt's last hidden state. A prompt of one token has none, so its first round has no draft."""
         for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
@@ -95,7 +96,7 @@ class MedusaDrafter:
 
     def commit(
         self, rows: Sequence[int], trees: Sequence[DraftTree], results: Sequence[VerifyResult],
-        features: Sequence[Float[Tensor, "tokens hidden"]] | None,
+        features: Sequence[Float[Tensor, "_ hidden"]] | None,
     ) -> None:  # fmt: skip
         """Keep the hidden state of the last accepted token. ValueError: the engine gave no features."""
         if features is None:

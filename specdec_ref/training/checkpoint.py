@@ -74,7 +74,7 @@ def assign(head: nn.Module, tensors: dict[str, Tensor], own: Sequence[str] = ())
     Raises ValueError if names or shapes are not exactly the head's.
     """
     wanted = {name: p for name, p in head.named_parameters() if p.requires_grad}
-    given = {name: wanted[name] for name in own if name in wanted}
+    given: dict[str, Tensor] = {name: wanted[name] for name in own if name in wanted}
     given |= {name: tensor for name, tensor in tensors.items() if name != "d2t"}
     if wanted.keys() != given.keys():
         missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())

@@ -50,8 +50,7 @@ def test_output_distribution_is_the_targets(
 
 
 @pytest.mark.parametrize("kind", ["p-eagle", "medusa"])
-def test_three_drafts_and_a_stop_after_an_unsure_one_are_exact(kind: str) -> None:
-    assert distance(table_drafter(kind), SamplingParams(1.0), DraftBudget(3), 2) < 1e-12
+def test_a_stop_after_an_unsure_draft_is_exact(kind: str) -> None:
     assert distance(table_drafter(kind), SamplingParams(1.0), DraftBudget(3, min_confidence=0.4), 2) < 1e-12
 
 
@@ -172,6 +171,7 @@ class First:
         return int((weights > 0).nonzero()[0])
 
 
+@torch.inference_mode()
 def test_the_first_draft_is_eagles_and_the_others_come_from_the_masks() -> None:
     """Masks are read after the verified pairs, so adding them leaves the first row as it was."""
     model = target(torch.float64)
@@ -188,8 +188,7 @@ def test_the_first_draft_is_eagles_and_the_others_come_from_the_masks() -> None:
         return g
 
     before = rows()
-    with torch.no_grad():
-        parallel.head.get_parameter("mask_hidden").add_(1.0)
+    parallel.head.get_parameter("mask_hidden").add_(1.0)
     after = rows()
     assert torch.equal(before[0], after[0])
     assert not torch.isclose(before[1:], after[1:]).all(-1).any()

@@ -8,29 +8,26 @@ from typing import Any
 import pytest
 import torch
 from eagle_heads import random_head
-from helpers import VOCAB, tiny_model
+from helpers import tiny_model
 from parallel_heads import KINDS as NAMES
 from parallel_heads import drafter_for, random_network
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from specdec_ref.baseline import plain_generate
 from specdec_ref.config import DraftBudget, SamplingParams, SpecConfig
 from specdec_ref.drafters import build_drafter
 from specdec_ref.drafters.eagle import default_layers
 from specdec_ref.drafters.medusa import MedusaDrafter
-from specdec_ref.drafters.parallel_eagle import ParallelDrafter
+from specdec_ref.drafters.parallel_eagle import MASKS, ParallelDrafter
 from specdec_ref.models.target import Target
-from specdec_ref.request import Limits
-from specdec_ref.training import eagle, kinds
 from specdec_ref.training.agreement import Agreement, measure, prepare
 from specdec_ref.training.checkpoint import trained_tensors
 from specdec_ref.training.eagle import TrainConfig, train
-from specdec_ref.training.features import Example, extract_features, open_features
+from specdec_ref.training.features import Example, Store, open_features
 from specdec_ref.training.kinds import KINDS, unroll_masks, unroll_medusa
-from specdec_ref.training.shards import Conversation, write_shard
+from specdec_ref.training.shards import Conversation
 from specdec_ref.training.unroll import Batch, pack
-from specdec_ref.weights import load_trained
+from specdec_ref.training.unroll import unroll as unroll_tokens
 
 STEPS = 3
 
@@ -41,18 +38,24 @@ def model() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def stores(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Features of the tiny model's greedy answers to random prompts, as EAGLE-1 and as EAGLE-3 read them."""
-    folder = tmp_path_factory.mktemp("features")
-    coins = torch.Generator().manual_seed(1)
-    prompts = [torch.randint(VOCAB, (3 + i % 5,), generator=coins).tolist() for i in range(300)]
-    answers = plain_generate(Target(model, check=False), prompts, limits=Limits(max_new_tokens=20))
-    pairs = enumerate(zip(prompts, answers, strict=True))
-    write_shard(
-        folder / "seed0-0.npz", [Conversation("chat", tuple(p), tuple(a.tokens), 0.0, i) for i, (p, a) in pairs]
-    )
+def stores(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Features of texts that count up modulo 16, as EAGLE-1 and as EAGLE-3 read them: every answer is one token's own.
+
+    A feature is a code of its token; the last hidden state makes the next number the target's choice. A head that is
+    trained on answers one position off is wrong everywhere.
+    """
+    folder, coins = tmp_path_factory.mktemp("features"), torch.Generator().manual_seed(1)
+    codes, rows = torch.randn(16, 32, generator=coins), model.get_output_embeddings().weight.detach()
+    talks, states = [], []
+    for number in range(120):
+        text = [(number + i) % 16 for i in range(16)]
+        talks.append(Conversation("chat", tuple(text[:4]), tuple(text[4:]), 0.0, number))
+        final = 60.0 * torch.nn.functional.normalize(rows, dim=1)[text[4:]]
+        states.append((number, (codes[text[:-2]].half(), final.half())))
     for version in (1, 3):
-        extract_features(model, [folder / "seed0-0.npz"], folder / str(version), default_layers(version, 6))
+        store = Store(folder / str(version), model, default_layers(version, 6))
+        wide = [(i, (torch.cat([code] * version, -1), final)) for i, (code, final) in states]
+        store.write("counting", talks, wide)
     return {version: folder / str(version) for version in (1, 3)}
 
 
@@ -81,7 +84,7 @@ def test_a_trained_row_is_the_drafted_row(name: str, stores: dict[int, Path]) ->
             elif isinstance(drafter, MedusaDrafter):
                 _, h = drafter._seen[0]
                 assert h is not None
-                found = torch.stack([network.after(h, step) for step in range(STEPS)])
+                found = torch.cat([network.after(h[None], step) for step in range(STEPS)])
             else:
                 follow = text[end : end + STEPS - 1]
                 outputs = [drafter._read(drafter._unread)[0]]
@@ -112,57 +115,43 @@ def test_there_are_no_more_steps_than_medusa_heads(stores: dict[int, Path], mode
         list(unroll_medusa(random_network("medusa", model), batch, 5))
 
 
-def learned(
-    name: str, model: nn.Module, store: Path, folder: Path, start: dict[str, Tensor] | None = None
-) -> Agreement:
-    """Agreement on held-out text after a short training run."""
-    curriculum = ((0.0, 1), (0.3, 2), (0.6, 3)) if name == "mtp" else ((0.0, 3),)
+def learned(name: str, model: nn.Module, store: Path, folder: Path) -> Agreement:
+    """Agreement with the target after a short training run, by the kind's own unrolling."""
     settings = TrainConfig(
-        version=KINDS[name].reads, kind=name, tokens=12_000, batch_tokens=200, rate=3e-3, warmup=800, held_out=6,  # type: ignore[arg-type]
-        measure_every=50_000, measure_steps=3, curriculum=curriculum,
+        version=KINDS[name].reads, kind=name, tokens=9_000, batch_tokens=150, rate=1e-2, warmup=500, held_out=6,  # type: ignore[arg-type]
+        measure_every=50_000, curriculum=((0.0, STEPS),),
     )  # fmt: skip
-    head = train(settings, model, [store], folder, start=start)
-    held_out = [e for e in examples(store) if eagle.is_held_out(e)]
-    return measure(head, prepare(held_out, head.lm_head.weight), STEPS, KINDS[name].unroll)
+    unroll = {"p-eagle": unroll_masks, "medusa": unroll_medusa, "mtp": unroll_tokens}[name]
+    head = train(settings, model, [store], folder)
+    return measure(head, prepare(examples(store)[:16], head.lm_head.weight), STEPS, unroll)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_training_raises_agreement_at_every_position(
-    name: str, model: nn.Module, stores: dict[int, Path], tmp_path: Path
-) -> None:
+def test_every_position_is_learned(name: str, model: nn.Module, stores: dict[int, Path], tmp_path: Path) -> None:
     store = stores[KINDS[name].reads]
-    held_out = [e for e in examples(store) if eagle.is_held_out(e)]
     untrained = random_network(name, model, draft_vocab=None, noise=0.0).float()
-    before = measure(untrained, prepare(held_out, untrained.lm_head.weight), STEPS, KINDS[name].unroll)
+    before = measure(untrained, prepare(examples(store)[:16], untrained.lm_head.weight), STEPS, KINDS[name].unroll)
     after = learned(name, model, store, tmp_path)
-    assert all(b > a + 0.05 for a, b in zip(before.single, after.single, strict=True)), (before, after)
+    assert max(before.single) < 0.3, before
+    assert min(after.single) > 0.8, after
 
 
 def one_late(unroll: Any) -> Any:
-    """Planted bug: the row of step j is trained on the answer of step j - 1."""
+    """Planted bug: the row of step j + 1 is trained on the answer of step j."""
 
     def shifted(network: Any, batch: Batch, steps: int, stay: Any = None) -> Iterator[tuple[Tensor, Tensor]]:
-        every = list(unroll(network, batch, steps + 1))
-        yield from every[1:]
+        yield from list(unroll(network, batch, steps + 1))[1:]
 
     return shifted
 
 
 @pytest.mark.parametrize("name", ["p-eagle", "medusa"])
-def test_shifted_answers_show_in_agreement(
+def test_shifted_answers_are_noticed(
     name: str, model: nn.Module, stores: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = stores[KINDS[name].reads]
-    good = learned(name, model, store, tmp_path / "good")
-    shifted = replace(KINDS[name], unroll=one_late(KINDS[name].unroll))
-    monkeypatch.setitem(kinds.KINDS, name, shifted)
-    learned(name, model, store, tmp_path / "late")
-    monkeypatch.undo()
-    network = load_trained(Target(model, check=False), name, tmp_path / "late")
-    trained = network.heads if name == "medusa" else network.head  # type: ignore[attr-defined]
-    held_out = prepare([e for e in examples(store) if eagle.is_held_out(e)], trained.lm_head.weight)
-    late = measure(trained, held_out, STEPS, unroll_medusa if name == "medusa" else unroll_masks)
-    assert late.tau < good.tau - 0.1, (late, good)
+    monkeypatch.setitem(KINDS, name, replace(KINDS[name], unroll=one_late(KINDS[name].unroll)))
+    found = learned(name, model, stores[KINDS[name].reads], tmp_path)
+    assert max(found.single[1:]) < 0.3, found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,7 +178,7 @@ def test_p_eagle_begins_with_an_eagle_head(model: nn.Module, stores: dict[int, P
     settings = TrainConfig(kind="p-eagle", tokens=1, batch_tokens=1, rate=0.0, held_out=2, curriculum=((0.0, 2),))
     got = train(settings, model, [stores[3]], tmp_path, start=start)
     for name, tensor in trained_tensors(got).items():
-        assert name in kinds.MASKS or torch.equal(tensor, start[name]), name
+        assert name in MASKS or torch.equal(tensor, start[name]), name
     kept = trained_tensors(got)
     with pytest.raises(ValueError, match="missing"):
         train(settings, model, [stores[3]], tmp_path / "x", start={k: t for k, t in kept.items() if k != "fc.weight"})
