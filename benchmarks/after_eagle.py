@@ -229,8 +229,7 @@ def corpus_files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in (sorted(path.glob("*.npz")) if path.is_dir() else [path])]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command of the module docstring."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.after_eagle", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -250,7 +249,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=16, help="the first N prompts of a task (default 16)")
     parser.add_argument("--answer", type=int, default=128, help="tokens of an answer, at most (default 128)")
     parser.add_argument("--depth", type=int, default=4, help="draft length gamma (default 4)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command of the module docstring."""
+    args = _parser().parse_args(argv)
     model, tokenizer = load(args.target, dtype=args.dtype, device="cpu", pack=False)
     args.work.mkdir(parents=True, exist_ok=True)
     lab = Lab(model, tokenizer, args.target, corpus_files(args.corpus), args.features, args.work, args.tokens,

@@ -37,7 +37,7 @@ def along(drafter: Drafter, examples: Sequence[Example], width: slice, depth: in
         group = dict(enumerate(examples[begin : begin + batch], begin))
         texts = {row: e.tokens.tolist() for row, e in group.items()}
         seen = {row: e.prompt for row, e in group.items()}  # committed tokens
-        known = {row: e.fused[:, width].to(torch.bfloat16) for row, e in group.items()}
+        known = {row: _features(e, width) for row, e in group.items()}
         prompts = [texts[row][: seen[row]] for row in group]
         drafter.start(list(group), prompts, [known[row][: seen[row] - 1] for row in group])
         live = list(group)
@@ -62,6 +62,12 @@ def along(drafter: Drafter, examples: Sequence[Example], width: slice, depth: in
             drafter.finish(ended)
             live = [row for row in live if row not in ended]
     return Counts(sum(e.response for e in examples), rounds, tested, accepted)
+
+
+def _features(example: Example, width: slice) -> torch.Tensor:
+    """Those of all tokens but the last; what comes after the next-to-last is never drafted from, so its row is empty."""
+    known = example.fused[:, width].to(torch.bfloat16)
+    return torch.cat([known, torch.zeros_like(known[:1])])
 
 
 @torch.inference_mode()

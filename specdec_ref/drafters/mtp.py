@@ -8,7 +8,7 @@ applies the same module again to its own output, as `EagleDrafter` does. DeepSee
 model; here the target is frozen, so this has the shape of MTP and not its training. `eh_proj` is called `fc` here.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +41,4 @@ class MtpHead(EagleHead):
 
 def new_mtp(target: nn.Module, q_vocab: Int[Tensor, " draft_vocab"] | None = None) -> MtpHead:
     """An untrained module, its layer and norm those of the target's end; float32."""
-    head = new_head(target, 1, q_vocab, lambda config: MtpHead(config, q_vocab))
-    assert isinstance(head, MtpHead)
-    return head
+    return cast("MtpHead", new_head(target, 1, q_vocab, lambda config: MtpHead(config, q_vocab)))

@@ -119,7 +119,7 @@ def learned(name: str, model: nn.Module, store: Path, folder: Path) -> Agreement
     """Agreement with the target after a short training run, by the kind's own unrolling."""
     settings = TrainConfig(
         version=KINDS[name].reads, kind=name, tokens=9_000 if name == "medusa" else 5_000, batch_tokens=150, rate=1e-2, warmup=500, held_out=6,  # type: ignore[arg-type]
-        measure_every=50_000, curriculum=((0.0, STEPS),),
+        measure_every=50_000, measure_steps=STEPS, curriculum=((0.0, STEPS),),
     )  # fmt: skip
     unroll = {"p-eagle": unroll_masks, "medusa": unroll_medusa, "mtp": unroll_tokens}[name]
     head = train(settings, model, [store], folder)
