@@ -65,7 +65,7 @@ def along(drafter: Drafter, examples: Sequence[Example], width: slice, depth: in
 
 
 def _features(example: Example, width: slice) -> torch.Tensor:
-    """Those of all tokens but the last; what comes after the next-to-last is never drafted from, so its row is empty."""
+    """Features of all tokens but the last. Nothing is drafted from the last row, so it is zero."""
     known = example.fused[:, width].to(torch.bfloat16)
     return torch.cat([known, torch.zeros_like(known[:1])])
 
