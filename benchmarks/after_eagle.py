@@ -175,7 +175,7 @@ class Lab:
         return TrainConfig(
             version=3 if method.kind in ("eagle", "p-eagle") else 1, kind=method.kind, tokens=self.tokens,
             batch_tokens=512, curriculum=method.curriculum, warmup=10_000, fall=0.6, decay=method.decay,
-            bfloat16=self.model.dtype is torch.bfloat16, measure_every=2 * self.tokens,
+            bfloat16=self.model.dtype is torch.bfloat16, measure_every=2 * self.tokens, held_out=4,
         )  # fmt: skip
 
     def _vocabulary(self) -> torch.Tensor | None:
