@@ -8,6 +8,8 @@
     mtp, 1 step      a module of MTP's shape, trained on one step and applied again to its own output
     mtp, 3 steps     the same, trained as it is used
     medusa           four Medusa heads
+    dflash           a block head: four drafts from one pass, features as keys and values
+    dspark           the same with a Markov head, which completes each row with the draft before it
     shipped          the shipped EAGLE-3 head (millions of tokens), and P-EAGLE made from it
 
 Acceptance is counted on the held-out prompts at temperature 0 with chains of `--depth`: plain decoding answers every
@@ -39,6 +41,7 @@ from specdec_ref.models.target import Target
 from specdec_ref.training.checkpoint import load_state
 from specdec_ref.training.eagle import TrainConfig, train
 from specdec_ref.training.features import Example, States, Store, extract_features, open_features
+from specdec_ref.training.kinds import KINDS
 from specdec_ref.training.shards import Conversation, small_corpus, write_shard
 from specdec_ref.weights import shipped_folder
 from specdec_ref.weights.files import read_head
@@ -60,6 +63,11 @@ class Method:
     decay: float = 0.8
 
     @property
+    def drafter(self) -> str:
+        """What drafts with the result."""
+        return "block" if self.kind in ("dflash", "dspark") else self.kind
+
+    @property
     def folder(self) -> str:
         """The name of its run's folder."""
         parts = (self.kind, self.start, "".join(str(steps) for _, steps in self.curriculum))
@@ -73,6 +81,8 @@ METHODS = {
     "mtp, 1 step": Method("mtp", ((0.0, 1),), decay=0.6),
     "mtp, 3 steps": Method("mtp", ((0.0, 1), (0.3, 2), (0.6, 3)), decay=0.6),
     "medusa": Method("medusa", ((0.0, 4),)),
+    "dflash": Method("dflash", ((0.0, 4),), decay=0.61),
+    "dspark": Method("dspark", ((0.0, 4),), decay=0.61),
     "shipped": Method("eagle"),
     "p-eagle, shipped": Method("p-eagle", ((0.0, 4),), "shipped"),
 }
@@ -148,7 +158,7 @@ class Lab:
         three = self.features or self.work / "three"
         if self.features is None:
             extract_features(self.model, self.corpus, three, self.layers)
-        if kind in ("eagle", "p-eagle"):
+        if KINDS[kind].reads == 3:
             return three
         continued(self.model, three, self.work / "last")
         return self.work / "last"
@@ -156,13 +166,13 @@ class Lab:
     def columns(self, kind: str) -> slice:
         """Which columns of the stored answers' features this kind reads."""
         hidden = self.model.config.hidden_size
-        return slice(0, 3 * hidden) if kind in ("eagle", "p-eagle") else slice(3 * hidden, 4 * hidden)
+        return slice(0, 3 * hidden) if KINDS[kind].reads == 3 else slice(3 * hidden, 4 * hidden)
 
     def run(self, name: str) -> Path:
         """The folder of a method's head, trained where it is not yet."""
         method = METHODS[name]
         if not method.curriculum:
-            return shipped_folder(Path(self.target).name) or Path()
+            return shipped_folder(Path(self.target).name, method.drafter) or Path()
         folder = self.work / method.folder
         begun = (load_state(folder) or {"progress": {"tokens": 0}})["progress"]["tokens"]
         if begun < self.tokens:
@@ -173,7 +183,8 @@ class Lab:
 
     def _settings(self, method: Method) -> TrainConfig:
         return TrainConfig(
-            version=3 if method.kind in ("eagle", "p-eagle") else 1, kind=method.kind, tokens=self.tokens,
+            version=3 if KINDS[method.kind].reads == 3 else 1, kind=method.kind, tokens=self.tokens,
+            loss=KINDS[method.kind].settings.get("loss", "cross_entropy"),
             batch_tokens=512, curriculum=method.curriculum, warmup=10_000, fall=0.6, decay=method.decay,
             bfloat16=self.model.dtype is torch.bfloat16, measure_every=2 * self.tokens, held_out=4,
         )  # fmt: skip
@@ -191,7 +202,7 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
 def measured(lab: Lab, target: Target, name: str, texts: Mapping[str, list[Example]]) -> Iterator[dict[str, Any]]:
     """A row per split and task, one per split for all tasks, and one for the cost."""
     kind, folder = METHODS[name].kind, lab.run(name)
-    drafter = build_drafter(kind, target, str(folder))
+    drafter = build_drafter(METHODS[name].drafter, target, str(folder))
     for split, examples in texts.items():
         parts = {
             task: along(drafter, [e for e in examples if e.task == task], lab.columns(kind), lab.depth)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from block_heads import random_block
 from eagle_heads import random_head
 from parallel_heads import random_network
 from safetensors.torch import save_file
@@ -50,7 +51,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = save_model(tmp_path_factory.mktemp("models") / "tiny")
     model = AutoModelForCausalLM.from_pretrained(tiny)
     heads = {kind: random_network(kind, model, draft_vocab=60) for kind in TRAINED}
-    for name, head in {"eagle": random_head(model, draft_vocab=60), **heads}.items():
+    for name, head in {
+        "eagle": random_head(model, draft_vocab=60),
+        "block": random_block(model, draft_vocab=60),
+        **heads,
+    }.items():
         (tiny / name).mkdir()
         save_file(trained_tensors(head), tiny / name / "head.safetensors", metadata={"version": head.kind})
     return tiny

@@ -153,10 +153,10 @@ def check_names(config: SpecConfig) -> None:
             f"--drafter {config.drafter} needs --draft-model: the folder of a run of `specdec train eagle --kind "
             f"{config.drafter}`; none is shipped"
         )
-    if config.drafter not in ("draft", "eagle", "hybrid", *TRAINED) and config.draft_model is not None:
+    if config.drafter not in ("draft", "eagle", "hybrid", "block", *TRAINED) and config.draft_model is not None:
         raise UsageError(
-            f"--draft-model is for --drafter draft, eagle, hybrid, {', '.join(TRAINED)}, not {config.drafter!r}: drop "
-            "one of the two"
+            f"--draft-model is for --drafter draft, eagle, hybrid, block, {', '.join(TRAINED)}, not "
+            f"{config.drafter!r}: drop one of the two"
         )
     if config.drafter not in ("trie", "hybrid") and config.trie != TrieOptions():
         raise UsageError(f"--trie-... and --corpus are for --drafter trie or hybrid, not {config.drafter!r}")

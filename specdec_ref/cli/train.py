@@ -87,6 +87,7 @@ def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
     kind = getattr(args, "kind", "eagle")
     if kind not in KINDS:
         raise UsageError(f"--kind: unknown kind {kind!r}; choose from {', '.join(KINDS)}")
+    changes = {**KINDS[kind].settings, **changes}
     if kind in ("p-eagle", "medusa"):
         changes["curriculum"] = ((0.0, preset.train.measure_steps),)  # one pass gives all positions
     if kind != "eagle":

@@ -67,6 +67,12 @@ def _trained(kind: str) -> Callable[[Target, str | None, SpecConfig], Drafter]:
     return build
 
 
+def _block(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
+    from specdec_ref.weights import load_block
+
+    return load_block(target, draft_model)
+
+
 DRAFTERS: dict[str, Callable[[Target, str | None, SpecConfig], Drafter]] = {
     "ngram": _ngram,
     "trie": _trie,
@@ -78,6 +84,7 @@ DRAFTERS: dict[str, Callable[[Target, str | None, SpecConfig], Drafter]] = {
     "p-eagle": _trained("p-eagle"),
     "mtp": _trained("mtp"),
     "medusa": _trained("medusa"),
+    "block": _block,
 }
 
 

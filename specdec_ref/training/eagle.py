@@ -215,10 +215,12 @@ class _Run:
         config, head = self.config, self.head
         coins = torch.Generator().manual_seed((config.seed << 32) + self.progress.steps)
         dist, weight, bias, spoken = target_distribution(batch.final, self.frozen), self.frozen, None, head.q_vocab
+        learned = self.kind.learned(head)
         if 0 < config.loss_vocab < len(weight):
             sample = sample_vocabulary(dist, config.loss_vocab, coins)
             dist, weight, bias = sample.distribution(dist), weight[sample.tokens], sample.bias
             spoken = sample.tokens if spoken is None else spoken[sample.tokens]
+            learned = None if learned is None else learned[sample.tokens]
         total, losses, right = torch.zeros(()), list[float](), torch.zeros(0, dtype=torch.bool)
 
         def stay(step: int, rows: Tensor) -> Tensor:
@@ -231,12 +233,16 @@ class _Run:
                 used = (batch.guessed(step)[rows] & self.known[answers]).nonzero()[:, 0]
                 g, goal = g[used].to(batch.final.dtype), rows[used] + step
                 with torch.autocast("cpu", enabled=False):
-                    loss, guess = distribution_loss(head.prepare_logits(g), weight, dist, goal, config.loss, bias)
+                    read = head.prepare_logits(g)
+                    loss, guess = distribution_loss(read, weight, dist, goal, config.loss, bias, learned)
+                    hit = answers[used] == (guess if spoken is None else spoken[guess])
                     whole = config.distribution_weight * loss
                     if config.feature_weight:
                         whole = whole + config.feature_weight * feature_loss(g, batch.final[goal])
+                    if self.kind.extra is not None:
+                        whole = whole + self.kind.extra(head, g, hit)
                 right = torch.zeros(len(rows), dtype=torch.bool)
-                right[used] = answers[used] == (guess if spoken is None else spoken[guess])
+                right[used] = hit
                 count = max(1.0, self.workers.total(len(used)))
                 total = total + config.decay**step * whole / count
                 losses.append(self.workers.total(float(loss.detach())) / count)

@@ -7,13 +7,17 @@ All share the loop, the loss and the batches of `eagle.py`. A kind's `unroll` yi
     mtp      reads the last layer; the same recursion
     medusa   reads the last layer; step j is head j, which reads neither tokens nor other heads
     p-eagle  reads three layers; step j is the j-th mask row, which attends to the text's pairs and the masks before it
+    dspark   reads three layers; step j is row j of a block, which reads the text's token before it (a Markov head)
+    dflash   the same without the Markov head
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -21,6 +25,7 @@ from specdec_ref.drafters.eagle_head import EagleHead, new_head
 from specdec_ref.drafters.medusa import MedusaHeads, new_medusa
 from specdec_ref.drafters.mtp import new_mtp
 from specdec_ref.drafters.parallel_eagle import MASK, MASKS, add_masks
+from specdec_ref.training.block import BLOCK, new_block, unroll_block
 from specdec_ref.training.unroll import Batch, Stay, Unroll, attend, unroll
 
 __all__ = ["KINDS", "Kind", "unroll_masks", "unroll_medusa"]
@@ -32,13 +37,18 @@ Steps = Iterator[tuple[Int[Tensor, " rows"], Float[Tensor, "rows hidden"]]]
 class Kind:
     """`new(target, version, q_vocab)`: an untrained network. `reads`: whose features, EAGLE-1's or EAGLE-3's.
 
-    `own`: weights that an EAGLE head lacks, from which this kind may start.
+    `own`: weights that an EAGLE head lacks, from which this kind may start. `learned(head)`: trained columns beside
+    the LM head's, None if there are none. `extra(head, g, right)`: a further loss, summed over the rows of g; `right`:
+    whether the likeliest token of each is the text's. `settings`: what differs from `TrainConfig`'s defaults.
     """
 
     new: Callable[[Any, Any, Tensor | None], Any]
     unroll: Unroll
     reads: int
     own: tuple[str, ...] = ()
+    learned: Callable[[Any], Tensor | None] = lambda head: None
+    extra: Callable[[Any, Tensor, Tensor], Tensor] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unroll_medusa(heads: MedusaHeads, batch: Batch, steps: int, stay: Stay | None = None) -> Steps:
@@ -69,9 +79,28 @@ def unroll_masks(head: EagleHead, batch: Batch, steps: int, stay: Stay | None = 
         yield rows, head.finish(residual, attend(q, first, later, batch, rows))[0]
 
 
+def _block(rank: int | None) -> Kind:
+    options = {} if rank is None else {"rank": rank}
+    return Kind(
+        new=lambda target, _, ids: new_block(target, ids, **options),
+        unroll=unroll_block,
+        reads=3,
+        learned=lambda head: head.after.weight if head.rank else None,
+        extra=_confidence_loss,
+        settings={"curriculum": ((0.0, BLOCK),), "loss": "dspark", "decay": math.exp(-1 / 2)},
+    )
+
+
+def _confidence_loss(head: Any, g: Tensor, right: Tensor) -> Tensor:
+    """Binary cross entropy of the confidence head; the rest of the head learns nothing from it."""
+    return F.binary_cross_entropy_with_logits(head.confidence(g.detach())[:, 0], right.to(g.dtype), reduction="sum")
+
+
 KINDS = {
     "eagle": Kind(new_head, unroll, 3),
     "mtp": Kind(lambda target, _, ids: new_mtp(target, ids), unroll, 1),
     "medusa": Kind(lambda target, _, ids: new_medusa(target, ids), unroll_medusa, 1),
     "p-eagle": Kind(lambda target, _, ids: add_masks(new_head(target, 3, ids)), unroll_masks, 3, MASKS),
+    "dspark": _block(None),
+    "dflash": _block(0),
 }

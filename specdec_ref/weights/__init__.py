@@ -8,9 +8,10 @@ from specdec_ref.weights.files import OWN_FILE, read_head
 
 if TYPE_CHECKING:
     from specdec_ref.core import Drafter
+    from specdec_ref.drafters.block import BlockDrafter
     from specdec_ref.drafters.eagle import EagleDrafter
 
-__all__ = ["best_drafter", "load_eagle", "load_trained", "shipped", "shipped_folder"]
+__all__ = ["best_drafter", "load_block", "load_eagle", "load_trained", "shipped", "shipped_folder"]
 
 _HERE = Path(__file__).parent
 TRAINED = ("p-eagle", "mtp", "medusa")  # drafters of `specdec train eagle --kind`, for which nothing is shipped
@@ -73,6 +74,25 @@ def load_trained(target: Target, kind: str, source: str | Path | None) -> "Draft
     loaded = build_head(files, target.model, target.dtype, kind)
     make = ParallelDrafter if kind == "p-eagle" else EagleDrafter
     return make(loaded.head, loaded.layers, fast=target.wants_fast)
+
+
+def load_block(target: Target, source: str | Path | None = None) -> "BlockDrafter":
+    """A block drafter for this target: the shipped head, or the one at `source`.
+
+    Raises ValueError if there is none, or if it does not fit this target.
+    """
+    from specdec_ref.drafters.block import BlockDrafter
+    from specdec_ref.drafters.eagle_head import default_layers
+    from specdec_ref.weights.blocks import build_block
+
+    source = source or shipped(target, "block")
+    if source is None:
+        raise ValueError(
+            f"no block head is shipped for {_name(target) or 'this target'}: name a folder or file with --draft-model, "
+            "or train one with `specdec train eagle --kind dspark`"
+        )
+    head = build_block(read_head(source), target.model, target.dtype, fast=target.wants_fast)
+    return BlockDrafter(head, default_layers(3, target.config.num_hidden_layers))
 
 
 def best_drafter(target: str) -> str:

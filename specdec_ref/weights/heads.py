@@ -32,7 +32,8 @@ from specdec_ref.drafters.parallel_eagle import MASKS, add_masks
 from specdec_ref.weights.files import HeadFiles
 
 __all__ = [
-    "LoadedHead", "build_head", "build_medusa", "check_kind", "expected_shapes", "norm_sum", "q_vocab_of",
+    "LoadedHead", "build_head", "build_medusa", "check_kind", "check_shapes", "check_target", "expected_shapes",
+    "norm_sum", "q_vocab_of",
 ]  # fmt: skip
 
 _LEGACY = {"aux_norm_low": "fc_norm.0", "aux_norm_mid": "fc_norm.1", "aux_norm_high": "fc_norm.2"}
@@ -62,7 +63,7 @@ def build_head(
         version = _VERSIONS.get(files.metadata["version"], 3)
         tensors, config, variant = dict(files.tensors), head_config(model.config, version), Variant()
         layers = tuple(int(layer) for layer in files.metadata.get("layers", "").split(",") if layer)
-        _same_target(files, model)
+        check_target(files, model)
     else:
         version, tensors = _canonical(files)
         config, variant = _head_settings(files, version, tensors)
@@ -73,7 +74,7 @@ def build_head(
     with torch.device("meta"):  # no memory yet: every parameter is replaced by a tensor from the file
         mtp = kind == "mtp"
         head = MtpHead(config, q_vocab) if mtp else EagleHead(config, version, variant=variant, q_vocab=q_vocab)
-    _check(f"{files.source}", tensors, expected_shapes(head))
+    check_shapes(f"{files.source}", tensors, expected_shapes(head))
     number_format = dtype or model.dtype
     head.load_state_dict({name: tensor.to(number_format) for name, tensor in tensors.items()}, assign=True)
     head.q_vocab = q_vocab
@@ -104,7 +105,7 @@ def build_medusa(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None 
     tensors["lm_head.weight"] = rows if q_vocab is None else rows[q_vocab]
     count = sum(name.endswith(".weight") for name in tensors) - 1
     heads = MedusaHeads(rows.shape[1], len(rows), count, q_vocab)
-    _check(f"{files.source}", tensors, {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()})
+    check_shapes(f"{files.source}", tensors, {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()})
     heads.load_state_dict({name: tensor.to(dtype or model.dtype) for name, tensor in tensors.items()}, assign=True)
     return heads.requires_grad_(False).eval().to(rows.device)
 
@@ -114,8 +115,8 @@ def norm_sum(target: Any) -> float:
     return float(target.base_model.norm.weight.double().sum())
 
 
-def _same_target(files: HeadFiles, model: Any) -> None:
-    """A shipped head says which target's features it was trained on."""
+def check_target(files: HeadFiles, model: Any) -> None:
+    """Raises ValueError if a head was trained on another target's features; shipped ones name theirs."""
     told = files.metadata.get("target_norm")
     if told is not None and abs(norm_sum(model) - float(told)) > 1e-3 * abs(float(told)):  # rounding to bfloat16: 1e-4
         raise ValueError(f"{files.source} was trained on another target: its features would mean nothing to this one's")
@@ -248,7 +249,8 @@ def _with_the_target_s(
     return full
 
 
-def _check(source: str, given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(source: str, given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ValueError that names the tensors that are missing, unexpected or of a wrong shape."""
     missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or extra:
         parts = [f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unexpected", extra)) if names]

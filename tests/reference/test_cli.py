@@ -32,7 +32,9 @@ PROMPTS = ["The keeper", "Why is the sky blue?", "Name three colours: red, green
 
 def drafting(name: str, folder: Path) -> list[str]:
     """The arguments that choose this drafter."""
-    models = {"draft": folder, "hybrid": folder / "eagle"} | {kind: folder / kind for kind in ("eagle", *TRAINED)}
+    models = {"draft": folder, "hybrid": folder / "eagle"} | {
+        kind: folder / kind for kind in ("eagle", "block", *TRAINED)
+    }
     return ["--drafter", name, *(["--draft-model", str(models[name])] if name in models else [])]
 
 

@@ -142,6 +142,7 @@ def test_loss_and_gradient_by_autograd(loss: str) -> None:
         "cross_entropy": -(p * q.log()).sum(),
         "total_variation": 0.5 * (p - q).abs().sum(),
         "acceptance": -torch.minimum(p, q).sum(-1).log().sum(),
+        "dspark": -0.1 * (p * q.log()).sum() + 0.9 * (p - q).abs().sum(),
     }[loss]
     (expected,) = torch.autograd.grad(written_out, hidden)
     fused, guess = distribution_loss(hidden, weight, dist, rows, loss)
