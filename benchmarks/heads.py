@@ -76,7 +76,9 @@ def trained(model: Any, reads: str, steps: int, features: Path, tokens: int, q_v
         measure_every=tokens * 2,
     )
     with tempfile.TemporaryDirectory() as folder:
-        return train(config, blind(model) if reads == "features" else model, [features], Path(folder), q_vocab)
+        seen = blind(model) if reads == "features" else model
+        head: EagleHead = train(config, seen, [features], Path(folder), q_vocab)
+    return head
 
 
 def shipped_head(model: Any, reads: str) -> tuple[EagleHead, int]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from block_heads import random_block
 from eagle_heads import random_head
+from parallel_heads import random_network
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -18,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from specdec_ref.cli import main
 from specdec_ref.models.toy import tiny_llama
 from specdec_ref.training.checkpoint import trained_tensors
+from specdec_ref.weights import TRAINED
 
 ROOT = Path(__file__).parent.parent
 SPECIAL = ["<unk>", "<end>", "<over>", "<user>", "<bot>"]
@@ -44,11 +47,17 @@ def save_model(folder: Path, *, template: str | None = TEMPLATE, **changes: Any)
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny chat model, a random EAGLE head in its folder "eagle"; no test changes them."""
+    """The tiny chat model, random heads in folders named after their drafters; no test changes them."""
     tiny = save_model(tmp_path_factory.mktemp("models") / "tiny")
-    (tiny / "eagle").mkdir()
-    head = random_head(AutoModelForCausalLM.from_pretrained(tiny), draft_vocab=60)
-    save_file(trained_tensors(head), tiny / "eagle/head.safetensors", metadata={"version": "3"})
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    heads = {kind: random_network(kind, model, draft_vocab=60) for kind in TRAINED}
+    for name, head in {
+        "eagle": random_head(model, draft_vocab=60),
+        "block": random_block(model, draft_vocab=60),
+        **heads,
+    }.items():
+        (tiny / name).mkdir()
+        save_file(trained_tensors(head), tiny / name / "head.safetensors", metadata={"version": head.kind})
     return tiny
 
 

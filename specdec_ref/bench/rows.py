@@ -15,6 +15,7 @@ number format, machine.
     llamacpp           python -m benchmarks.llamacpp: our head in llama.cpp and here, text by text
     served             python -m benchmarks.served: llama.cpp with the head against llama.cpp without it
     load               the same with --load: a load test
+    after-eagle        python -m benchmarks.after_eagle: EAGLE-3 and what came after it, trained on the same text
     costs              python -m benchmarks.costs: what a round costs on an idle machine, which the chapters quote
     published          what others measured elsewhere, each with its source
 

@@ -61,6 +61,10 @@ ABOUT = {
     "layer-skip": "guesses with some of the target's own layers",
     "draft": "guesses with a smaller model",
     "eagle": "guesses from the target's own features",
+    "p-eagle": "guesses all tokens from them in one pass",
+    "mtp": "guesses from the target's last layer",
+    "medusa": "guesses from one hidden state, a small head per position",
+    "block": "guesses several tokens in one pass, from the target's own features",
 }
 PASS_SECONDS = 40.0  # what one pass over everything may take; shorter answers are asked for if it would take longer
 DRAFTER_SECONDS = 13.0  # what timing may take per drafter; one pass is always made
@@ -74,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-v", "--verbose", action="store_true", help="also show each drafter's guesses, one by one")
     group.add_argument("--draft-model", metavar="MODEL", help="also run the drafter `draft`, with this model")
     group.add_argument(
-        "--depth", type=int, metavar="N", help="default: 16 suffix, 3 eagle, 2 layer-skip, 4 draft, else 6"
+        "--depth", type=int, metavar="N", help="default: 16 suffix, 3 eagle, 2 layer-skip, 4 draft and block, else 6"
     )
     group.add_argument("--adaptive", metavar="NAME", help="adapt the draft length; names: specdec generate --help")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per answer (default: 80 and 48)")

@@ -9,10 +9,32 @@ from specdec_ref.request import Limits
 
 __all__ = ["add_drafting", "add_model", "add_sampling", "add_suffix", "add_trie"]
 
+DRAFTERS = (
+    "prompt lookup, copies what followed the same words earlier in the text; "
+    "trie: copies what followed them in any text, as a tree; "
+    "suffix: copies the most frequent continuation, more of it after a longer match; "
+    "layer-skip: the target without some of its layers; draft: a smaller model; eagle: a trained head that reads "
+    "the target's features (draft, eagle: the one shipped for this target, or --draft-model); "
+    "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward per token. "
+    "Three that `specdec train eagle --kind` makes, named by --draft-model: p-eagle: an EAGLE head that drafts all "
+    "tokens in one pass; mtp: a module on the target's last layer; medusa: one small head per position; "
+    "block: a head that drafts four tokens in one pass"
+)  # what each does, for --help
 SEED = (
     "prompt i (counted from 0) uses seed + i in any batch (default 0); with trie, suffix and hybrid the draws, not "
     "their distribution, also depend on earlier prompts"
 )
+DRAFTERS = (
+    "prompt lookup, copies what followed the same words earlier in the text; "
+    "trie: copies what followed them in any text, as a tree; "
+    "suffix: copies the most frequent continuation, more of it after a longer match; "
+    "layer-skip: the target without some of its layers; draft: a smaller model; eagle: a trained head that reads "
+    "the target's features (draft, eagle: the one shipped for this target, or --draft-model); "
+    "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward per token. "
+    "Four that `specdec train eagle --kind` makes, named by --draft-model: p-eagle: an EAGLE head that drafts all "
+    "tokens in one pass; mtp: a module on the target's last layer; medusa: one small head per position; "
+    "block: a head that drafts four tokens in one pass"
+)  # what each does, for --help
 
 
 def add_model(parser: argparse.ArgumentParser, *, device: bool = True) -> None:
@@ -46,16 +68,11 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
     group.add_argument(
         "--drafter", default=None if best else default.drafter, metavar="NAME",
         help=("default: hybrid where a head ships for the target, else ngram. ngram: " if best else "ngram (default): ")
-        + "prompt lookup, copies what followed the same words earlier in the text; "
-        "trie: copies what followed them in any text, as a tree; "
-        "suffix: copies the most frequent continuation, more of it after a longer match; "
-        "layer-skip: the target without some of its layers; draft: a smaller model; eagle: a trained head that reads "
-        "the target's features (draft, eagle: the one shipped for this target, or --draft-model); "
-        "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward per token",
+        + DRAFTERS,
     )  # fmt: skip
     group.add_argument(
         "--draft-model", metavar="MODEL",
-        help="draft: a folder or id, with the target's vocabulary; eagle, hybrid: a head's folder or file",
+        help="draft: a folder or id, with the target's vocabulary; others: a head's folder or file",
     )  # fmt: skip
     group.add_argument(
         "--verifier", default=default.verifier, metavar="NAME",
@@ -83,12 +100,17 @@ def _add_budget(group: Any, budget: DraftBudget) -> None:
             "--depth",
             int,
             None,
-            "gamma, the longest branch (default: 16 suffix; 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 draft); 0: "
-            "no guesses",
+            "gamma, the longest branch (default: 16 suffix; 6 ngram, trie, hybrid; 3 eagle; 2 layer-skip; 4 others); "
+            "0: no guesses",
         ),
         ("--topk", int, budget.topk, f"most children per node, for drafters that grow trees (default {budget.topk})"),
         ("--nodes", int, budget.nodes, "most nodes of the tree, root included (default: depth + 1, a chain)"),
-        ("--min-confidence", float, budget.min_confidence, "draft: stop after a guess less likely than this"),
+        (
+            "--min-confidence",
+            float,
+            budget.min_confidence,
+            "draft: stop after a guess less likely than this; block: before one",
+        ),
     ):
         group.add_argument(flag, type=kind, default=value, metavar="N" if kind is int else "Q", help=text)
 

@@ -118,7 +118,7 @@ def _config(args: argparse.Namespace) -> "SpecConfig":
     """The set-up, with the best drafter that ships unless one is named. Raises UsageError or ValueError."""
     if args.drafter is None:
         if args.draft_model is not None:
-            raise UsageError("--draft-model is for one drafter: add --drafter draft, eagle or hybrid")
+            raise UsageError("--draft-model is for one drafter: add --drafter draft, eagle, hybrid or block")
         from specdec_ref.weights import best_drafter  # imports torch, which no help text needs
 
         args.drafter = best_drafter(args.target)

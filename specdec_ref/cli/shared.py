@@ -138,7 +138,7 @@ def check_names(config: SpecConfig) -> None:
     from specdec_ref.adaptive import CONTROLS
     from specdec_ref.drafters import DRAFTERS
     from specdec_ref.verifiers import VERIFIERS, choose_verifier
-    from specdec_ref.weights import SHIPPED
+    from specdec_ref.weights import SHIPPED, TRAINED
 
     for flag, name, known in (
         ("--drafter", config.drafter, ("none", *DRAFTERS)), ("--verifier", config.verifier, ("auto", *VERIFIERS)),
@@ -148,9 +148,15 @@ def check_names(config: SpecConfig) -> None:
     check_dtype(config.dtype)
     if config.drafter == "draft" and config.draft_model is None and config.target not in SHIPPED:
         raise UsageError("--drafter draft needs --draft-model: a folder or Hugging Face id of a smaller model")
-    if config.drafter not in ("draft", "eagle", "hybrid") and config.draft_model is not None:
+    if config.drafter in TRAINED and config.draft_model is None:
         raise UsageError(
-            f"--draft-model is for --drafter draft, eagle or hybrid, not {config.drafter!r}: drop one of the two"
+            f"--drafter {config.drafter} needs --draft-model: the folder of a run of `specdec train eagle --kind "
+            f"{config.drafter}`; none is shipped"
+        )
+    if config.drafter not in ("draft", "eagle", "hybrid", "block", *TRAINED) and config.draft_model is not None:
+        raise UsageError(
+            f"--draft-model is for --drafter draft, eagle, hybrid, block, {', '.join(TRAINED)}, not "
+            f"{config.drafter!r}: drop one of the two"
         )
     if config.drafter not in ("trie", "hybrid") and config.trie != TrieOptions():
         raise UsageError(f"--trie-... and --corpus are for --drafter trie or hybrid, not {config.drafter!r}")

@@ -74,6 +74,9 @@ def _saving_on_sigterm() -> Iterator[None]:
 
 def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
     """The preset, with what was asked for instead."""
+    from specdec_ref.cli.shared import UsageError
+    from specdec_ref.training.kinds import KINDS
+
     given = {
         name: getattr(args, name, None) for name in ("tokens", "batch_tokens", "rate", "fall", "loss", "loss_vocab")
     }
@@ -81,9 +84,18 @@ def _recipe(preset: "Recipe", args: argparse.Namespace) -> "Recipe":
     version: Any = args.eagle if args.action != "draft" else 0
     if version == 0:
         changes["curriculum"] = ((0.0, 1),)  # a model that reads no output of its own learns nothing from unrolling
-    if version == 1:
+    kind = getattr(args, "kind", "eagle")
+    if kind not in KINDS:
+        raise UsageError(f"--kind: unknown kind {kind!r}; choose from {', '.join(KINDS)}")
+    changes = {**KINDS[kind].settings, **changes}
+    if kind in ("p-eagle", "medusa"):
+        changes["curriculum"] = ((0.0, preset.train.measure_steps),)  # one pass gives all positions
+    if kind != "eagle":
+        version = KINDS[kind].reads
+    elif version == 1:
         changes |= {"feature_weight": 1.0, "distribution_weight": 0.1}  # as its paper has them
-    train = replace(preset.train, version=version, seed=args.seed, bfloat16=getattr(args, "bfloat16", False), **changes)
+    changes |= {"version": version, "kind": kind, "seed": args.seed, "bfloat16": getattr(args, "bfloat16", False)}
+    train = replace(preset.train, **changes)
     wanted = {name: getattr(args, name) for name in ("conversations", "rows")}
     sizes = {name: n for name, n in wanted.items() if n is not None}
     worker, workers = _worker(args.worker)
@@ -125,6 +137,7 @@ def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: An
     from specdec_ref.cli.shared import UsageError, say
     from specdec_ref.training.losses import LOSSES
     from specdec_ref.training.recipe import fit, read_log, write_features
+    from specdec_ref.weights import shipped_folder
 
     if recipe.train.loss not in LOSSES:
         raise UsageError(f"--loss: unknown loss {recipe.train.loss!r}; choose from {', '.join(LOSSES)}")
@@ -139,7 +152,8 @@ def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: An
     if corpus is not None:
         write_features(model, corpus, features[0], recipe.train.version)
     say(f"training in {out}: {recipe.train.tokens:,} response tokens; Ctrl-C stops, the same command goes on")
-    fit(recipe.train, model, features, out, draft_vocab=recipe.draft_vocab, like=args.like, start=args.start)
+    start = args.start or (shipped_folder(Path(args.target).name) if recipe.train.kind == "p-eagle" else None)
+    fit(recipe.train, model, features, out, draft_vocab=recipe.draft_vocab, like=args.like, start=start)
     log = read_log(out)
     first, last = (" ".join(f"{share:.2f}" for share in line["chain"]) for line in (log[0], log[-1]))
     say(f"held-out drafts alive by position: {first} at first, {last} after {log[-1]['tokens']:,} tokens")

@@ -62,6 +62,9 @@ examples:
   $ specdec train eagle --preset tiny --out run    all steps, in a minute
   $ specdec train eagle --corpus corpus --out head --tokens 5000000
   $ specdec generate --drafter eagle --draft-model head "Name three colours."
+  $ specdec train eagle --kind p-eagle --features head/features --out parallel
+  $ specdec train eagle --kind dspark --corpus corpus --out block
+  $ specdec generate --drafter block --draft-model block "Name three colours."
 """,
     ),
     "draft": Action(
@@ -133,6 +136,13 @@ def add_arguments(parser: "Parser") -> None:
         if name in ("eagle", "draft"):
             _add_training(sub)
     each["eagle"].add_argument("--eagle", type=int, choices=(1, 3), default=3, help="version of the head (default 3)")
+    each["eagle"].add_argument(
+        "--kind", default="eagle", metavar="NAME",
+        help="eagle (default); p-eagle: continue an EAGLE-3 head, the shipped one or --start, until it drafts all "
+        "tokens in one pass; mtp: a module as in DeepSeek-V3; medusa: one small head per position; dspark: a head for "
+        "--drafter block, which drafts 4 tokens in one pass and completes each with the token before it; dflash: the "
+        "same without that",
+    )  # fmt: skip
     add_endpoint(each["corpus"])
     _add_export(each["export"])
 
@@ -164,7 +174,7 @@ def _add_training(parser: "Parser") -> None:
         ("--batch-tokens", int, "response tokens per update (default: full 1024, tiny 512)"),
         ("--rate", float, "peak learning rate (default 0.001)"),
         ("--fall", float, "share of the run over which the rate falls (default: full 0.4, tiny 1)"),
-        ("--loss", str, "cross_entropy (default), total_variation or acceptance"),
+        ("--loss", str, "cross_entropy (default of eagle), total_variation, acceptance or dspark (default of blocks)"),
         ("--loss-vocab", int, "sampled draft tokens in the loss of an update (default 0: all)"),
     ):
         group.add_argument(flag, type=kind, metavar={int: "N", float: "X"}.get(kind, "NAME"), help=text)

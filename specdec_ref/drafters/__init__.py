@@ -58,6 +58,21 @@ def _hybrid(target: Target, draft_model: str | None, config: SpecConfig) -> Draf
     return HybridDrafter(load_eagle(target, draft_model), TrieDrafter(config.trie))
 
 
+def _trained(kind: str) -> Callable[[Target, str | None, SpecConfig], Drafter]:
+    def build(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
+        from specdec_ref.weights import load_trained
+
+        return load_trained(target, kind, draft_model)
+
+    return build
+
+
+def _block(target: Target, draft_model: str | None, config: SpecConfig) -> Drafter:
+    from specdec_ref.weights import load_block
+
+    return load_block(target, draft_model)
+
+
 DRAFTERS: dict[str, Callable[[Target, str | None, SpecConfig], Drafter]] = {
     "ngram": _ngram,
     "trie": _trie,
@@ -66,6 +81,10 @@ DRAFTERS: dict[str, Callable[[Target, str | None, SpecConfig], Drafter]] = {
     "draft": _draft_model,
     "eagle": _eagle,
     "hybrid": _hybrid,
+    "p-eagle": _trained("p-eagle"),
+    "mtp": _trained("mtp"),
+    "medusa": _trained("medusa"),
+    "block": _block,
 }
 
 

@@ -24,6 +24,7 @@ from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
 from specdec_ref.drafters.eagle_fast import FastHead
 from specdec_ref.drafters.eagle_head import EagleHead, default_layers
+from specdec_ref.drafters.rows import chain_tree
 from specdec_ref.kernels.contract import BAD_ROW
 from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.fast import wants_fast
@@ -34,13 +35,13 @@ from specdec_ref.trees.dynamic import dynamic
 from specdec_ref.trees.growth import Grow, Growth
 from specdec_ref.trees.masks import ancestor_mask, chains_of, slot_mask
 
-__all__ = ["EagleDrafter", "default_layers"]
+__all__ = ["EagleDrafter", "Pairs", "default_layers"]
 
 PREFILL_CHUNK = 512  # pairs a forward while reading a prompt: bounds the memory of its mask
 
 
 @dataclass(frozen=True, slots=True)
-class _Pairs:
+class Pairs:
     """Verified pairs that the head has not read for good: features and the tokens that came after them."""
 
     features: Float[Tensor, "pairs features"]
@@ -66,7 +67,7 @@ class EagleDrafter:
         self.cache = SlotCache(1, 0, 0)
         self._rows: list[int] = []  # request ids, in the order of the cache's rows
         self._verified: list[int] = []  # pairs a row that stay in the cache whatever is accepted
-        self._unread: list[_Pairs | None] = []  # to be read next, a row each; None: a prompt of one token, no feature
+        self._unread: list[Pairs | None] = []  # to be read next, a row each; None: a prompt of one token, no feature
         self._last: list[int] = []  # last committed token of each row
 
     @torch.inference_mode()
@@ -87,13 +88,13 @@ class EagleDrafter:
         for begin in range(0, max(pairs), PREFILL_CHUNK) if features is not None else ():
             ends = [max(begin, min(begin + PREFILL_CHUNK, count - 1)) for count in pairs]
             chunk = [
-                _Pairs(row[begin:end], list(prompt[begin + 1 : end + 1]))
+                Pairs(row[begin:end], list(prompt[begin + 1 : end + 1]))
                 for row, prompt, end in zip(features or (), prompts, ends, strict=True)
             ]
             self._read(chunk)
         if features is not None:
             self._unread = [
-                _Pairs(row[count - 1 : count], [prompt[-1]]) if count else None
+                Pairs(row[count - 1 : count], [prompt[-1]]) if count else None
                 for row, prompt, count in zip(features, prompts, pairs, strict=True)
             ]
         self._verified = list(self.cache.lengths)
@@ -103,17 +104,14 @@ class EagleDrafter:
         self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]
     ) -> list[DraftTree]:
         """A chain or a tree a row. A draft below `min_confidence` stays, and nothing comes after it."""
-        if list(rows) != self._rows:
-            raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
-        if self.cache.lengths != self._verified:  # an earlier draft was abandoned, perhaps since it gave NaN
-            self.cache.abandon(self._verified)
+        self._begin(rows)
         if self.grow is not None or budget.topk > 1:
             return self._trees(budget, sampling, rngs)
         chains: list[list[int]] = [[token] for token in self._last]
         dists: list[list[Tensor]] = [[] for _ in rows]
         growing = [i for i, unread in enumerate(self._unread) if unread is not None]
         if not growing or not budget.chain_depth:
-            return [_tree(chain, [], sampling, None) for chain in chains]
+            return [chain_tree(chain, [], sampling, None) for chain in chains]
         g = self._read(self._unread)
         if sampling.greedy and budget.min_confidence == 0.0:
             return self._greedy_chains(g, set(growing), budget.chain_depth)
@@ -122,7 +120,14 @@ class EagleDrafter:
             if not growing or depth + 1 == budget.chain_depth:
                 break
             g = self._step(g, [chain[-1] for chain in chains])
-        return [_tree(chain, dist, sampling, self.head.q_vocab) for chain, dist in zip(chains, dists, strict=True)]
+        return [chain_tree(chain, dist, sampling, self.head.q_vocab) for chain, dist in zip(chains, dists, strict=True)]
+
+    def _begin(self, rows: Sequence[int]) -> None:
+        """Check the rows, and leave nothing of a draft that was abandoned, perhaps because it gave NaN."""
+        if list(rows) != self._rows:
+            raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
+        if self.cache.lengths != self._verified:
+            self.cache.abandon(self._verified)
 
     def state(self) -> tuple[bytes, ...]:
         """What the head's cache holds; the features it has not read yet follow from the text."""
@@ -199,8 +204,15 @@ class EagleDrafter:
             chains[i].append(column if self._targets is None else self._targets[column])
         return [i for i, share in zip(growing, sure, strict=True) if share >= budget.min_confidence]
 
-    def _read(self, pairs: Sequence[_Pairs | None]) -> Float[Tensor, "batch hidden"]:
+    def _read(self, pairs: Sequence[Pairs | None]) -> Float[Tensor, "batch hidden"]:
         """Append verified pairs to the cache; g after each row's last one (rubbish for a row without)."""
+        counts = [0 if row is None else len(row.tokens) for row in pairs]
+        g = self._read_all(pairs, counts)
+        last = upload(torch.tensor([max(0, count - 1) for count in counts]), g.device)
+        return g[torch.arange(len(pairs), device=g.device), last]
+
+    def _read_all(self, pairs: Sequence[Pairs | None], kept: Sequence[int]) -> Float[Tensor, "batch width hidden"]:
+        """g after every pair; the first `kept[b]` of row b stay in the cache."""
         counts = [0 if row is None else len(row.tokens) for row in pairs]
         width, weight = max(1, *counts), self.head.lm_head.weight
         size = next(row.features.shape[-1] for row in pairs if row is not None)
@@ -210,9 +222,7 @@ class EagleDrafter:
             if row is not None:
                 features[i, : counts[i]] = row.features
                 tokens[i, : counts[i]] = torch.tensor(row.tokens)
-        g = self._forward(self.net.fuse(features), tokens, counts)
-        last = upload(torch.tensor([max(0, count - 1) for count in counts]), g.device)
-        return g[torch.arange(len(pairs), device=g.device), last]
+        return self._forward(self.net.fuse(features), tokens, counts, kept=kept)
 
     def _step(self, g: Float[Tensor, "batch hidden"], tokens: Sequence[int]) -> Float[Tensor, "batch hidden"]:
         """One draft token deeper: the head's own g is the feature."""
@@ -220,9 +230,12 @@ class EagleDrafter:
 
     def _forward(
         self, g: Float[Tensor, "batch nodes width"], tokens: Int[Tensor, "batch nodes"], counts: Sequence[int],
-        trees: Sequence[DraftTree] | None = None,
+        trees: Sequence[DraftTree] | None = None, kept: Sequence[int] | None = None,
     ) -> Float[Tensor, "batch nodes hidden"]:  # fmt: skip
-        """The head over new nodes, row b's first `counts[b]` real: a chain, which stays in the cache, or `trees`."""
+        """The head over new nodes, row b's first `counts[b]` real: a chain, which stays in the cache, or `trees`.
+
+        `kept`: how many of a chain's nodes stay, if not all.
+        """
         batch, nodes, _ = g.shape
         self.cache.prepare(nodes, g.device)
         depths = torch.arange(nodes).expand(batch, -1).clone()
@@ -232,7 +245,7 @@ class EagleDrafter:
         mask = self._mask(batch, nodes, counts) if trees is None else self._tree_mask(trees, nodes, counts)
         tokens, positions = upload(tokens, g.device), upload(positions, g.device)
         after = self.net.step(g, tokens, positions, None if mask is None else upload(mask, g.device), self.cache)
-        self.cache.commit([range(count if trees is None else 0) for count in counts])
+        self.cache.commit([range(count if trees is None else 0) for count in kept or counts])
         return after
 
     def _tree_mask(
@@ -262,7 +275,7 @@ class EagleDrafter:
         if features is None:
             raise ValueError(f"this drafter needs the target's features of layers {list(self.feature_layers)}")
         for i, (tree, result, new) in enumerate(zip(trees, results, features, strict=True)):
-            fresh = _Pairs(new, [*(tree.token_list[node] for node in result.path), result.next_token])
+            fresh = Pairs(new, [*(tree.token_list[node] for node in result.path), result.next_token])
             unread = self._unread[i]
             if unread is not None and self.cache.lengths[i] == self._verified[i]:
                 fresh = _joined(unread, fresh)  # nothing was drafted, so nothing was read
@@ -282,13 +295,5 @@ class EagleDrafter:
         self._verified, self._unread = [self._verified[i] for i in kept], [self._unread[i] for i in kept]
 
 
-def _joined(old: _Pairs, new: _Pairs) -> _Pairs:
-    return _Pairs(torch.cat([old.features, new.features]), old.tokens + new.tokens)
-
-
-def _tree(chain: Sequence[int], dist: Sequence[Tensor], sampling: SamplingParams, q_vocab: Tensor | None) -> DraftTree:
-    """The chain as a tree; when sampled, with its q rows and an empty one for the leaf, which has no children."""
-    tokens, parents = torch.tensor(chain), torch.arange(-1, len(chain) - 1)
-    if not dist or sampling.greedy:
-        return DraftTree(tokens, parents)
-    return DraftTree(tokens, parents, "iid", torch.stack([*dist, torch.zeros_like(dist[0])]), q_vocab)
+def _joined(old: Pairs, new: Pairs) -> Pairs:
+    return Pairs(torch.cat([old.features, new.features]), old.tokens + new.tokens)

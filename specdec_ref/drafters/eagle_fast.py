@@ -47,16 +47,8 @@ class FastHead:
         cache: SlotCache,
     ) -> Float[Tensor, "batch nodes hidden"]:
         """See `EagleHead.step`."""
-        head, layer = self.head, self.head.layer
-        embedded = head.embed_tokens(tokens)
-        if head.version == 3:
-            normed = rms_norm(layer.hidden_norm, g)
-            residual = normed if head.variant.norm_before_residual else g
-            x = torch.cat([rms_norm(layer.input_layernorm, embedded), normed], -1)
-        elif self.fc is None:
-            residual, x = embedded, rms_norm(layer.input_layernorm, embedded)
-        else:
-            residual = x = self.fc(torch.cat([embedded, g], -1))
+        head = self.head
+        residual, x = head.inputs(g, tokens, rms_norm, self.fc)
         seen = torch.ones(*x.shape[:1], 1, x.shape[1], cache.window.stop, dtype=torch.bool) if mask is None else mask
         attention = self.layer.attention(seen, positions, cache.lengths, x.dtype)
         attended = self.layer.attend(x, rotation(head.rotary, x, positions), attention, cache, 0)

@@ -14,6 +14,7 @@ calls it (cached when drafting, training-time test when training), then `finish`
 Parameter names are those of the published checkpoints. Lossless in use: a head only guesses.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,9 +32,10 @@ from transformers.models.llama.modeling_llama import (
 
 from specdec_ref.models.kv_cache import SlotCache
 
-__all__ = ["EagleHead", "Projected", "Variant", "Version", "default_layers", "head_config", "new_head"]
+__all__ = ["EagleHead", "Normed", "Projected", "Variant", "Version", "default_layers", "head_config", "new_head"]
 
 Version = Literal[0, 1, 3]
+Normed = Callable[[Any, Tensor], Tensor]  # applies a norm
 
 
 def default_layers(version: int, layers: int) -> tuple[int, ...]:
@@ -111,6 +113,7 @@ class EagleHead(nn.Module):
         hidden, eps = config.hidden_size, config.rms_norm_eps
         wide = getattr(config, "target_hidden_size", None) or hidden
         self.config, self.version, self.variant = config, version, variant
+        self.kind = str(version)  # what a checkpoint calls it
         self.embed_tokens = nn.Embedding(config.vocab_size, hidden)
         if version:
             self.fc = nn.Linear(3 * wide if version == 3 else 2 * hidden, hidden, bias=variant.bias)
@@ -145,6 +148,24 @@ class EagleHead(nn.Module):
         fused: Tensor = self.fc(features)
         return fused
 
+    def inputs(
+        self, g: Float[Tensor, "batch nodes given"], tokens: Int[Tensor, "batch nodes"],
+        normed: Normed, fc: Callable[[Tensor], Tensor] | None,
+    ) -> tuple[Float[Tensor, "batch nodes hidden"], Float[Tensor, "batch nodes width"]]:  # fmt: skip
+        """(residual, x): what passes the attention by, and what it reads, of the pairs (g, token).
+
+        `normed(norm, y)` applies a norm and `fc` the head's linear layer; drafting has faster ones for both.
+        """
+        layer, embedded = self.layer, self.embed_tokens(tokens)
+        if self.version == 3:
+            after = normed(layer.hidden_norm, g)
+            residual = after if self.variant.norm_before_residual else g
+            return residual, torch.cat([normed(layer.input_layernorm, embedded), after], -1)
+        if self.version == 0 or fc is None:
+            return embedded, normed(layer.input_layernorm, embedded)
+        x = fc(torch.cat([embedded, g], -1))
+        return x, x
+
     def project(
         self,
         g: Float[Tensor, "batch nodes hidden"],
@@ -152,15 +173,8 @@ class EagleHead(nn.Module):
         positions: Int[Tensor, "batch nodes"],
     ) -> Projected:
         """The pairs (g, token); `positions` are those of the features, one less than the tokens'."""
-        layer, embedded = self.layer, self.embed_tokens(tokens)
-        if self.version == 3:
-            normed = layer.hidden_norm(g)
-            residual = normed if self.variant.norm_before_residual else g
-            x = torch.cat([layer.input_layernorm(embedded), normed], -1)
-        elif self.version == 0:
-            residual, x = embedded, layer.input_layernorm(embedded)
-        else:
-            residual = x = self.fc(torch.cat([embedded, g], -1))
+        residual, x = self.inputs(g, tokens, lambda norm, y: norm(y), getattr(self, "fc", None))
+        layer = self.layer
         size = self.config.head_dim
         q, k, v = (
             linear(x).unflatten(-1, (linear.out_features // size, size)).transpose(1, 2)
@@ -232,16 +246,19 @@ def head_config(target: Any, version: Version, draft_vocab: int | None = None) -
 
 
 @torch.no_grad()
-def new_head(target: nn.Module, version: Version, q_vocab: Int[Tensor, " draft_vocab"] | None = None) -> EagleHead:
+def new_head(
+    target: nn.Module, version: Version, q_vocab: Int[Tensor, " draft_vocab"] | None = None,
+    make: Callable[[LlamaConfig], EagleHead] | None = None,
+) -> EagleHead:  # fmt: skip
     """An untrained head for a Llama-like target, warm-started from its last layer; float32.
 
     The layer starts as the target's last one reading the last feature, and the token a little: far better than chance
     before the first step. Embeddings and LM head are the target's (rows of `q_vocab`), frozen. A plain model starts
-    as the target's first layer, which reads embeddings as it does.
+    as the target's first layer, which reads embeddings as it does. `make`: builds another network of this version.
     """
     model: Any = target
     config = head_config(model.config, version, None if q_vocab is None else len(q_vocab))
-    head = EagleHead(config, version, q_vocab=q_vocab).float()
+    head = (make(config) if make else EagleHead(config, version, q_vocab=q_vocab)).float()
     hidden, source, layer = config.hidden_size, model.base_model.layers[-1 if version else 0], head.layer
     head.embed_tokens.weight.copy_(model.get_input_embeddings().weight)
     lm_head = model.get_output_embeddings().weight
@@ -260,7 +277,7 @@ def new_head(target: nn.Module, version: Version, q_vocab: Int[Tensor, " draft_v
         weight[:, -hidden:] = getattr(source.self_attn, name).weight
     if version:
         head.fc.weight.mul_(0.1)[:, -hidden:] += torch.eye(hidden)
-    if version != 1:
+    if hasattr(head, "norm"):  # an EAGLE-1 head has neither this norm nor one before attention
         first = layer.hidden_norm if version == 3 else layer.input_layernorm
         first.load_state_dict(source.input_layernorm.state_dict())
         head.norm.load_state_dict(model.base_model.norm.state_dict())

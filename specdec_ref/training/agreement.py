@@ -13,14 +13,14 @@ gives the tau of the engine with chains, without running it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from specdec_ref.drafters.eagle_head import EagleHead
 from specdec_ref.training.features import Example
-from specdec_ref.training.unroll import Batch, pack, unroll
+from specdec_ref.training.unroll import Batch, Unroll, pack, unroll
 
 __all__ = ["Agreement", "HeldOut", "measure", "prepare", "replay"]
 
@@ -58,12 +58,12 @@ def prepare(
 
 
 @torch.inference_mode()
-def measure(head: EagleHead, held_out: Sequence[HeldOut], steps: int) -> Agreement:
-    """Agreement at T = 0, to `steps` tokens deep."""
+def measure(head: Any, held_out: Sequence[HeldOut], steps: int, unroll: Unroll = unroll) -> Agreement:
+    """Agreement at T = 0, to `steps` tokens deep. `unroll`: another than an EAGLE head's, see `kinds.py`."""
     hits, chains, columns = torch.zeros(steps), torch.zeros(steps), torch.zeros(steps)
     for part in held_out:
         alive = torch.ones(len(part.choice), dtype=torch.bool)
-        for step, (agrees, exists) in enumerate(_agreements(head, part, steps)):
+        for step, (agrees, exists) in enumerate(_agreements(head, part, steps, unroll)):
             alive &= agrees
             hits[step] += (agrees & exists).sum()
             chains[step] += (alive & exists).sum()
@@ -73,12 +73,12 @@ def measure(head: EagleHead, held_out: Sequence[HeldOut], steps: int) -> Agreeme
 
 
 @torch.inference_mode()
-def replay(head: EagleHead, held_out: Sequence[HeldOut], gamma: int) -> list[tuple[int, int]]:
+def replay(head: Any, held_out: Sequence[HeldOut], gamma: int) -> list[tuple[int, int]]:
     """(tokens, rounds) of each text if chains of `gamma` greedy drafts had decoded it; their quotient is tau."""
     counts = list[tuple[int, int]]()
     for part in held_out:
         alive, lives = torch.ones(len(part.choice), dtype=torch.bool), torch.zeros(len(part.choice), dtype=torch.long)
-        for agrees, exists in _agreements(head, part, gamma):
+        for agrees, exists in _agreements(head, part, gamma, unroll):
             alive &= agrees & exists
             lives += alive
         for _, queries in part.batch.spans:
@@ -89,7 +89,7 @@ def replay(head: EagleHead, held_out: Sequence[HeldOut], gamma: int) -> list[tup
     return counts
 
 
-def _agreements(head: EagleHead, part: HeldOut, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _agreements(head: Any, part: HeldOut, steps: int, unroll: Unroll) -> Iterator[tuple[Tensor, Tensor]]:
     """(the head agrees with the target, the guess is within the text) for each column, step by step."""
     rows = torch.arange(len(part.choice))
     for step, (_, g) in enumerate(unroll(head, part.batch, steps)):

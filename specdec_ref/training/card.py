@@ -1,4 +1,4 @@
-"""Ships a trained head: its weights in bfloat16, and a card that says what they are and what they were measured at.
+"""Ships a trained head: its weights in bfloat16, a block head's in 8 bits, and a card with what they were measured at.
 
 The file holds what was trained and d2t; embeddings and LM head are sliced from the target when it is loaded. It also
 says which layers it reads and, as the sum of the target's final norm, which target's: another one is refused.
@@ -12,14 +12,19 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from specdec_ref.drafters.eagle_head import default_layers
 from specdec_ref.training.checkpoint import trained_tensors
 from specdec_ref.training.recipe import read_log
+from specdec_ref.weights.blocks import build_block
 from specdec_ref.weights.files import OWN_FILE, read_head
 from specdec_ref.weights.heads import build_head, norm_sum
+from specdec_ref.weights.int8 import to_int8
 
 __all__ = ["card", "ship"]
 
-KINDS = {0: "plain one-layer draft model", 1: "EAGLE-1 head", 3: "EAGLE-3 head"}
+KINDS = {"0": "Plain one-layer draft model", "1": "EAGLE-1 head", "3": "EAGLE-3 head", "block": "Block head"}
+
+COMMANDS = {"0": "draft", "block": "eagle --kind dspark"}
 
 
 def ship(run: Path, target: Any, folder: Path, *, name: str, measured: Path | None = None) -> Path:
@@ -32,30 +37,35 @@ def ship(run: Path, target: Any, folder: Path, *, name: str, measured: Path | No
             f"{run} holds no log.jsonl, so no card can be written: name the folder of a `specdec train` run"
         )
     files = read_head(run)
-    loaded = build_head(files, target, torch.float32)
-    tensors = trained_tensors(loaded.head.requires_grad_(True))  # frozen ones are told apart by name below
+    kind, layers = files.metadata["version"], default_layers(3, target.config.num_hidden_layers)
+    if kind == "block":
+        head: Any = build_block(files, target, torch.float32, fast=False)
+    else:
+        loaded = build_head(files, target, torch.float32)
+        head, layers = loaded.head, loaded.layers
+    tensors = trained_tensors(head.requires_grad_(True))  # frozen ones are told apart by name below
     kept = {name: tensor for name, tensor in tensors.items() if name not in ("embed_tokens.weight", "lm_head.weight")}
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
-        "version": str(loaded.head.version), "layers": ",".join(map(str, loaded.layers)),
+        "version": kind, "layers": ",".join(map(str, layers)),
         "target_norm": f"{norm_sum(target):.4f}", "progress": files.metadata.get("progress", ""),
     }  # fmt: skip
-    save_file(
-        {key: (t if key == "d2t" else t.bfloat16()).contiguous() for key, t in kept.items()},
-        folder / OWN_FILE,
-        metadata=metadata,
-    )
+    if kind == "block":
+        small = to_int8({key: t.int() if key == "d2t" else t for key, t in kept.items()})
+    else:
+        small = {key: t if key == "d2t" else t.bfloat16() for key, t in kept.items()}
+    save_file({key: t.contiguous() for key, t in small.items()}, folder / OWN_FILE, metadata=metadata)
     rows = [] if measured is None else [json.loads(line) for line in measured.read_text(encoding="utf-8").splitlines()]
     trained = sum(t.numel() for key, t in kept.items() if key != "d2t")
     log = read_log(run)
     log[-1] |= json.loads(files.metadata.get("progress", "{}"))  # a run ends between two lines of its log
-    text = card(loaded.head.version, name, loaded.layers, trained, len(kept.get("d2t", ())), log, rows)
+    text = card(kind, name, layers, trained, len(kept.get("d2t", ())), log, rows)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder / OWN_FILE
 
 
 def card(
-    version: int,
+    kind: str,
     target: str,
     layers: Sequence[int],
     trained: int,
@@ -66,16 +76,17 @@ def card(
     """The card as Markdown. `log`: the run's; `measured`: rows of `bench.acceptance`, perhaps none."""
     last = log[-1]
     agreement = ", ".join(f"{share:.2f}" for share in last["chain"])
+    stored, passes = ("bfloat16", "unrolled up to {} step") if kind != "block" else ("8 bits", "blocks of {} token")
     lines = [
-        f"# {KINDS[version]} for {target}", "",
-        f"- Weights: {trained / 1e6:.2f} M, bfloat16. Embeddings and LM head are the target's own, sliced at load.",
+        f"# {KINDS[kind]} for {target}", "",
+        f"- Weights: {trained / 1e6:.2f} M, {stored}. Embeddings and LM head are the target's own, sliced at load.",
         f"- Reads: {f'`hidden_states` {list(layers)} of the target' if layers else 'tokens alone, no features'}.",
         f"- Draft vocabulary: {f'{vocab:,} tokens, the most frequent of the corpus' if vocab else 'whole'}.",
         f"- Data: text that {target} wrote itself (`specdec train corpus`): answers to generated prompts, under the "
         "default system message of its chat template, at temperatures 0, 0.7 and 1.",
         f"- Training: {last['tokens']:,} response tokens in {last['steps']:,} updates, {last['pass'] + 1} passes, "
-        f"unrolled up to {last['depth']} step{'s' if last['depth'] > 1 else ''} "
-        f"(`specdec train {'eagle' if version else 'draft'}`, seed 0).",
+        f"{passes.format(last['depth'])}{'s' if last['depth'] > 1 else ''} "
+        f"(`specdec train {COMMANDS.get(kind, 'eagle')}`, seed 0).",
         f"- Held-out conversations of the corpus, T = 0: share of drafts right up to position 1, 2, ...: {agreement}.",
         "- Licence: Apache-2.0, as the target's. The prompts are generated by this package's grammar.", "",
     ]  # fmt: skip

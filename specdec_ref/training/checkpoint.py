@@ -6,6 +6,7 @@ state.pt           the same, the optimiser's moments and where the run stands, f
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Progress:
     blocks: list[str] = field(default_factory=list)
 
 
-def trained_tensors(head: EagleHead) -> dict[str, Tensor]:
+def trained_tensors(head: Any) -> dict[str, Tensor]:
     """What training changes, and d2t (offsets: target id = draft id + d2t[draft id]) if the vocabulary is reduced."""
     tensors = {name: p.detach() for name, p in head.named_parameters() if p.requires_grad}
     if head.q_vocab is not None:
@@ -40,11 +41,11 @@ def trained_tensors(head: EagleHead) -> dict[str, Tensor]:
     return tensors
 
 
-def save(folder: Path, head: EagleHead, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(folder: Path, head: Any, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write both files, each by a rename. Raises OSError if the folder cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = trained_tensors(head)
-    about = {"version": str(head.version), "progress": json.dumps({"tokens": progress.tokens, "steps": progress.steps})}
+    about = {"version": head.kind, "progress": json.dumps({"tokens": progress.tokens, "steps": progress.steps})}
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "head.tmp", metadata=about)
     state = {"tensors": tensors, "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
     torch.save(state, folder / "state.tmp")
@@ -67,10 +68,14 @@ def load_head(file: Path, target: nn.Module, dtype: torch.dtype | None = None) -
 
 
 @torch.no_grad()
-def assign(head: EagleHead, tensors: dict[str, Tensor]) -> None:
-    """Copy trained tensors into the head, d2t aside. Raises ValueError if names or shapes are not exactly its own."""
+def assign(head: nn.Module, tensors: dict[str, Tensor], own: Sequence[str] = ()) -> None:
+    """Copy trained tensors into the head, d2t aside; those named in `own` may be missing, and then stay as they are.
+
+    Raises ValueError if names or shapes are not exactly the head's.
+    """
     wanted = {name: p for name, p in head.named_parameters() if p.requires_grad}
-    given = {name: tensor for name, tensor in tensors.items() if name != "d2t"}
+    given: dict[str, Tensor] = {name: wanted[name] for name in own if name in wanted}
+    given |= {name: tensor for name, tensor in tensors.items() if name != "d2t"}
     if wanted.keys() != given.keys():
         missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
         raise ValueError(f"not a checkpoint of this head: missing {missing}, unexpected {extra}")

@@ -22,26 +22,24 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
-from zlib import crc32
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from specdec_ref.drafters.eagle_head import EagleHead, Version, new_head
+from specdec_ref.drafters.eagle_head import Version
 from specdec_ref.training.agreement import HeldOut, measure, prepare
+from specdec_ref.training.batches import block_name, cut, is_held_out, means
 from specdec_ref.training.checkpoint import Progress, assign, load_state, save
-from specdec_ref.training.features import Block, Example, open_features
+from specdec_ref.training.features import Example, open_features
+from specdec_ref.training.kinds import KINDS
 from specdec_ref.training.losses import distribution_loss, feature_loss, sample_vocabulary, target_distribution
 from specdec_ref.training.parallel import Workers
-from specdec_ref.training.unroll import Batch, pack, unroll
+from specdec_ref.training.unroll import Batch, pack
 from specdec_ref.weights.heads import q_vocab_of
 
 __all__ = ["TrainConfig", "draft_vocabulary", "train"]
-
-_HELD_OUT_ONE_IN = 40  # conversations
-_DECAY = 0.8  # weight of a step relative to the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +51,7 @@ class TrainConfig:
     """
 
     version: Version = 3
+    kind: str = "eagle"  # of `kinds.KINDS`; `version` says whose features it reads
     tokens: int = 4_000_000
     batch_tokens: int = 1024
     curriculum: tuple[tuple[float, int], ...] = ((0.0, 1), (0.2, 2), (0.4, 3), (0.6, 4))
@@ -60,6 +59,7 @@ class TrainConfig:
     loss_vocab: int = 0  # draft tokens that the loss of an update looks at, see `sample_vocabulary`; 0: all
     feature_weight: float = 0.0  # EAGLE-1's feature regression; its paper has 1.0, with 0.1 for the distribution
     distribution_weight: float = 1.0
+    decay: float = 0.8  # weight of a step relative to the one before
     rate: float = 1e-3
     warmup: int = 50_000
     fall: float = 1.0
@@ -104,7 +104,7 @@ def train(
     config: TrainConfig, target: nn.Module, features: Sequence[Path], folder: Path,
     q_vocab: Int[Tensor, " draft_vocab"] | None = None, start: dict[str, Tensor] | None = None,
     passes: int | None = None,
-) -> EagleHead:  # fmt: skip
+) -> Any:  # fmt: skip
     """Train to the end of the budget, or until SIGTERM or SIGINT; resumes from `folder` if it holds a checkpoint.
 
     `features`: folders of `extract_features`; they may grow, a new pass sees what has come. `start`: trained tensors
@@ -116,7 +116,7 @@ def train(
         return _train(_Run(config, target, features, folder, q_vocab, start), passes)
 
 
-def _train(run: "_Run", passes: int | None) -> EagleHead:
+def _train(run: "_Run", passes: int | None) -> Any:
     config, last = run.config, None if passes is None else run.progress.passes + passes
     bar = tqdm(total=config.tokens, initial=run.progress.tokens, unit="tok", unit_scale=True, desc="train",
                mininterval=0.5 if sys.stderr.isatty() else 60.0)  # fmt: skip
@@ -143,7 +143,7 @@ class _Run:
         start: dict[str, Tensor] | None,
     ) -> None:  # fmt: skip
         self.config, self.features, self.folder, self.workers = config, features, folder, Workers()
-        self.device, state = next(target.parameters()).device, load_state(folder)
+        self.device, state, self.kind = next(target.parameters()).device, load_state(folder), KINDS[config.kind]
         known = start if state is None else state["tensors"]
         if known is not None:
             known = {name: tensor.to(self.device) for name, tensor in known.items()}
@@ -151,14 +151,14 @@ class _Run:
         q_vocab = None if q_vocab is None else q_vocab.to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.head = new_head(target, config.version, q_vocab)
+            self.head = self.kind.new(target, config.version, q_vocab)
         trained = [p for p in self.head.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=config.weight_decay)
         lm_head = self.head.lm_head.weight.detach()
         self.frozen = lm_head.bfloat16() if config.bfloat16 else lm_head
         self.progress = Progress()
         if known is not None:
-            assign(self.head, known)
+            assign(self.head, known, self.kind.own if state is None else ())
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(**state["progress"])
@@ -173,21 +173,21 @@ class _Run:
         """The rest of this pass: all blocks' examples but the held-out ones, shuffled, cut to the batch size."""
         progress, blocks = self.progress, open_features(self.features)
         if not progress.blocks:
-            progress.blocks = [_name(block) for block in blocks]
-        found = {_name(block): block for block in blocks}
+            progress.blocks = [block_name(block) for block in blocks]
+        found = {block_name(block): block for block in blocks}
         missing = [name for name in progress.blocks if name not in found]
         if missing:
             raise FileNotFoundError(f"this run was stopped within a pass over {missing[0]}, which is gone: start anew")
         examples = [e for name in progress.blocks for e in found[name].examples()]
         if not self.held_out:
-            aside = [e for e in examples if _held_out(e)] or examples[:1]
+            aside = [e for e in examples if is_held_out(e)] or examples[:1]
             chosen = Random(self.config.seed).sample(aside, min(len(aside), self.config.held_out))
             self.held_out = prepare(chosen, self.lm_head)
             self.report()
-        order = [e for e in examples if not _held_out(e)]
+        order = [e for e in examples if not is_held_out(e)]
         Random(f"{self.config.seed}:{progress.passes}").shuffle(order)
-        cut = [batch for batch in _cut(order, self.config.batch_tokens) if len(batch) >= self.workers.size]
-        yield from cut[progress.batch :]
+        batches = [batch for batch in cut(order, self.config.batch_tokens) if len(batch) >= self.workers.size]
+        yield from batches[progress.batch :]
 
     def step(self, batch: Batch) -> list[float]:
         """One update. Returns the losses by unrolled step, in nats a token."""
@@ -215,10 +215,12 @@ class _Run:
         config, head = self.config, self.head
         coins = torch.Generator().manual_seed((config.seed << 32) + self.progress.steps)
         dist, weight, bias, spoken = target_distribution(batch.final, self.frozen), self.frozen, None, head.q_vocab
+        learned = self.kind.learned(head)
         if 0 < config.loss_vocab < len(weight):
             sample = sample_vocabulary(dist, config.loss_vocab, coins)
             dist, weight, bias = sample.distribution(dist), weight[sample.tokens], sample.bias
             spoken = sample.tokens if spoken is None else spoken[sample.tokens]
+            learned = None if learned is None else learned[sample.tokens]
         total, losses, right = torch.zeros(()), list[float](), torch.zeros(0, dtype=torch.bool)
 
         def stay(step: int, rows: Tensor) -> Tensor:
@@ -226,19 +228,23 @@ class _Run:
             return batch.guessed(step)[rows] & (right | lucky)
 
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
-            for step, (rows, g) in enumerate(unroll(head, batch, config.depth(self.progress.tokens), stay)):
+            for step, (rows, g) in enumerate(self.kind.unroll(head, batch, config.depth(self.progress.tokens), stay)):
                 answers = batch.answers(step)[rows]
                 used = (batch.guessed(step)[rows] & self.known[answers]).nonzero()[:, 0]
                 g, goal = g[used].to(batch.final.dtype), rows[used] + step
                 with torch.autocast("cpu", enabled=False):
-                    loss, guess = distribution_loss(head.prepare_logits(g), weight, dist, goal, config.loss, bias)
+                    read = head.prepare_logits(g)
+                    loss, guess = distribution_loss(read, weight, dist, goal, config.loss, bias, learned)
+                    hit = answers[used] == (guess if spoken is None else spoken[guess])
                     whole = config.distribution_weight * loss
                     if config.feature_weight:
                         whole = whole + config.feature_weight * feature_loss(g, batch.final[goal])
+                    if self.kind.extra is not None:
+                        whole = whole + self.kind.extra(head, g, hit)
                 right = torch.zeros(len(rows), dtype=torch.bool)
-                right[used] = answers[used] == (guess if spoken is None else spoken[guess])
+                right[used] = hit
                 count = max(1.0, self.workers.total(len(used)))
-                total = total + _DECAY**step * whole / count
+                total = total + config.decay**step * whole / count
                 losses.append(self.workers.total(float(loss.detach())) / count)
         return total, losses
 
@@ -252,12 +258,12 @@ class _Run:
             return
         progress = self.progress
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bfloat16):
-            found = measure(self.head, self.held_out, self.config.measure_steps)
+            found = measure(self.head, self.held_out, self.config.measure_steps, self.kind.unroll)
         now = time.monotonic()
         line: dict[str, Any] = {
             "tokens": progress.tokens, "steps": progress.steps, "pass": progress.passes, "blocks": len(progress.blocks),
             "depth": self.config.depth(progress.tokens), "rate": self.config.learning_rate(progress.tokens),
-            "loss": _means(self.losses), "single": found.single, "chain": found.chain, "tau": found.tau,
+            "loss": means(self.losses), "single": found.single, "chain": found.chain, "tau": found.tau,
             "tokens_per_second": (progress.tokens - self.counted) / (now - self.clock),
         }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -270,31 +276,3 @@ class _Run:
         if self.workers.rank == 0:
             save(self.folder, self.head, self.optimizer, self.progress)
         self.saved = time.monotonic()
-
-
-def _name(block: Block) -> str:
-    return f"{block.folder.name}/{block.name}"
-
-
-def _held_out(example: Example) -> bool:
-    """By dialogue, so that no turn of a held-out conversation is trained on; by prompt where the number is unknown."""
-    key = str(example.number) if example.number >= 0 else str(example.tokens[: example.prompt].tolist())
-    return crc32(key.encode()) % _HELD_OUT_ONE_IN == 0
-
-
-def _cut(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """Consecutive examples until they hold `tokens` response tokens."""
-    batch: list[Example] = []
-    for example in examples:
-        batch.append(example)
-        if sum(e.response for e in batch) >= tokens:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _means(losses: Sequence[Sequence[float]]) -> list[float]:
-    """Mean by step, over the updates that went that deep."""
-    deepest = max(map(len, losses), default=0)
-    return [sum(one[j] for one in losses if len(one) > j) / sum(len(one) > j for one in losses) for j in range(deepest)]

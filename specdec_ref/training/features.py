@@ -143,6 +143,10 @@ class Store:
         for name, piece in self.missing(file, conversations):
             _write_block(self.folder / name, piece, ((i, known[id(c)]) for i, c in enumerate(piece)))
 
+    def write(self, name: str, piece: Sequence[Conversation], states: Iterable[tuple[int, States]]) -> None:
+        """Write one block under this name; `states` as each conversation's place in `piece`, and its states."""
+        _write_block(self.folder / name, piece, states)
+
     def missing(self, file: Path, conversations: Iterable[Conversation]) -> Iterator[tuple[str, list[Conversation]]]:
         """The blocks of a corpus file that are not there yet: their names and conversations."""
         stem = file.name.split(".")[0]

@@ -5,6 +5,7 @@ With logits z = W h and q = softmax(z), over the draft vocabulary, p renormalise
     cross_entropy   - sum p log q                     dz = q - p        EAGLE-3; forward KL is this minus p's entropy
     total_variation 1/2 sum |p - q|                   1 - acceptance    Leviathan et al. 2023, corollary 3.6
     acceptance      - log sum min(p, q)               the same goal; its gradient does not fade where q is far off
+    dspark          0.1 cross_entropy + 0.9 sum |p - q|                              DSpark (arXiv 2607.05147)
 
 EAGLE-1 adds a smooth L1 loss between the head's feature and the target's (arXiv 2401.15077, section 3.2).
 Most tokens are nowhere likely in an update's texts, so a `Sample` of the vocabulary gives nearly the same gradient at a
@@ -89,6 +90,11 @@ def _acceptance(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     return -accepted.log().sum(), _through_softmax(q, (q < p).to(q.dtype).div_(-accepted))
 
 
+def _dspark(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    (entropy, slope), (distance, other) = _cross_entropy(z, p), _total_variation(z, p)
+    return 0.1 * entropy + 1.8 * distance, slope.mul_(0.1).add_(other, alpha=1.8)
+
+
 def _through_softmax(q: Tensor, slope: Tensor) -> Tensor:
     """d loss / dz from d loss / dq."""
     return q * (slope - (q * slope).sum(-1, keepdim=True))
@@ -98,15 +104,19 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "cross_entropy": _cross_entropy,
     "total_variation": _total_variation,
     "acceptance": _acceptance,
+    "dspark": _dspark,
 }
 
 
 class _DistributionLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, dist: Tensor, rows: Tensor, loss: str, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, hidden: Tensor, weight: Tensor, dist: Tensor, rows: Tensor, loss: str, bias: Tensor | None,
+        learned: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         total, slope, guess = hidden.new_zeros(()), torch.empty_like(hidden), torch.empty_like(rows)
+        width, columns = weight.shape[1], None if learned is None else torch.zeros_like(learned)
+        weight = weight if learned is None else torch.cat([weight, learned.to(weight.dtype)], 1)
         pieces = (tensor.split(CHUNK) for tensor in (hidden, rows, slope, guess))
         for part, index, out, best in zip(*pieces, strict=True):
             z = (part.to(weight.dtype) @ weight.T).to(part.dtype)
@@ -114,32 +124,36 @@ class _DistributionLoss(torch.autograd.Function):
             z = z if bias is None else z.add_(bias)
             value, dz = LOSSES[loss](z, dist[index])
             total += value
-            out.copy_(dz.to(weight.dtype) @ weight)
-        ctx.save_for_backward(slope)
+            dz = dz.to(weight.dtype)
+            out.copy_(dz @ weight)
+            if columns is not None:
+                columns += dz.T @ part[:, width:].to(dz.dtype)
+        ctx.save_for_backward(slope, columns)
         ctx.mark_non_differentiable(guess)
         return total, guess
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        (slope,) = ctx.saved_tensors
-        return slope * grad, None, None, None, None, None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        slope, columns = ctx.saved_tensors
+        return slope * grad, None, None, None, None, None, None if columns is None else columns * grad
 
 
 def distribution_loss(
-    hidden: Float[Tensor, "nodes hidden"],
+    hidden: Float[Tensor, "nodes width"],
     weight: Float[Tensor, "draft_vocab hidden"],
     dist: Float[Tensor, "rows draft_vocab"],
     rows: Int[Tensor, " nodes"],
     loss: str = "cross_entropy",
     bias: Float[Tensor, " draft_vocab"] | None = None,
+    learned: Float[Tensor, "draft_vocab rank"] | None = None,
 ) -> tuple[Float[Tensor, ""], Int[Tensor, " nodes"]]:
     """(loss, guess): summed loss of softmax(weight @ hidden) against `distribution[rows]`; each node's argmax.
 
     `bias` is added to the logits (see `Sample`; `weight` and `dist` are those of the sample then). No gradient goes to
-    `weight`. Both matrix products run in its dtype, softmax and loss in that of `hidden`.
-    Raises KeyError for an unknown loss.
+    `weight`. `learned`: further columns of the weight, which do get one; `hidden` is wider by as many. The matrix
+    products run in the dtype of `weight`, softmax and loss in that of `hidden`. Raises KeyError for an unknown loss.
     """
-    result: tuple[Tensor, Tensor] = _DistributionLoss.apply(hidden, weight, dist, rows, loss, bias)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor] = _DistributionLoss.apply(hidden, weight, dist, rows, loss, bias, learned)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from specdec_ref.drafters.eagle import default_layers
-from specdec_ref.drafters.eagle_head import EagleHead, Version
+from specdec_ref.drafters.eagle_head import Version
 from specdec_ref.training.checkpoint import load_state
 from specdec_ref.training.corpus import CorpusConfig, generate_corpus
 from specdec_ref.training.eagle import TrainConfig, draft_vocabulary, train
@@ -106,7 +106,7 @@ def fit(
     like: Path | None = None,
     start: Path | None = None,
     passes: int | None = None,
-) -> EagleHead:
+) -> Any:
     """Train to the end of the budget, or go on where `folder` stands; a new run begins with the weights of `start`.
 
     The draft vocabulary is that of `start` or of the head `like`, or the most frequent tokens of the responses in the

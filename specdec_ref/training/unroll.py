@@ -20,7 +20,10 @@ from torch import Tensor
 from specdec_ref.drafters.eagle_head import EagleHead, Projected
 from specdec_ref.training.features import Example
 
-__all__ = ["Batch", "pack", "unroll"]
+__all__ = ["Batch", "Stay", "Unroll", "attend", "pack", "unroll"]
+
+Stay = Callable[[int, Tensor], Tensor]  # (step, rows) -> mask of the rows that go on to it
+Unroll = Callable[..., Iterator[tuple[Tensor, Tensor]]]  # `unroll`, or its counterpart for another network
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def pack(examples: Sequence[Example], dtype: torch.dtype = torch.float32) -> Bat
 
 
 def unroll(
-    head: EagleHead, batch: Batch, steps: int, stay: Callable[[int, Tensor], Tensor] | None = None
+    head: EagleHead, batch: Batch, steps: int, stay: Stay | None = None
 ) -> Iterator[tuple[Int[Tensor, " rows"], Float[Tensor, "rows hidden"]]]:
     """(rows, g) after each step: g[r] is the guess of the token after `step_tokens(step)[rows[r]]`; rows are queries.
 
@@ -90,7 +93,7 @@ def unroll(
     rows, later = torch.arange(len(batch.query)), list[tuple[Tensor, Tensor]]()
     residual, q = first.residual[:, batch.query], first.q[:, :, batch.query]
     for step in range(1, steps + 1):
-        g = head.finish(residual, _attend(q, first, later, batch, rows))
+        g = head.finish(residual, attend(q, first, later, batch, rows))
         yield rows, g[0]
         if step < steps:
             if stay is not None:
@@ -102,7 +105,7 @@ def unroll(
             residual, q = here.residual, here.q
 
 
-def _attend(
+def attend(
     q: Float[Tensor, "1 heads rows head_dim"],
     first: Projected,
     later: Sequence[tuple[Tensor, Tensor]],

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from specdec_ref.models.download import is_pointer
+from specdec_ref.weights.int8 import from_int8
 
 __all__ = ["OWN_FILE", "HeadFiles", "is_own_head", "read_head"]
 
@@ -65,7 +66,7 @@ def _own(path: Path) -> HeadFiles:
     tensors, metadata = _safetensors(path)
     if "version" not in metadata:
         raise ValueError(f"{path} does not say which head it is: name the folder it came in, with its config.json")
-    return HeadFiles(path, tensors, metadata, None)
+    return HeadFiles(path, from_int8(tensors), metadata, None)
 
 
 def _published(folder: Path) -> dict[str, Tensor]:

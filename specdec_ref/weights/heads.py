@@ -26,12 +26,18 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from specdec_ref.drafters.eagle import default_layers
 from specdec_ref.drafters.eagle_head import EagleHead, Variant, Version, head_config
+from specdec_ref.drafters.medusa import MedusaHeads
+from specdec_ref.drafters.mtp import MtpHead
+from specdec_ref.drafters.parallel_eagle import MASKS, add_masks
 from specdec_ref.weights.files import HeadFiles
 
-__all__ = ["LoadedHead", "build_head", "expected_shapes", "norm_sum", "q_vocab_of"]
+__all__ = [
+    "LoadedHead", "build_head", "build_medusa", "check_kind", "check_shapes", "check_target", "expected_shapes",
+    "norm_sum", "q_vocab_of",
+]  # fmt: skip
 
 _LEGACY = {"aux_norm_low": "fc_norm.0", "aux_norm_mid": "fc_norm.1", "aux_norm_high": "fc_norm.2"}
-_VERSIONS: dict[str, Version] = {"0": 0, "1": 1, "3": 3}
+_VERSIONS: dict[str, Version] = {"0": 0, "1": 1, "3": 3, "mtp": 1}
 _VERIFIER = ("verifier_lm_head.", "verifier_norm.")  # speculators may keep the target's own beside the head
 
 
@@ -43,33 +49,65 @@ class LoadedHead:
     layers: tuple[int, ...]
 
 
-def build_head(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = None) -> LoadedHead:
+def build_head(
+    files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = None, kind: str = "eagle"
+) -> LoadedHead:
     """The head in these files, for this target; `dtype`: the target's, if None. Works on the meta device as well.
 
-    Raises ValueError that names the tensor or the setting that does not fit.
+    `kind`: "eagle", "p-eagle" or "mtp". Raises ValueError that names the tensor or the setting that does not fit, or
+    the kind that the files hold.
     """
     model: Any = target
+    check_kind(files, kind)
     if files.config is None:
         version = _VERSIONS.get(files.metadata["version"], 3)
         tensors, config, variant = dict(files.tensors), head_config(model.config, version), Variant()
         layers = tuple(int(layer) for layer in files.metadata.get("layers", "").split(",") if layer)
-        _same_target(files, model)
+        check_target(files, model)
     else:
         version, tensors = _canonical(files)
         config, variant = _head_settings(files, version, tensors)
         layers = _layers(files.config, model.config.num_hidden_layers)
+    masks = {name: tensors.pop(name) for name in MASKS if kind == "p-eagle"}
     q_vocab = _draft_vocabulary(files, tensors, config)
     tensors = _with_the_target_s(tensors, model, version, q_vocab, own=files.config is None)
     with torch.device("meta"):  # no memory yet: every parameter is replaced by a tensor from the file
-        head = EagleHead(config, version, variant=variant, q_vocab=q_vocab)
-    _check(f"{files.source}", tensors, expected_shapes(head))
-    kind = dtype or model.dtype
-    head.load_state_dict({name: tensor.to(kind) for name, tensor in tensors.items()}, assign=True)
+        mtp = kind == "mtp"
+        head = MtpHead(config, q_vocab) if mtp else EagleHead(config, version, variant=variant, q_vocab=q_vocab)
+    check_shapes(f"{files.source}", tensors, expected_shapes(head))
+    number_format = dtype or model.dtype
+    head.load_state_dict({name: tensor.to(number_format) for name, tensor in tensors.items()}, assign=True)
     head.q_vocab = q_vocab
     head.rotary = LlamaRotaryEmbedding(config)  # its frequencies are computed, not stored
+    if kind == "p-eagle":
+        add_masks(head).load_state_dict({name: t.to(number_format) for name, t in masks.items()}, strict=False)
     head.requires_grad_(False).eval()
     place = model.get_input_embeddings().weight.device
     return LoadedHead(head.to(place), layers or default_layers(version, model.config.num_hidden_layers))
+
+
+def check_kind(files: HeadFiles, kind: str) -> None:
+    """Raises ValueError if the files hold another kind of drafter, or if a P-EAGLE head lacks a mask vector."""
+    found = (files.metadata or {}).get("version", "3")
+    found = "eagle" if found in ("0", "1", "3") else found
+    if found != kind:
+        raise ValueError(f"{files.source} holds a drafter of kind {found!r}, not {kind!r}: choose --drafter {found}")
+    if kind == "p-eagle" and (missing := [name for name in MASKS if name not in files.tensors]):
+        raise ValueError(f"{files.source} lacks {', '.join(missing)}, so it cannot draft in parallel")
+
+
+def build_medusa(files: HeadFiles, target: nn.Module, dtype: torch.dtype | None = None) -> MedusaHeads:
+    """The Medusa heads in these files; `dtype`: the target's, if None. Raises ValueError if they do not fit."""
+    model: Any = target
+    check_kind(files, "medusa")
+    tensors, rows = dict(files.tensors), model.get_output_embeddings().weight
+    q_vocab = q_vocab_of(tensors.pop("d2t")) if "d2t" in tensors else None
+    tensors["lm_head.weight"] = rows if q_vocab is None else rows[q_vocab]
+    count = sum(name.endswith(".weight") for name in tensors) - 1
+    heads = MedusaHeads(rows.shape[1], len(rows), count, q_vocab)
+    check_shapes(f"{files.source}", tensors, {name: tuple(tensor.shape) for name, tensor in heads.state_dict().items()})
+    heads.load_state_dict({name: tensor.to(dtype or model.dtype) for name, tensor in tensors.items()}, assign=True)
+    return heads.requires_grad_(False).eval().to(rows.device)
 
 
 def norm_sum(target: Any) -> float:
@@ -77,8 +115,8 @@ def norm_sum(target: Any) -> float:
     return float(target.base_model.norm.weight.double().sum())
 
 
-def _same_target(files: HeadFiles, model: Any) -> None:
-    """A shipped head says which target's features it was trained on."""
+def check_target(files: HeadFiles, model: Any) -> None:
+    """Raises ValueError if a head was trained on another target's features; shipped ones name theirs."""
     told = files.metadata.get("target_norm")
     if told is not None and abs(norm_sum(model) - float(told)) > 1e-3 * abs(float(told)):  # rounding to bfloat16: 1e-4
         raise ValueError(f"{files.source} was trained on another target: its features would mean nothing to this one's")
@@ -211,7 +249,8 @@ def _with_the_target_s(
     return full
 
 
-def _check(source: str, given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(source: str, given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ValueError that names the tensors that are missing, unexpected or of a wrong shape."""
     missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or extra:
         parts = [f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unexpected", extra)) if names]

@@ -20,6 +20,7 @@ from specdec_ref.metrics import StepRecord
 from specdec_ref.models import hub
 from specdec_ref.session import Session
 from specdec_ref.verifiers import VERIFIERS
+from specdec_ref.weights import TRAINED
 
 if TYPE_CHECKING:
     import subprocess
@@ -31,7 +32,9 @@ PROMPTS = ["The keeper", "Why is the sky blue?", "Name three colours: red, green
 
 def drafting(name: str, folder: Path) -> list[str]:
     """The arguments that choose this drafter."""
-    models = {"draft": folder, "eagle": folder / "eagle", "hybrid": folder / "eagle"}
+    models = {"draft": folder, "hybrid": folder / "eagle"} | {
+        kind: folder / kind for kind in ("eagle", "block", *TRAINED)
+    }
     return ["--drafter", name, *(["--draft-model", str(models[name])] if name in models else [])]
 
 

@@ -32,6 +32,7 @@ from specdec_ref.palette import PALETTE
 from specdec_ref.request import Limits
 from specdec_ref.session import Session
 from specdec_ref.trace import Round
+from specdec_ref.weights import TRAINED
 
 __all__ = ["folder", "specdec"]  # fixtures
 
@@ -49,7 +50,9 @@ def test_demo_compares_drafters_with_plain_and_starts_with_the_result(folder: Pa
     assert len(specdec.out[: specdec.out.index("tokens per second")].splitlines()) < 12, "the result comes first"
     rows = table_rows(specdec.out)
     assert [row.pop(0) for row in rows if row[0] in ("editing", "chat")] == ["editing", "chat"]
-    shown = [name for name in DRAFTERS if name not in ("eagle", "hybrid")]  # no head is shipped for the tiny model
+    shown = [
+        name for name in DRAFTERS if name not in ("eagle", "hybrid", "block", *TRAINED)
+    ]  # which need a trained head
     assert [row[0] for row in rows] == shown * 2
     assert all(row[-1] == "identical" for row in rows)
     assert all(f"left out: {name} (no EAGLE head is shipped for tiny" in specdec.out for name in ("eagle", "hybrid"))

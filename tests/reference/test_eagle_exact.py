@@ -10,6 +10,7 @@ import torch
 from eagle_heads import random_drafter
 from helpers import VOCAB, tiny_model
 from scipy.stats import chi2
+from second_token import second_token
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
@@ -22,7 +23,6 @@ from specdec_ref.exact import engine_distribution, table_distribution, total_var
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import TableLM
 from specdec_ref.request import Limits
-from specdec_ref.sampling import warp
 
 PROMPT = [0, 1, 2, 0, 1]
 
@@ -100,28 +100,6 @@ def test_a_wrong_q_moves_the_distribution() -> None:
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     return tiny_model(spread=0.25, num_hidden_layers=6)
-
-
-def second_token(model: nn.Module, drafter: EagleDrafter, sampling: SamplingParams, samples: int) -> tuple[float, int]:
-    """Chi-square of the second new token against its exact output distribution, and the degrees of freedom."""
-    prompt = [5, 9, 3, 11]
-    with torch.inference_mode():
-        ids = torch.tensor([[*prompt, token] for token in range(VOCAB)])
-        logits = model(ids).logits
-        dist = warp(logits[0, -2], sampling) @ warp(logits[:, -1], sampling)
-    engine = SpecEngine(
-        Target(model, check=False), drafter, budget=DraftBudget(2), sampling=sampling, limits=Limits(max_new_tokens=2)
-    )
-    counts = torch.zeros(VOCAB, dtype=torch.float64)
-    for first in range(0, samples, 250):
-        for done in engine.generate([prompt] * 250, seeds=range(first, first + 250)):
-            counts[done.tokens[1]] += 1
-    expected = samples * dist
-    assert counts[expected == 0].sum() == 0, "a token outside the distribution came out"
-    common = expected >= 5  # where the chi-square distribution is a fair approximation; the others are one bin
-    seen = torch.cat([counts[common], counts[~common].sum()[None]])
-    wanted = torch.cat([expected[common], expected[~common].sum()[None]]).clamp_min(1e-9)
-    return float(((seen - wanted) ** 2 / wanted).sum()), len(seen) - 1
 
 
 @pytest.mark.parametrize("sampling", [SamplingParams(1.0), SamplingParams(0.7, top_p=0.9)])

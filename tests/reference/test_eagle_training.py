@@ -21,7 +21,7 @@ from specdec_ref.drafters.eagle import EagleDrafter, default_layers
 from specdec_ref.engine import SpecEngine
 from specdec_ref.models.target import Target
 from specdec_ref.request import Limits
-from specdec_ref.training import eagle
+from specdec_ref.training import batches, eagle
 from specdec_ref.training.agreement import measure, prepare, replay
 from specdec_ref.training.checkpoint import load_head, load_state
 from specdec_ref.training.eagle import TrainConfig, draft_vocabulary, train
@@ -142,6 +142,7 @@ def test_loss_and_gradient_by_autograd(loss: str) -> None:
         "cross_entropy": -(p * q.log()).sum(),
         "total_variation": 0.5 * (p - q).abs().sum(),
         "acceptance": -torch.minimum(p, q).sum(-1).log().sum(),
+        "dspark": -0.1 * (p * q.log()).sum() + 0.9 * (p - q).abs().sum(),
     }[loss]
     (expected,) = torch.autograd.grad(written_out, hidden)
     fused, guess = distribution_loss(hidden, weight, dist, rows, loss)
@@ -249,7 +250,7 @@ def test_training_raises_agreement(
     train(settings, model, [features], tmp_path, q_vocab if version == 3 else None)
     head = load_head(tmp_path / "head.safetensors", model)
     seen = [e for block in open_features([features]) for e in block.examples()]
-    held_out = prepare([e for e in seen if eagle._held_out(e)], model.get_output_embeddings().weight)  # type: ignore[operator]
+    held_out = prepare([e for e in seen if batches.is_held_out(e)], model.get_output_embeddings().weight)  # type: ignore[operator]
     untrained = random_head(model, version, draft_vocab=None, noise=0.0).float()
     before, after = measure(untrained, held_out, 3), measure(head, held_out, 3)
     assert after.tau > before.tau + 0.2, (before, after)  # seen: 1.4 to 1.9 (EAGLE-1), 1.5 to 1.9 (EAGLE-3)

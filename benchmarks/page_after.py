@@ -1,0 +1,68 @@
+"""The section of docs/BENCHMARKS.md about what came after EAGLE-3: heads trained on the same text, side by side."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from specdec_ref.bench.rows import committed
+
+__all__ = ["after_eagle", "break_even"]
+
+AFTER = """\
+## EAGLE-3 and what came after it
+
+Every head below but the last two learned from the same {distinct:,} response tokens of the target. Each training run
+took {tokens:,} of them, with the same loss, rate, batches and draft vocabulary. "Trained on" includes what the head had
+seen that it began with, so P-EAGLE is to be compared with "eagle, longer". These are small heads on little text: look
+at their order, not at the level. "Conditional" is the accepted share of drafts 1 to 4, of those whose predecessors were
+accepted. Counted at temperature 0 with chains of gamma = {depth} along stored answers of plain decoding, test split;
+every task counts alike in tau. "Draft" is the time of all four drafts in plain steps (processor time of one thread, the
+two in turn). "Predicted" is tau / (v(5) + draft), with v(5) = {v5:.2f} from `costs.jsonl`: a speed-up without prefill
+and overhead, not a measured one."""
+PRICE = """\
+**Break-even of a parallel drafter on this machine.** On the idle machine four EAGLE drafts one after the other take
+{sequential:.3f} plain steps and the check of five rows takes v(5) = {v5:.2f} (`costs.jsonl`, {dtype}). One pass that
+gives all four takes {ratio:.2f} of EAGLE's time here, so {parallel:.3f} plain steps. It is as fast as EAGLE if it keeps
+(v(5) + {parallel:.3f}) / (v(5) + {sequential:.3f}) = **{needed:.3f}** of EAGLE's tau. After equal training it keeps
+{kept:.3f} ("p-eagle" over "eagle, longer"), and {shipped:.3f} of the shipped head's. With MTP trained on one step, the
+later positions show what reuse costs that was not trained for."""
+
+
+def break_even(rows: Sequence[Mapping[str, Any]], split: str = "test") -> dict[str, Any]:
+    """Prices in plain steps, and the shares of EAGLE's tau that a parallel drafter needs and keeps."""
+    _, measured = committed("costs")
+    row = next(one for one in measured if one["drafter"] == "eagle" and one["dtype"] == "bfloat16")
+    step = row["costs"]["verify"]["1"]
+    sequential, v5 = row["costs"]["draft"]["4"] / step, row["costs"]["verify"]["5"] / step
+    drafts = {one["method"]: one["costs"]["draft"] for one in rows if "costs" in one}
+    taus = {one["method"]: one["tau"] for one in rows if one.get("task") == "mean" and one["split"] == split}
+    ratio = drafts["p-eagle"] / drafts["eagle, longer"]
+    return {
+        "sequential": sequential, "v5": v5, "dtype": row["dtype"], "ratio": ratio, "parallel": ratio * sequential,
+        "needed": (v5 + ratio * sequential) / (v5 + sequential), "kept": taus["p-eagle"] / taus["eagle, longer"],
+        "shipped": taus["p-eagle, shipped"] / taus["shipped"],
+    }  # fmt: skip
+
+
+def after_eagle() -> Iterator[str]:
+    """One table, and what it means for a parallel drafter here."""
+    about, rows = committed("after-eagle")
+    found = break_even(rows)
+    yield AFTER.format(distinct=about["distinct"], tokens=about["tokens"], depth=about["depth"], v5=found["v5"])
+    yield from ("", "```sh", about["command"], "```", "")
+    yield f"{about['target']} in {about['dtype'].removeprefix('torch.')}, {about['machine']}, torch {about['torch']}."
+    yield from (
+        "",
+        "| method | trained on | weights | conditional | tau | worst task | draft | predicted |",
+        "|---|---:|---:|---|---:|---:|---:|---:|",
+    )
+    costs = {row["method"]: row for row in rows if "costs" in row}
+    for row in rows:
+        if row.get("task") == "mean" and row["split"] == "test":
+            cost = costs[row["method"]]
+            draft = cost["costs"]["draft"]
+            yield (
+                f"| {row['method']} | {cost['tokens_trained'] / 1e6:.1f} M | {cost['weights'] / 1e6:.1f} M "
+                f"| {' '.join(f'{share:.2f}' for share in row['conditional'])} | {row['tau']:.2f} "
+                f"| {row['tau_worst']:.2f} | {draft:.3f} | {row['tau'] / (found['v5'] + draft):.2f} |"
+            )
+    yield from ("", PRICE.format(**found), "")
