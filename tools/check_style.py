@@ -24,6 +24,7 @@ FINISHED = (
     "notebooks/07_kernels.ipynb",
     "notebooks/08_production.ipynb",
     "exercises/08_production/08_production.ipynb",
+    "exercises/10_after_eagle/10_after_eagle.ipynb",
 )
 
 # what it is a sign of: terse aphorisms, things that speak, and a private vocabulary
