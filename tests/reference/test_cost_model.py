@@ -60,9 +60,10 @@ def test_a_mixture_of_experts_reads_what_its_tokens_use() -> None:
     assert some.step_bytes() == (200 + 200) * 2 + cached
     assert some.step_bytes(k=2) == pytest.approx((200 + 200 * 1.75) * 2 + 2 * cached)
     assert SHAPE.step_flops(batch=2, k=3) - some.step_flops(batch=2, k=3) == 6 * 2 * 600
-    slow = Machine("a", bandwidth=1e3, peak=1e9)
-    assert ideal_curve(some, slow)(4) > 1.5 > ideal_curve(SHAPE, slow)(4)
-    assert ideal_curve(some, slow, batch=16)(4) < ideal_curve(some, slow)(4)
+    slow, large = Machine("a", bandwidth=1e3, peak=1e12), {**numbers, "weights": 1_000_000}
+    many = ExpertShape(**large, experts=4, chosen=1, expert_weights=800_000)
+    assert ideal_curve(many, slow)(4) > 1.8 > 1.01 > ideal_curve(ModelShape(**large), slow)(4)
+    assert ideal_curve(many, slow, batch=16)(4) < 1.1
     with pytest.raises(ValueError, match="expert_weights"):
         ExpertShape(**numbers, expert_weights=1001)
 

@@ -231,46 +231,46 @@ def _tree_trial(name: str, rows: Sequence[Sequence[float]], nodes: int) -> Trial
         return words, parents
 
     def judge(came: tuple[list[int], list[int]]) -> tuple[bool, str]:
-        paths: list[tuple[int, ...]] = [()]
-        for number, (word, parent) in enumerate(zip(*came, strict=True), 1):
-            if not 0 <= parent < number:
-                return (
-                    False,
-                    f"draft {number} has the parent {parent}: 0 is the root, and a parent comes before its children",
-                )
-            path = (*paths[parent], word)
-            if path not in values:
-                return (
-                    False,
-                    f"draft {number} is word {word} at depth {len(path)}: there are {len(rows)} rows of {len(rows[0])}",
-                )
-            if path in paths:
-                return False, f"draft {number} repeats draft {paths.index(path)}: the same word below the same node"
-            paths.append(path)
-        found = [values[path] for path in paths[1:]]
+        found = [values[path] for path in _paths(came, values)]
         gave = f"{len(found)} drafts, together worth {sum(found):.4f}"
         if len(found) != len(best):
-            return (
-                False,
-                f"{gave}; {nodes} nodes with the root leave room for {nodes - 1}, and {len(best)} are possible here",
-            )
+            room = f"{nodes} nodes with the root leave room for {nodes - 1}"
+            return False, f"{gave}; {room}, and {len(best)} are possible here"
         if sum(found) < sum(best) - CLOSE:
             return False, f"{gave}; the best {len(best)} are worth {sum(best):.4f}"
         for at, (ours, theirs) in enumerate(zip(found, best, strict=True), 1):
             if abs(ours - theirs) > CLOSE:
-                return (
-                    False,
-                    f"the right drafts, but number {at} is worth {ours:.4f} and should be worth {theirs:.4f}: "
-                    f"best first",
-                )
+                worth = f"number {at} is worth {ours:.4f} and should be worth {theirs:.4f}"
+                return False, f"the right drafts, but {worth}: best first"
         return True, f"{gave}, the best first"
 
     return Trial(f"{name}: {len(rows)} positions, {nodes} nodes", outcome, judge, side=not best)
 
 
-def _path_values(rows: Sequence[Sequence[float]]) -> Mapping[tuple[int, ...], float]:
+Path = tuple[int, ...]
+
+
+def _paths(came: tuple[list[int], list[int]], values: Mapping[Path, float]) -> list[Path]:
+    """The words from the root to each draft. Raises Trouble if the links are none, or if a draft comes twice."""
+    paths: list[Path] = [()]
+    for number, (word, parent) in enumerate(zip(*came, strict=True), 1):
+        if not 0 <= parent < number:
+            raise Trouble(
+                f"draft {number} has the parent {parent}: 0 is the root, and a parent comes before its children"
+            )
+        path = (*paths[parent], word)
+        if path not in values:
+            rows = f"{max(map(len, values))} rows of {1 + max(path[0] for path in values)}"
+            raise Trouble(f"draft {number} is word {word} at depth {len(path)}: there are {rows}")
+        if path in paths:
+            raise Trouble(f"draft {number} repeats draft {paths.index(path)}: the same word below the same node")
+        paths.append(path)
+    return paths[1:]
+
+
+def _path_values(rows: Sequence[Sequence[float]]) -> Mapping[Path, float]:
     """Every path below the root, and the product of its probabilities."""
-    values: dict[tuple[int, ...], float] = {}
+    values: dict[Path, float] = {}
     for depth in range(1, len(rows) + 1):
         for path in product(range(len(rows[0])), repeat=depth):
             values[path] = values.get(path[:-1], 1.0) * rows[depth - 1][path[-1]]
