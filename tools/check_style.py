@@ -23,6 +23,7 @@ FINISHED = (
     "notebooks/06_metrics.ipynb",
     "notebooks/07_kernels.ipynb",
     "notebooks/08_production.ipynb",
+    "notebooks/10_after_eagle.ipynb",
     "exercises/08_production/08_production.ipynb",
     "exercises/10_after_eagle/10_after_eagle.ipynb",
 )
