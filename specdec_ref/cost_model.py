@@ -18,8 +18,8 @@ from itertools import accumulate
 from typing import Any, ClassVar
 
 __all__ = [
-    "GPUS", "Machine", "ModelShape", "RoundCosts", "VerifyCurve", "best_gamma", "expected_chain", "expected_tau",
-    "ideal_curve", "speedup",
+    "GPUS", "ExpertShape", "Machine", "ModelShape", "RoundCosts", "VerifyCurve", "best_gamma", "distinct_experts",
+    "expected_chain", "expected_tau", "ideal_curve", "speedup",
 ]  # fmt: skip
 
 
@@ -91,6 +91,44 @@ class ModelShape:
     def step_seconds(self, machine: Machine, batch: int = 1, k: int = 1, context: int = 0) -> float:
         """The longer of the two: a lower bound, which good kernels come near."""
         return max(self.memory_seconds(machine, batch, k, context), self.compute_seconds(machine, batch, k, context))
+
+
+def distinct_experts(experts: int, chosen: int, tokens: int) -> float:
+    """Expected number of different experts that `tokens` tokens use, if each picks `chosen` of them independently.
+
+    Raises ValueError unless 1 <= chosen <= experts and tokens >= 0.
+    """
+    if not 1 <= chosen <= experts or tokens < 0:
+        raise ValueError(f"need 1 <= chosen <= experts and tokens >= 0, got {chosen} of {experts}, {tokens} tokens")
+    return experts * (1 - (1 - chosen / experts) ** tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertShape(ModelShape):
+    """A mixture of experts: of `expert_weights`, a step reads those of the experts that its tokens use.
+
+    `weights` counts all of them. Real tokens share experts more often than independent ones, so this is an upper bound.
+    """
+
+    experts: int = 1
+    chosen: int = 1
+    expert_weights: int = 0
+
+    def __post_init__(self) -> None:
+        distinct_experts(self.experts, self.chosen, 1)
+        if not 0 <= self.expert_weights <= self.weights:
+            raise ValueError(f"expert_weights must be between 0 and all weights, got {self.expert_weights}")
+
+    def step_bytes(self, batch: int = 1, k: int = 1, context: int = 0) -> float:
+        """Bytes one forward moves: the experts in use and all else once, each row's cache once."""
+        unused = 1 - distinct_experts(self.experts, self.chosen, batch * k) / self.experts
+        spared = self.expert_weights * unused * self.bytes_per_weight
+        return ModelShape.step_bytes(self, batch, k, context) - spared
+
+    def step_flops(self, batch: int = 1, k: int = 1, context: int = 0) -> float:
+        """As in a dense model, without the experts that a token does not use."""
+        idle = self.expert_weights * (1 - self.chosen / self.experts)
+        return ModelShape.step_flops(self, batch, k, context) - batch * k * 2 * idle
 
 
 GPUS = {  # inputs of a model, not measurements: bandwidth and dense bfloat16 peak of NVIDIA's data sheets

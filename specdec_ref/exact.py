@@ -14,7 +14,8 @@ never wrong.
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
 from jaxtyping import Float
@@ -27,9 +28,11 @@ from specdec_ref.engine import SpecEngine
 from specdec_ref.models.toy import TableLM
 from specdec_ref.sampling import warp
 
-__all__ = ["engine_distribution", "outcomes", "table_distribution", "total_variation"]
+__all__ = ["chain_output", "engine_distribution", "outcomes", "table_distribution", "total_variation"]
 
 Result = TypeVar("Result")
+Number = TypeVar("Number", Fraction, float)
+Text = tuple[int, ...]
 Distribution = dict[tuple[int, ...], float]
 _ROUNDING = 1e-9
 
@@ -150,9 +153,65 @@ def table_distribution(model: TableLM, prompt: Sequence[int], tokens: int, sampl
     return dist
 
 
-def total_variation(first: Distribution, second: Distribution) -> float:
+def chain_output(
+    drafts: Mapping[Text, Number],
+    tested: Callable[[Text], Sequence[Sequence[Number]]],
+    target: Callable[[Text], Sequence[Number]],
+    tokens: int,
+) -> tuple[dict[Text, Number], Number]:
+    """The exact distribution of the first `tokens` tokens, and the mean number of accepted drafts, of one round.
+
+    drafts: how likely each whole draft is, however it was made. tested(draft): the q of each position that is verified;
+    fewer rows than the draft has tokens cut it. target(text): p after that text. Tokens after the round come from the
+    target itself. Use `fractions.Fraction` throughout for exact numbers.
+
+    The output is the target's if, given all that was used before position i is tested (the drafts before it, the
+    coins, whatever chose the draft and its length), x_i has the distribution q_i. Raises ValueError if a draft has
+    probability 0 under its own q, or if a q is no distribution.
+    """
+    zero: Number = 0 * sum(drafts.values(), start=next(iter(drafts.values())))  # of the same kind of number
+    emitted: dict[Text, Number] = defaultdict(lambda: zero)
+    accepted = zero
+    for draft, weight in drafts.items():
+        rows = tested(draft) if weight else ()
+        for at, q in enumerate(rows):
+            before: Text = draft[:at]
+            x, p = draft[at], target(before)
+            if not q[x]:
+                raise ValueError(
+                    f"draft {draft} has probability 0 at position {at + 1} of the q that it is tested with"
+                )
+            stays = min(1 + zero, p[x] / q[x])
+            rest = [max(a - b, zero) for a, b in zip(p, q, strict=True)]
+            if stays < 1 and not any(rest):
+                raise ValueError(f"q sums to {sum(q)} at position {at + 1}: a distribution sums to 1")
+            for token, share in enumerate(rest if stays < 1 else ()):
+                emitted[*before, token] += weight * (1 - stays) * share / sum(rest)
+            weight = weight * stays
+            accepted += weight
+        emitted[draft[: len(rows)]] += weight
+    whole: dict[Text, Number] = defaultdict(lambda: zero)
+    for text, weight in emitted.items():
+        _continue(whole, text, weight, target, tokens)
+    return dict(whole), accepted
+
+
+def _continue(
+    whole: dict[Text, Number], text: Text, weight: Number, target: Callable[[Text], Sequence[Number]], tokens: int
+) -> None:
+    """Add a text's probability to those of its continuations by the target, or to that of its first tokens."""
+    if len(text) >= tokens:
+        whole[text[:tokens]] += weight
+    elif weight:
+        for token, share in enumerate(target(text)):
+            _continue(whole, (*text, token), weight * share, target, tokens)
+
+
+def total_variation(first: Mapping[Text, Number], second: Mapping[Text, Number]) -> Number:
     """Half the sum of |difference|: 0 for equal distributions, 1 for disjoint ones."""
-    return sum(abs(first.get(text, 0.0) - second.get(text, 0.0)) for text in {*first, *second}) / 2
+    zero: Number = 0 * next(iter(first.values()))
+    gaps = [abs(first.get(text, zero) - second.get(text, zero)) for text in {*first, *second}]
+    return sum(gaps, start=zero) / 2
 
 
 def _stepped(engine: SpecEngine, rng: Randomness) -> SpecEngine:

@@ -23,7 +23,9 @@ FINISHED = (
     "notebooks/06_metrics.ipynb",
     "notebooks/07_kernels.ipynb",
     "notebooks/08_production.ipynb",
+    "notebooks/10_after_eagle.ipynb",
     "exercises/08_production/08_production.ipynb",
+    "exercises/10_after_eagle/10_after_eagle.ipynb",
 )
 
 # what it is a sign of: terse aphorisms, things that speak, and a private vocabulary

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from specdec_course.capstone import checks as capstone
-from specdec_course.checks import bottleneck, eagle, production, tree, verification
+from specdec_course.checks import after_eagle, bottleneck, eagle, production, tree, verification
 from specdec_course.checks.report import Report
 from specdec_ref.core import DraftTree, VerifyResult
 
@@ -116,6 +116,12 @@ def unlinked(tokens: list[int], parents: list[int], size: int) -> Any:
     return tokens + [0] * (size - len(tokens)), [-1] * size, [-1] * size
 
 
+def uniform(base: torch.Tensor, first: int, before: torch.Tensor, after: torch.Tensor, rng: Any) -> Any:
+    """Every word from the same row, which is also returned."""
+    row = torch.ones(3) / 3
+    return [rng.draw(row) for _ in base], [row for _ in base]
+
+
 def _sampled(**more: Any) -> Callable[[], Report]:
     return lambda: capstone.sampled(alone, **more)
 
@@ -160,4 +166,18 @@ CHEAP: dict[str, Callable[[], Report]] = {
     "08: the same for other budgets": lambda: production.flags(
         refuse, [(7, 1, None), (1, 4, 5), (1, 4, 6), (5, 4, 8), (4, 1, 4)]
     ),
+    "10: the target's distribution": lambda: after_eagle.output(
+        lambda drafts, p1, p2: [[p1[s] * p2[s][t] for t in range(3)] for s in range(3)]
+    ),
+    "10: a uniform block": lambda: after_eagle.block(uniform),
+    "10: a block of one word": lambda: after_eagle.block(
+        lambda base, *_: ([0] * len(base), [[1.0, 0.0, 0.0]] * len(base))
+    ),
+    "10: no tree": lambda: after_eagle.tree(lambda rows, nodes: ([], [])),
+    "10: no tree, the root alone": lambda: after_eagle.tree(
+        lambda rows, nodes: ([], []), [("root", ((0.6, 0.4),), 1), ("two", ((0.6, 0.4),), 3)]
+    ),
+    "10: nothing is verified": lambda: after_eagle.length(lambda words, confidence, v: 0),
+    "10: everything is verified": lambda: after_eagle.length(lambda words, confidence, v: len(words)),
+    "10: no draft": lambda: after_eagle.suffix(lambda text, follows, factor, min_prob: ([], 0.0)),
 }

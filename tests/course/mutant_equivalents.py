@@ -89,6 +89,14 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {  # (exercise, task) -> cha
         "`min(4, len(self.text))` → `max(4, len(self.text))`":
             "longer runs are looked up and never stored; the same guesses come, and the task counts forwards and nodes",
     },
+    ("10_after_eagle", "output"): {
+        "`range(3)` → `list(range(3))[::-1]` (2)": "sums do not depend on the order, up to rounding",
+    },
+    ("10_after_eagle", "suffix"): {
+        "`range(1, len(text) + 1)` → `range(1, len(text) + 1 - 1)`":
+            "nothing follows the whole text, so a match of that length drafts nothing",
+        "`len(text) + 1` → `len(text)`": "nothing follows the whole text, so a match of that length drafts nothing",
+    },
 }  # fmt: skip
 
 NOT_COVERED = {  # what another answer does, and why the check does not show it

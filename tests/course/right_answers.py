@@ -611,4 +611,122 @@ RIGHT = (
                             return text[at:]
                 return []
         """),
+    right("10_after_eagle", "output", "word pairs in a dict, one emission function", """
+        def my_output(drafts, p1, p2):
+            def emit(p, q, x):
+                kept = {x: min(p[x] / q[x], 1.0)}
+                owed = {w: p[w] - q[w] for w in range(3) if p[w] > q[w]}
+                lost = {w: (1 - kept[x]) * gap / sum(owed.values()) for w, gap in owed.items()}
+                return kept, lost
+
+            out = {(s, t): 0.0 for s in range(3) for t in range(3)}
+            for chance, (a, b), rows in drafts:
+                kept, lost = emit(p1, rows[0], a)
+                for s, share in lost.items():
+                    for t in range(3):
+                        out[s, t] += chance * share * p2[s][t]
+                for part in emit(p2[a], rows[1], b):
+                    for t, share in part.items():
+                        out[a, t] += chance * kept[a] * share
+            return [[out[s, t] for t in range(3)] for s in range(3)]
+        """),
+    right("10_after_eagle", "output", "tensors in float32", """
+        def my_output(drafts, p1, p2):
+            p1, p2 = torch.tensor(p1), torch.tensor(p2)
+            out = torch.zeros(3, 3)
+
+            def one(p, q, x):
+                q = torch.tensor(q)
+                stays = min(1.0, float(p[x] / q[x]))
+                rest = (p - q).clamp(min=0)
+                return stays, (1 - stays) * rest / rest.sum().clamp(min=1e-9)
+
+            for chance, pair, rows in drafts:
+                stays, others = one(p1, rows[0], pair[0])
+                out += chance * others[:, None] * p2
+                also, rest = one(p2[pair[0]], rows[1], pair[1])
+                rest[pair[1]] += also
+                out[pair[0]] += chance * stays * rest
+            return out
+        """),
+    right("10_after_eagle", "block", "exponentials by hand, positions by number", """
+        def my_block(base, first, W1, W2, rng):
+            rows = torch.zeros(base.shape, dtype=torch.float64)
+            words = [first]
+            for k in range(base.shape[0]):
+                logits = base[k].clone()
+                for r in range(W1.shape[1]):
+                    logits += W1[words[-1], r] * W2[r]
+                weights = logits.exp()
+                rows[k] = weights / weights.sum()
+                words.append(int(rng.draw(rows[k])))
+            return words[1:], rows
+        """),
+    right("10_after_eagle", "tree", "all paths, sorted", """
+        def my_tree(rows, nodes):
+            paths, level = [], [((), 1.0)]
+            for row in rows:
+                level = [(path + (w,), value * row[w]) for path, value in level for w in range(len(row))]
+                paths += [(value, path) for path, value in level if value > 0]
+            paths.sort(key=lambda each: (-each[0], len(each[1])))
+            numbers = {(): 0}
+            words, parents = [], []
+            for value, path in paths[: nodes - 1]:
+                parents.append(numbers[path[:-1]])
+                words.append(path[-1])
+                numbers[path] = len(words)
+            return words, parents
+        """),
+    right("10_after_eagle", "tree", "the best candidate looked for each time", """
+        def my_tree(rows, nodes):
+            words, parents, values, depths = [], [], [1.0], [0]
+            while len(words) < nodes - 1:
+                taken = set(zip(parents, words))
+                best = None
+                for node, (value, depth) in enumerate(zip(values, depths)):
+                    for word in range(len(rows[0])) if depth < len(rows) else ():
+                        made = value * rows[depth][word]
+                        if made > 0 and (node, word) not in taken and (best is None or made > best[0]):
+                            best = (made, node, word)
+                if best is None:
+                    break
+                values.append(best[0])
+                parents.append(best[1])
+                depths.append(depths[best[1]] + 1)
+                words.append(best[2])
+            return words, parents
+        """),
+    right("10_after_eagle", "length", "a while loop and two ratios", """
+        def my_length(words, confidence, v):
+            size, sure, tokens = 0, 1.0, 1.0
+            while size < len(words):
+                sure = sure * confidence(words[0:size])
+                now, then = tokens / v(size + 1), (tokens + sure) / v(size + 2)
+                if not then > now:
+                    break
+                size, tokens = size + 1, tokens + sure
+            return size
+        """),
+    right("10_after_eagle", "suffix", "shares first, the length cut afterwards", """
+        def my_suffix(text, follows, factor, min_prob):
+            found = []
+            for size in range(1, len(text) + 1):
+                if tuple(text[len(text) - size :]) not in follows:
+                    break
+                chain, probs = list(text[len(text) - size :]), [1.0]
+                for _ in range(int(factor * size)):
+                    nexts = list(follows.get(tuple(chain), {}).items())
+                    if not nexts:
+                        break
+                    token, count = max(nexts, key=lambda pair: pair[1])
+                    probs.append(probs[-1] * (count / sum(n for _, n in nexts)))
+                    chain.append(token)
+                drafted = [p for p in probs[1:] if p >= min_prob]
+                if drafted:
+                    found.append((sum(drafted), size, chain[size : size + len(drafted)]))
+            if not found:
+                return [], 0.0
+            best = max(found, key=lambda each: each[:2])
+            return best[2], best[0]
+        """),
 )  # fmt: skip

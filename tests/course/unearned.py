@@ -11,7 +11,7 @@ import torch
 
 from specdec_course.capstone import checks as capstone
 from specdec_course.capstone.checks import greedy_round
-from specdec_course.checks import bottleneck, eagle, metrics, ngram, production, verification
+from specdec_course.checks import after_eagle, bottleneck, eagle, metrics, ngram, production, verification
 from specdec_course.checks.report import Report
 from specdec_ref.config import DraftBudget
 from specdec_ref.core import DraftTree, VerifyResult
@@ -78,6 +78,15 @@ NOTHING: dict[str, Callable[[], Report]] = {
     "no numbers for a vocabulary": lambda: eagle.vocabulary(lambda texts, size, vocab: ([NAN] * size, [0] * vocab)),
     "no numbers for lengths": lambda: metrics.lengths(lambda draft, rounds, tiers: [NAN] * rounds),
     "no number for a mean": lambda: metrics.tau(lambda *_: NAN),
+    "no numbers for an output": lambda: after_eagle.output(lambda *_: [[NAN] * 3] * 3),
+    "some numbers for an output": lambda: after_eagle.output(lambda *_: [[0.1, 0.1, 0.1], [0.1, NAN, 0.1], [NAN] * 3]),
+    "no numbers for rows": lambda: after_eagle.block(lambda base, *_: ([0] * len(base), [[NAN] * 3] * len(base))),
+    "no rows": lambda: after_eagle.block(lambda base, *_: ([0] * len(base), None)),
+    "halves for a tree": lambda: after_eagle.tree(lambda *_: ([0.5], [0])),
+    "a tree without a root": lambda: after_eagle.tree(lambda rows, nodes: ([0] * (nodes - 1), [-1] * (nodes - 1))),
+    "no number for a cut-off": lambda: after_eagle.length(lambda *_: NAN),
+    "True for a cut-off": lambda: after_eagle.length(lambda *_: True),
+    "an endless score": lambda: after_eagle.suffix(lambda *_: ([], INF)),
     "an index that never guesses": lambda: capstone.index(silent([])),
 }
 

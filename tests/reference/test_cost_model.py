@@ -1,7 +1,8 @@
 """The cost model against worked numbers."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,13 @@ from torch import nn
 
 from specdec_ref.cost_model import (
     GPUS,
+    ExpertShape,
     Machine,
     ModelShape,
     RoundCosts,
     VerifyCurve,
     best_gamma,
+    distinct_experts,
     expected_chain,
     expected_tau,
     ideal_curve,
@@ -32,6 +35,37 @@ def test_bytes_and_flops_of_a_step() -> None:
     # five tokens see 11, 12, 13, 14, 15 tokens
     assert SHAPE.step_flops(k=5, context=10) == 5 * 2000 + 4 * 2 * 4 * 8 * (11 + 12 + 13 + 14 + 15)
     assert SHAPE.step_flops(batch=3, k=5) == 3 * SHAPE.step_flops(k=5)
+
+
+def test_distinct_experts_by_counting_every_choice() -> None:
+    """Three tokens, each with one of four experts: the mean size of the set, over all 64 choices."""
+    counted = sum(len(set(choice)) for choice in product(range(4), repeat=3)) / 4**3
+    assert distinct_experts(4, 1, 3) == pytest.approx(counted)
+    assert distinct_experts(128, 8, 1) == pytest.approx(8)
+    assert distinct_experts(128, 8, 4) == pytest.approx(29.1, abs=0.05)
+    assert (distinct_experts(6, 6, 2), distinct_experts(6, 2, 0)) == (6, 0)
+    for given in ((4, 5, 1), (4, 0, 1), (4, 2, -1)):
+        with pytest.raises(ValueError, match="chosen"):
+            distinct_experts(*given)
+
+
+def test_a_mixture_of_experts_reads_what_its_tokens_use() -> None:
+    numbers = {**asdict(SHAPE), "weights": 1000}
+    whole = ExpertShape(**numbers, experts=4, chosen=4, expert_weights=800)
+    for given in ({"k": 5, "context": 10}, {"batch": 3}):
+        assert whole.step_bytes(**given) == SHAPE.step_bytes(**given)
+        assert whole.step_flops(**given) == SHAPE.step_flops(**given)
+    some = ExpertShape(**numbers, experts=4, chosen=1, expert_weights=800)
+    cached = SHAPE.kv_bytes_per_token
+    assert some.step_bytes() == (200 + 200) * 2 + cached
+    assert some.step_bytes(k=2) == pytest.approx((200 + 200 * 1.75) * 2 + 2 * cached)
+    assert SHAPE.step_flops(batch=2, k=3) - some.step_flops(batch=2, k=3) == 6 * 2 * 600
+    slow, large = Machine("a", bandwidth=1e3, peak=1e12), {**numbers, "weights": 1_000_000}
+    many = ExpertShape(**large, experts=4, chosen=1, expert_weights=800_000)
+    assert ideal_curve(many, slow)(4) > 1.8 > 1.01 > ideal_curve(ModelShape(**large), slow)(4)
+    assert ideal_curve(many, slow, batch=16)(4) < 1.1
+    with pytest.raises(ValueError, match="expert_weights"):
+        ExpertShape(**numbers, expert_weights=1001)
 
 
 def test_the_slower_of_memory_and_arithmetic_sets_the_time() -> None:

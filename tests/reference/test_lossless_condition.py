@@ -8,11 +8,12 @@ decided how long the draft is or which draft was kept.
 
 It is not enough that q_i is the distribution of x_i on its own. A one-hot q at the proposed token always satisfies
 the condition, because x_i is part of F then. The first half of this file computes a toy with three tokens and two
-positions; the second half plants the same mistakes in drafters, and the exact-distribution oracle finds them.
+positions by `exact.chain_output`; the second half plants the same mistakes in drafters, and the exact-distribution
+oracle, which runs `SpecEngine.step()`, finds them.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import product
 
@@ -23,13 +24,14 @@ from drafting import FunctionDrafter
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness
 from specdec_ref.engine import SpecEngine
-from specdec_ref.exact import engine_distribution, table_distribution, total_variation
+from specdec_ref.exact import chain_output, engine_distribution, table_distribution, total_variation
 from specdec_ref.models.target import Target
 from specdec_ref.models.toy import TableLM
 from specdec_ref.request import Limits
 
 Row = list[Fraction]
-Drafts = dict[tuple[int, int], Fraction]  # (x_1, x_2) -> how likely they are proposed
+Text = tuple[int, ...]
+Drafts = dict[Text, Fraction]  # (x_1, x_2) -> how likely they are proposed
 Tested = tuple[Callable[[int], Row], Callable[[int, int], Row]]  # the q of position 1, given x_1; of 2, given both
 TOKENS = range(3)
 
@@ -63,35 +65,18 @@ def best_of_two() -> Drafts:
     return kept
 
 
-def outcome_of(draft: int, p: Row, q: Row) -> Mapping[tuple[int, bool], Fraction]:
-    """(token, whether the draft was accepted) -> probability."""
-    stays = min(Fraction(1), p[draft] / q[draft])
-    found = {(draft, True): stays}
-    if stays < 1:
-        rest = [max(p[v] - q[v], Fraction(0)) for v in TOKENS]
-        found |= {(v, False): (1 - stays) * rest[v] / sum(rest) for v in TOKENS}
-    return found
+def target(text: Text) -> Row:
+    return P2[text[0]] if text else P1
+
+
+WANTED: Drafts = {(a, b): P1[a] * P2[a][b] for a, b in product(TOKENS, TOKENS)}
 
 
 def run(drafts: Drafts, rows: Tested) -> tuple[Fraction, Fraction]:
     """(total variation between output and target over two tokens, mean number of accepted drafts)."""
-    emitted: Drafts = defaultdict(Fraction)
-    accepted = Fraction(0)
-    for (a, b), weight in drafts.items():
-        if not weight:
-            continue
-        for (first, passed), share in outcome_of(a, P1, rows[0](a)).items():
-            if not passed:  # the next token comes from a plain step
-                for second in TOKENS:
-                    emitted[first, second] += weight * share * P2[first][second]
-                continue
-            accepted += weight * share
-            for (second, both), other in outcome_of(b, P2[a], rows[1](a, b)).items():
-                emitted[first, second] += weight * share * other
-                accepted += weight * share * other * both
-    wanted = {(a, b): P1[a] * P2[a][b] for a, b in product(TOKENS, TOKENS)}
+    emitted, accepted = chain_output(drafts, lambda x: [rows[0](x[0]), rows[1](*x)], target, 2)
     assert sum(emitted.values()) == 1
-    return sum((abs(emitted[text] - wanted[text]) for text in wanted), Fraction(0)) / 2, accepted
+    return total_variation(emitted, WANTED), accepted
 
 
 def test_toy_has_these_marginals() -> None:
@@ -122,22 +107,66 @@ def test_output_is_exact_where_the_tested_rows_are_conditional(
     assert run(drafts, rows) == (Fraction(variation), Fraction(accepted))
 
 
-def cut_by_its_own_token(q: Callable[[int], Row]) -> Row:
-    """The first token when x = 0 is drafted and x = 1 is dropped after it was seen, and a plain step taken instead."""
-    p, drawn, emitted = row(".7 .3"), row(".5 .5"), row("0 0")
-    for x in (0, 1):
-        stays = min(Fraction(1), p[x] / q(x)[x]) if x == 0 else Fraction(0)
-        rest = [max(p[v] - q(x)[v], Fraction(0)) for v in (0, 1)] if x == 0 else p
-        emitted[x] += drawn[x] * stays
-        for v in (0, 1):
-            emitted[v] += drawn[x] * (1 - stays) * rest[v] / sum(rest)
-    return emitted
+COINS: Drafts = {(0,): Fraction(1, 2), (1,): Fraction(1, 2)}  # a draft of one token
+
+
+def coin(_: Text) -> Row:
+    return row(".7 .3")
+
+
+def cut_by_its_own_token(x: Text) -> Sequence[Row]:
+    """Planted: the draft is verified only where it turned out to be token 0."""
+    return [row(".5 .5")] if x[0] == 0 else []
 
 
 def test_length_may_not_depend_on_the_token_it_cuts() -> None:
     """DSpark's appendix A: the first token becomes 0 with .85 instead of .70. Tested as a point draft, it is exact."""
-    assert cut_by_its_own_token(lambda _: row(".5 .5")) == row(".85 .15")
-    assert cut_by_its_own_token(lambda x: [Fraction(x == v) for v in (0, 1)]) == row(".7 .3")
+    assert chain_output(COINS, cut_by_its_own_token, coin, 1)[0] == {(0,): Fraction("0.85"), (1,): Fraction("0.15")}
+    as_point = chain_output(COINS, lambda x: [row("1 0")] if x[0] == 0 else [], coin, 1)
+    assert as_point[0] == {(0,): Fraction("0.7"), (1,): Fraction("0.3")}
+
+
+def test_length_decided_from_earlier_tokens_keeps_the_distribution() -> None:
+    """Position 2 is verified only after token 0 at position 1: it depends on x_1, which is before the cut."""
+    emitted, accepted = chain_output(INDEPENDENT, lambda x: [M1, M2] if x[0] == 0 else [M1], target, 2)
+    assert (emitted, accepted) == (WANTED, Fraction("1.18"))
+
+
+def cut_by_the_second_token(x: Text) -> Sequence[Row]:
+    """Planted: both positions are verified only where the second draft is token 1. That decides about position 1 too."""
+    return [M1, JOINT_ROWS[x[0]]] if x[1] == 1 else []
+
+
+JOINT_ROWS = [CONDITIONALS[1](first, 0) for first in TOKENS]
+
+
+def test_length_decided_from_a_later_token_changes_an_earlier_one() -> None:
+    emitted, _ = chain_output(CORRELATED, cut_by_the_second_token, target, 2)
+    first = [sum(share for text, share in emitted.items() if text[0] == token) for token in TOKENS]
+    assert first != P1
+
+
+@pytest.mark.parametrize(
+    ("tested", "what"),
+    [
+        (lambda x: [row("0 .5 .5"), M2], "probability 0 at position 1"),
+        (lambda x: [row(".9 .9 .9"), M2], "a distribution sums to 1"),
+    ],
+)
+def test_rows_that_cannot_have_drawn_the_draft_are_refused(tested: Callable[[Text], list[Row]], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        chain_output(INDEPENDENT, tested, target, 2)
+
+
+def test_floats_give_the_same_as_fractions_up_to_rounding() -> None:
+    def row_of(text: Text) -> list[float]:
+        return [float(share) for share in target(text)]
+
+    drafts = {text: float(share) for text, share in CORRELATED.items()}
+    emitted, accepted = chain_output(drafts, lambda x: floats([M1, M2]), row_of, 2)
+    exact, mean = chain_output(CORRELATED, lambda x: [M1, M2], target, 2)
+    assert emitted == pytest.approx({text: float(share) for text, share in exact.items()})
+    assert accepted == pytest.approx(float(mean))
 
 
 # The same in drafters, under the engine

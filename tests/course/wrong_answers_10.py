@@ -1,0 +1,221 @@
+"""Plausible wrong answers to exercise 10."""
+
+from wrong import Wrong, task
+
+__all__ = ["ANSWERS"]
+
+_output = task("10_after_eagle", "output", "my_output(drafts, p1, p2)")
+_block = task("10_after_eagle", "block", "my_block(base, first, W1, W2, rng)")
+_tree = task("10_after_eagle", "tree", "my_tree(rows, nodes)")
+_length = task("10_after_eagle", "length", "my_length(words, confidence, v)")
+_suffix = task("10_after_eagle", "suffix", "my_suffix(text, follows, factor, min_prob)")
+
+
+def _emitted(
+    name: str, told: str, keep: str = "min(1, p[x] / q[x])", owed: str = "max(0, pi - qi)", total: str = "sum(rest) or 1",
+    chance: str = "chance", second: str = "p2[s][t]", next_p: str = "p2[a]",
+) -> Wrong:  # fmt: skip
+    body = f"""
+    out = [[0] * 3 for _ in range(3)]
+    for chance, (a, b), (q1, q2) in drafts:
+        x, p, q = a, p1, q1
+        first = {keep}
+        rest = [{owed} for pi, qi in zip(p, q)]
+        total = {total}
+        for s in range(3):
+            for t in range(3):
+                out[s][t] += {chance} * (1 - first) * rest[s] / total * {second}
+        x, p, q = b, {next_p}, q2
+        both = {keep}
+        rest = [{owed} for pi, qi in zip(p, q)]
+        total = {total}
+        out[a][b] += {chance} * first * both
+        for t in range(3):
+            out[a][t] += {chance} * first * (1 - both) * rest[t] / total
+    return out
+    """
+    return _output(name, told, body)
+
+
+def _drawn(
+    name: str, told: str, before: str = "first if k == 0 else words[k - 1]", bias: str = "W1[before] @ W2",
+    row: str = "torch.softmax(base[k] + bias, -1)", word: str = "rng.draw(row)", kept: str = "row",
+) -> Wrong:  # fmt: skip
+    body = f"""
+    words, rows = [], []
+    for k in range(len(base)):
+        before = {before}
+        bias = {bias}
+        row = {row}
+        words.append({word})
+        rows.append({kept})
+    return words, rows
+    """
+    return _block(name, told, body)
+
+
+def _grown(
+    name: str, told: str, value: str = "-minus * share", room: str = "nodes - 1", some: str = "if share > 0",
+    push: str = "(-value, len(words), word, depth + 1)", words: str = "enumerate(rows[depth])",
+) -> Wrong:  # fmt: skip
+    body = f"""
+    words, parents, heap = [], [], []
+    node, depth, minus = 0, 0, -1.0
+    while True:
+        if depth < len(rows):
+            for word, share in {words}:
+                {some or "if True"}:
+                    value = {value}
+                    heapq.heappush(heap, {push})
+        if not heap or len(words) == {room}:
+            return words, parents
+        minus, node, word, depth = heapq.heappop(heap)
+        words.append(word)
+        parents.append(node)
+    """
+    return _tree(name, told, body)
+
+
+def _cut(
+    name: str, told: str, seen: str = "words[:k]", alive: str = "alive * confidence(seen)", cost: str = "v(k + 2)",
+    stop: str = "return k", start: str = "1.0",
+) -> Wrong:  # fmt: skip
+    body = f"""
+    most, size, alive, tau = {start}, 0, 1.0, {start}
+    for k in range(len(words)):
+        seen = {seen}
+        alive = {alive}
+        tau = tau + alive
+        if tau / {cost} > most:
+            most, size = tau / {cost}, k + 1
+        else:
+            {stop}
+    return size
+    """
+    return _length(name, told, body)
+
+
+def _copied(
+    name: str, told: str, limit: str = "int(factor * match)", prob: str = "prob * share", low: str = "prob < min_prob",
+    score: str = "sum(chances)", better: str = "score >= best[1]", string: str = "string + [token]",
+    share: str = "nexts[token] / sum(nexts.values())",
+) -> Wrong:  # fmt: skip
+    body = f"""
+    best = ([], 0.0)
+    for match in range(1, len(text) + 1):
+        string, draft, chances, prob = text[-match:], [], [], 1.0
+        while len(draft) < {limit}:
+            nexts = follows.get(tuple(string), {{}})
+            if not nexts:
+                break
+            token = max(nexts, key=lambda each: nexts[each])
+            share = {share}
+            prob = {prob}
+            if {low}:
+                break
+            draft.append(token)
+            chances.append(prob)
+            string = {string}
+        if draft:
+            score = {score}
+            if {better}:
+                best = (draft, score)
+    return best
+    """
+    return _suffix(name, told, body)
+
+
+ANSWERS = (
+    _emitted("correction from p", "is drawn from p. It comes from the residual", owed="pi"),
+    _emitted("residual not normalised", "The residual is not normalised", total="1"),
+    _emitted("second word after the rejected draft", "follows the rejected draft", second="p2[a][t]"),
+    _emitted("second word from p1", "comes from p1", second="p1[t]"),
+    _emitted("second word from the draft's row", "comes from the draft's row", second="q2[t]"),
+    _emitted("second draft against p1", "is tested against p1", next_p="p1"),
+    _emitted("ratio upside down", "Acceptance is q/p here", keep="min(1, q[x] / p[x])"),
+    _emitted("ratio not capped", "not capped at 1", keep="p[x] / q[x]"),
+    _emitted("drafts not weighted", "All drafts count alike", chance="1 / len(drafts)"),
+    _emitted("corrections left out", "is left out, so the nine numbers sum to less", owed="0"),
+    _output("goes on after a rejection", "still tested after the first was rejected", """
+        out = [[0.0] * 3 for _ in range(3)]
+        for chance, draft, rows in drafts:
+            ways = {(): chance}
+            for x, q in zip(draft, rows):
+                new = {}
+                for text, weight in ways.items():
+                    p = p2[text[0]] if text else p1
+                    keep = min(1.0, p[x] / q[x])
+                    rest = [max(a - b, 0.0) for a, b in zip(p, q)]
+                    for w in range(3):
+                        share = keep * (w == x) + (1 - keep) * (rest[w] / sum(rest) if sum(rest) else 0.0)
+                        new[(*text, w)] = new.get((*text, w), 0.0) + weight * share
+                ways = new
+            for (s, t), weight in ways.items():
+                out[s][t] += weight
+        return out
+    """),
+    _drawn("rows without the head", "The rows lack the Markov head", kept="torch.softmax(base[k], -1)"),
+    _drawn("drawn without the head", "are drawn from softmax(base), and the rows have the bias",
+           word="rng.draw(torch.softmax(base[k], -1))"),
+    _drawn("no head at all", "The Markov head is left out", bias="0.0"),
+    _drawn("always the first word", "that of the last verified word at every position", before="first"),
+    _drawn("no bias at the first position", "The first position has no bias",
+           bias="W1[before] @ W2 if k else torch.zeros(3)"),
+    _drawn("argmax with a softmax row", "The likeliest word is taken", word="int(row.argmax())"),
+    _drawn("logits as rows", "The rows are logits", kept="base[k] + bias"),
+    _drawn("two positions back", "two positions back", before="words[k - 2] if k > 1 else first"),
+    _grown("own probability", "ranked by its own probability", value="share"),
+    _grown("one node too many", "`nodes` counts the root", room="nodes"),
+    _grown("sums instead of products", "added along the path", value="-minus + share - (not depth)"),
+    _grown("least likely first", "The least likely path is taken first", value="abs(minus) * share",
+           push="(value, len(words), word, depth + 1)"),
+    _grown("words that never come", "Words of probability 0 are drafted", some=""),
+    _grown("two words a node", "Only two words are considered below each node",
+           words="sorted(enumerate(rows[depth]), key=lambda pair: -pair[1])[:2]"),
+    _tree("a chain", "That is a chain of the likeliest words", """
+        words = [max(range(len(row)), key=row.__getitem__) for row in rows][: nodes - 1]
+        return words, list(range(len(words)))
+    """),
+    _tree("level by level", "Level by level", """
+        words, parents, level = [], [], [(0, 1.0)]
+        for row in rows:
+            made = [(-value * share, node, word) for node, value in level for word, share in enumerate(row) if share]
+            level = []
+            for minus, node, word in sorted(made, key=lambda each: each[0]):
+                if len(words) < nodes - 1:
+                    words.append(word)
+                    parents.append(node)
+                    level.append((len(words), -minus))
+        return words, parents
+    """),
+    _tree("sorted by depth", "the right drafts, listed level by level", """
+        paths, found = [((), 1.0)], []
+        for row in rows:
+            paths = [(path + (word,), value * share) for path, value in paths for word, share in enumerate(row) if share]
+            found += paths
+        kept = sorted(found, key=lambda each: -each[1])[: nodes - 1]
+        kept = [path for path, _ in sorted(kept, key=lambda each: (len(each[0]), -each[1]))]
+        place = {(): 0, **{path: i for i, path in enumerate(kept, 1)}}
+        return [path[-1] for path in kept], [place[path[:-1]] for path in kept]
+    """),
+    _cut("sees its own word", "still uses the word that it decides about", seen="words[: k + 1]"),
+    _cut("best of all lengths", "The best of all lengths is taken", stop="pass"),
+    _cut("as it was", "This is the scheduler as it was", seen="words[: k + 1]", stop="pass"),
+    _cut("one position past the stop", "The position that lowers the ratio is verified as well", stop="return k + 1"),
+    _cut("price without the root", "The price is v(k) for k drafts", cost="v(k + 1)"),
+    _cut("confidences not multiplied", "Confidences are not multiplied", alive="confidence(seen)"),
+    _cut("no bonus", "own token is left out of the expected tokens", start="0.0"),
+    _length("never", "Nothing is ever verified", "return 0"),
+    _length("always", "Every block is verified whole", "return len(words)"),
+    _copied("longest match only", "The longest match always wins", better="True"),
+    _copied("shorter match on a tie", "the shorter match wins", better="score > best[1]"),
+    _copied("last probability as the score", "The score is the last probability", score="chances[-1]"),
+    _copied("length as the score", "The score is the number of drafts", score="float(len(draft))"),
+    _copied("no limit", "The length is not limited by the match", limit="99"),
+    _copied("one draft too many", "One draft too many", limit="int(factor * match) + 1"),
+    _copied("limit rounded up", "The limit is rounded up", limit="-int(-factor * match // 1)"),
+    _copied("each step against the least probability", "held against each step", low="share < min_prob"),
+    _copied("least probability ignored", "The least probability is ignored", low="False"),
+    _copied("string of one length", "The string does not grow with its drafts", string="(string + [token])[-match:]"),
+    _copied("counts for shares", "is taken as its count", share="float(nexts[token])"),
+)  # fmt: skip
