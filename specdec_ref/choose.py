@@ -134,9 +134,11 @@ def _price(v: Callable[[int], float], batch: int) -> str:
     """Question one: is a wide forward cheap?"""
     five = v(5)
     if five < 1.5:
-        side = "cheap, because moving bytes takes the time and not arithmetic"
+        side = "cheap, because the time goes into moving bytes, not into arithmetic"
+    elif five <= 3:
+        side = "not free, because arithmetic begins to count"
     else:
-        side = "expensive, because arithmetic takes the time" if five > 3 else "not free, arithmetic begins to count"
+        side = "expensive, because the time goes into arithmetic"
     return f"At batch {batch}, checking 5 tokens per text costs {five:.2f} plain steps: {side}."
 
 

@@ -109,13 +109,15 @@ def _bars(shown: Mapping[tuple[str, str], Mapping[str, Any]], highest: float) ->
 def _caption(environment: Mapping[str, Any], shown: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]:
     best = shown["all", "hybrid adaptive"]
     calls = shown[TASKS[0], "hybrid adaptive"]["calls"]
-    rounding = " In bfloat16, a near-tie may flip a token." if environment["dtype"] == "bfloat16" else ""
+    same, texts = (
+        sum(row[count] for (task, _), row in shown.items() if task != "all") for count in ("identical", "texts")
+    )
     text = (
         f"{environment['target']} in {environment['dtype']}, temperature 0, batch 1, on {environment['machine']} "
         f"({', '.join(environment['features'])}), torch {environment['torch']}, {environment['date'][:10]}. "
         f"Each bar is the median of paired ratios over {calls} held-out prompts, prefill included, with adaptive draft "
         f"lengths; “all tasks” is their geometric mean (hybrid: 95 % bootstrap interval {best['ci_low']:.2f} to "
-        f"{best['ci_high']:.2f}).{rounding} Other machines differ: docs/BENCHMARKS.md."
+        f"{best['ci_high']:.2f}). {same} of {texts} texts are plain decoding's. Other machines differ: docs/BENCHMARKS.md."
     )
     for number, line in enumerate(wrap(text, 134)):
         yield f'<text class="s" x="20" y="{HEIGHT - BOTTOM + 46 + 16 * number}">{escape(line)}</text>'

@@ -207,7 +207,7 @@ def main() -> None:
     """Record with the real model and write the picture to stdout."""
     parser = argparse.ArgumentParser(description="Record plain and speculative decoding as an animated SVG.")
     parser.add_argument("--drafter", default="hybrid", help="default: hybrid")
-    parser.add_argument("--dtype", default="float32", help="default: float32, in which both texts are the same")
+    parser.add_argument("--dtype", default="auto", help="default: auto, as in `specdec generate`")
     parser.add_argument(
         "--pairs", type=int, default=5, help="recorded pairs, of which the median is drawn (default: 5)"
     )
@@ -225,7 +225,8 @@ def main() -> None:
     with patch("time.perf_counter", CLOCKS[args.clock]):  # what the engine's records are measured with
         plain, fast = record(session, PROMPT, args.drafter, args.max_new_tokens, args.pairs)
     machine = f"{machine_line(torch.device('cpu'))} ({', '.join(cpu_features())})"
-    caption = f"{session.name}, {args.dtype}, temperature 0, on {machine}, torch {torch.__version__}"
+    number_format = str(session.target.dtype).removeprefix("torch.")
+    caption = f"{session.name}, {number_format}, temperature 0, on {machine}, torch {torch.__version__}"
     sys.stdout.write(draw(plain, fast, drafter=args.drafter, caption=caption, clock=args.clock))
 
 

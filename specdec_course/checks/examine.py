@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -62,18 +63,19 @@ class Suspect:
 def examine(title: str, code: Any, trials: Sequence[Trial], suspects: Sequence[Suspect]) -> Report:
     """All trials of one task, and the first of `suspects` that explains what failed and what held."""
     cases: list[Case] = []
-    seen: list[tuple[Trial, bool, Any]] = []
+    seen: list[tuple[float, Trial, bool, Any]] = []
     reasons: list[str] = []
     try:
         with in_time(SECONDS):
             for trial in trials:
+                began = perf_counter()
                 try:
                     outcome = trial.outcome(code)
                 except Trouble as trouble:
                     outcome, passed, says = trouble, False, str(trouble)
                 else:
                     passed, says = _judged(trial, outcome)
-                seen.append((trial, passed, outcome))
+                seen.append((perf_counter() - began, trial, passed, outcome))
                 cases.append(Case(trial.asks, passed, says, trial.weight))
             reasons = _reasons(code, seen, suspects)
     except TimeUp as end:
@@ -99,19 +101,23 @@ def _judged(trial: Trial, outcome: Any) -> tuple[bool, str]:
         return False, str(trouble)
 
 
-def _reasons(code: Any, seen: Sequence[tuple[Trial, bool, Any]], suspects: Sequence[Suspect]) -> list[str]:
+def _reasons(code: Any, seen: Sequence[tuple[float, Trial, bool, Any]], suspects: Sequence[Suspect]) -> list[str]:
     """The sentence of the first suspect that gives what the learner's code gave where it failed, and holds elsewhere.
 
-    Where a `side` trial held, a suspect need not: how often something was read is no part of its mistake.
+    Where a `side` trial held, a suspect need not: how often something was read is no part of its mistake. The trials
+    that took the least time (`seen`: seconds, trial, whether it held, outcome) come first, and rule most suspects out.
     """
-    failed = [(trial, outcome) for trial, passed, outcome in seen if not passed]
+    failed = [(trial, outcome) for _, trial, passed, outcome in seen if not passed]
     if not failed:
         return []
     if not all(_gives(code, trial, outcome) for trial, outcome in failed):
         return ["It gives something else each time it is run: it uses random numbers, or memory, from outside."]
-    held = [trial for trial, passed, _ in seen if passed and not trial.side]
+    telling = sorted((each for each in seen if not (each[2] and each[1].side)), key=lambda each: each[0])
     for suspect in suspects:
-        if all(_gives(suspect.code, *each) for each in failed) and all(_holds(suspect.code, trial) for trial in held):
+        if all(
+            _holds(suspect.code, trial) if passed else _gives(suspect.code, trial, outcome)
+            for _, trial, passed, outcome in telling
+        ):
             return [suspect.says]
     return []
 

@@ -47,7 +47,7 @@ def head_view(reads: Number, steps: Number, vocab: Number, training: Number) -> 
     html = (
         f"<p>Reads <b>{WORDS[round(reads)]}</b>; {how}; trained on {row['tokens']:,} tokens; "
         f"drafts from {size:,} tokens. Draft token 1 is right in <b>{single[0]:.0%}</b> of the places, token 2, "
-        f"after a correct token 1, in <b>{single[1]:.0%}</b>. Whole drafts of {len(chain)}: "
+        f"given the text's own token 1, in <b>{single[1]:.0%}</b>. Whole drafts of {len(chain)}: "
         f"<b>tau = {1 + sum(chain):.2f}</b>, against {1 + sum(plain['chain']):.2f} for tokens alone. "
         f"A draft token reads {WEIGHTS + lm_head:.1f} million weights, {lm_head:.1f} of them in the LM head.</p>"
     )

@@ -40,7 +40,9 @@ class Known:
 def known(task: str = "mean", temperature: float = 0.0, split: str = "test") -> dict[str, Known]:
     """Drafter -> what was measured; "mean": every task counts alike. Raises ValueError if there is nothing."""
     tasks = TASKS if task == "mean" else (task,)
-    rows = {(name, setting): row for name, setting, row in _all()}
+    rows: dict[tuple[str, tuple[float, str, str]], Known] = {}
+    for name, setting, row in _all():
+        rows.setdefault((name, setting), row)
     found = {}
     for name in dict.fromkeys(name for name, _ in rows):
         own = [rows[name, (temperature, split, t)] for t in tasks if (name, (temperature, split, t)) in rows]
@@ -76,7 +78,7 @@ def _mean(rows: Sequence[Known]) -> Known:
 
 
 def _all() -> Iterator[tuple[str, tuple[float, str, str], Known]]:
-    """(drafter, (temperature, split, task), figures) of everything that comes with the package; a card comes last."""
+    """(drafter, (temperature, split, task), figures) of all that comes with the package; the rounded cards last."""
     for file in files("specdec_ref.bench").joinpath("rows").iterdir():
         if file.name.endswith("-acceptance.jsonl"):
             for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()[1:]):

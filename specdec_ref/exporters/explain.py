@@ -27,7 +27,10 @@ SPEC_FLAGS = {"--spec-method": "method", "--spec-model": "model", "--spec-tokens
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A flag, or a key of vLLM's JSON, as it was written; "other" is not about speculation."""
+    """A flag, or a key of vLLM's JSON, as it was written; "other" is not about speculation.
+
+    `now`: the name that takes its value, of a removed flag or of one that guides made up (then it is "unknown").
+    """
 
     name: str
     value: Any
@@ -41,7 +44,7 @@ class Explained:
 class Explanation:
     """`config` is None if the engine refuses the command, or this package has no such drafter.
 
-    `translated` is the command with every removed name replaced; None if there was none.
+    `translated` is the command with every removed or made-up name replaced; None if there was none.
     """
 
     engine: str
@@ -82,7 +85,8 @@ def explain(command: str) -> Explanation:
         config, said = from_vllm(values, target) if values else (SpecConfig(target or "smollm2-135m", "none"), [])
     if files := [flag.value for flag in flags if flag.name == "--config"]:
         said = [*said, note(f"--config {files[-1]}: that file is not read here; flags on the command line override it")]
-    if any(flag.status == "unknown" for flag in flags) or (files and config and config.drafter == "none"):
+    strange = any(flag.status == "unknown" and not flag.now for flag in flags)
+    if strange or (files and config and config.drafter == "none"):
         config = None  # what drafts may be in the file
     table = ENGINES[engine]
     return Explanation(
@@ -174,7 +178,7 @@ def _read(name: str, value: Any, engine: str) -> list[Explained]:
         return [_key(SPEC_FLAGS[name], _number(value))]
     if name in REMOVED[engine]:
         gone = REMOVED[engine][name]
-        return [Explained(name, _number(value), "removed", gone.why, now=gone.now)]
+        return [Explained(name, _number(value), "removed" if gone.was else "unknown", gone.why, now=gone.now)]
     row = ENGINES[engine]["flags"].get(name)
     if engine != "vllm" and row is not None and name in MEANINGS[engine]:
         return [Explained(name, _number(value), "known", MEANINGS[engine][name], row.get("default"))]
@@ -216,7 +220,7 @@ def _number(value: Any) -> Any:
 
 def _translated(words: Sequence[str], flags: Sequence[Explained], engine: str) -> str | None:
     """The command without what is gone; what has a successor says it by its new name."""
-    gone = {flag.name: flag for flag in flags if flag.status == "removed"}
+    gone = {flag.name: flag for flag in flags if flag.status == "removed" or flag.now}
     if not gone:
         return None
     kept, skip, moved = [], False, {flag.now: flag.value for flag in gone.values() if flag.now}

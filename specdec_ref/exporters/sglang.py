@@ -264,7 +264,7 @@ def _verifier(config: SpecConfig, name: str) -> list[Row]:
         return [("verifier", f"{S}use-rejection-sampling", True, "drafts drawn from q, kept with min(1, p/q)")]
     if verifier == "threshold":
         return [("verifier", f"{S}accept-threshold-single", ThresholdVerifier().single, "lossy, as here")]
-    return [("verifier", "", "", "the default: the target's distribution over the drafted children")]
+    return [("verifier", "", "", "its default, target-only: a draw from p decides among the children")]
 
 
 def from_sglang(values: Mapping[str, Any]) -> tuple[SpecConfig | None, list[Finding]]:

@@ -16,19 +16,21 @@ ENGINES: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A name that people still paste. `now`: the flag or key that takes its value; None if nothing does."""
+    """A name that people paste. `now`: the flag or key that takes its value, or None. `was`: it ever existed."""
 
     now: str | None
     why: str
+    was: bool = True
 
 
+_NEVER = "never was a flag of SGLang"
 _ONE_JSON = "flags of its own became keys of --speculative-config (vllm #14434, removed by #15466)"
 _RENAMED = "removed: each kind of draft has flags of its own now, and the parser stops at the old name"
 REMOVED: Mapping[str, Mapping[str, Removed]] = MappingProxyType(
     {
         "sglang": {
-            "--speculative-eagle-path": Removed("--speculative-draft-model-path", "never was a flag of SGLang"),
-            "--speculative-draft-path": Removed("--speculative-draft-model-path", "never was a flag of SGLang"),
+            "--speculative-eagle-path": Removed("--speculative-draft-model-path", _NEVER, was=False),
+            "--speculative-draft-path": Removed("--speculative-draft-model-path", _NEVER, was=False),
             "--speculative-ngram-branch-length": Removed(
                 "--speculative-ngram-max-trie-depth",
                 "renamed: the trie's depth holds match and guesses (sglang #21181)",

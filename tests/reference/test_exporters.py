@@ -280,7 +280,8 @@ def test_exported_folder_gives_both_paths() -> None:
 def test_a_tutorial_s_command_is_mended() -> None:
     found = explain(DOCUMENTED)
     states = {flag.name: flag.status for flag in found.flags}
-    assert states["--speculative-eagle-path"] == "removed"
+    assert states["--speculative-eagle-path"] == "unknown"  # it never existed
+    assert "--speculative-eagle-path: unknown, the engine stops at it" in kinds(DOCUMENTED)["refused"]
     assert any("eagle-path" in text for text in kinds(DOCUMENTED)["refused"])
     assert any("without --speculative-num-steps" in text for text in kinds(DOCUMENTED)["refused"])
     assert found.translated is not None
