@@ -15,10 +15,11 @@ rate, batches and draft vocabulary. A head that began with another one has read 
 both), so P-EAGLE is to be compared with "eagle, longer". These are small heads after little training: look at their
 order, not at the level; their shares at positions 3 and 4 rest on few drafts.
 
-"Conditional" is the accepted share of drafts 1 to 4, of those whose predecessors were accepted. Counted at temperature 0
-with chains of gamma = {depth} along stored answers of plain decoding, test split; every task counts alike in tau. "Draft"
-is the time of all four drafts in plain steps (processor time of one thread, the two in turn). "Predicted" is tau / (v(5) + draft), with v(5) = {v5:.2f} from `costs.jsonl`: a speed-up without prefill
-and overhead, not a measured one."""
+"Conditional" is the accepted share of drafts 1 to 4, of those whose predecessors were accepted. Counted at temperature
+0 with chains of gamma = {depth} along stored answers of plain decoding, test split; every task counts alike in tau.
+"Draft" is the time of all four drafts in plain steps (processor time of one thread, the two in turn). "Predicted" is
+tau / (v(5) + draft), with v(5) = {v5:.2f} from `costs.jsonl`: a speed-up without prefill and overhead, not a measured
+one."""
 PRICE = """\
 **Break-even of a parallel drafter on this machine.** On the idle machine four EAGLE drafts one after the other take
 {sequential:.3f} plain steps and the check of five rows takes v(5) = {v5:.2f} (`costs.jsonl`, {dtype}). One pass that
