@@ -10,21 +10,24 @@ __all__ = ["after_eagle", "break_even"]
 AFTER = """\
 ## EAGLE-3 and what came after it
 
-Every head below but the last two learned from the same {distinct:,} response tokens of the target. Each training run
-took {tokens:,} of them, with the same loss, rate, batches and draft vocabulary. "Trained on" includes what the head had
-seen that it began with, so P-EAGLE is to be compared with "eagle, longer". These are small heads on little text: look
-at their order, not at the level. "Conditional" is the accepted share of drafts 1 to 4, of those whose predecessors were
-accepted. Counted at temperature 0 with chains of gamma = {depth} along stored answers of plain decoding, test split;
-every task counts alike in tau. "Draft" is the time of all four drafts in plain steps (processor time of one thread, the
-two in turn). "Predicted" is tau / (v(5) + draft), with v(5) = {v5:.2f} from `costs.jsonl`: a speed-up without prefill
-and overhead, not a measured one."""
+Every head below but the last two learned from the same {tokens:,} response tokens of the target, with the same loss,
+rate, batches and draft vocabulary. A head that began with another one has read them a second time ("trained on" counts
+both), so P-EAGLE is to be compared with "eagle, longer". These are small heads after little training: look at their
+order, not at the level; their shares at positions 3 and 4 rest on few drafts.
+
+"Conditional" is the accepted share of drafts 1 to 4, of those whose predecessors were accepted. Counted at temperature
+0 with chains of gamma = {depth} along stored answers of plain decoding, test split; every task counts alike in tau.
+"Draft" is the time of all four drafts in plain steps (processor time of one thread, the two in turn). "Predicted" is
+tau / (v(5) + draft), with v(5) = {v5:.2f} from `costs.jsonl`: a speed-up without prefill and overhead, not a measured
+one."""
 PRICE = """\
 **Break-even of a parallel drafter on this machine.** On the idle machine four EAGLE drafts one after the other take
 {sequential:.3f} plain steps and the check of five rows takes v(5) = {v5:.2f} (`costs.jsonl`, {dtype}). One pass that
 gives all four takes {ratio:.2f} of EAGLE's time here, so {parallel:.3f} plain steps. It is as fast as EAGLE if it keeps
 (v(5) + {parallel:.3f}) / (v(5) + {sequential:.3f}) = **{needed:.3f}** of EAGLE's tau. After equal training it keeps
-{kept:.3f} ("p-eagle" over "eagle, longer"), and {shipped:.3f} of the shipped head's. With MTP trained on one step, the
-later positions show what reuse costs that was not trained for."""
+{kept:.3f} ("p-eagle" over "eagle, longer"). Made from the shipped head it keeps {shipped:.3f}: the first position is as
+good as before, the others have only begun to learn. MTP trained on one step shows at positions 3 and 4 what it costs to
+apply a module again that was not trained for it."""
 
 
 def break_even(rows: Sequence[Mapping[str, Any]], split: str = "test") -> dict[str, Any]:
@@ -47,7 +50,7 @@ def after_eagle() -> Iterator[str]:
     """One table, and what it means for a parallel drafter here."""
     about, rows = committed("after-eagle")
     found = break_even(rows)
-    yield AFTER.format(distinct=about["distinct"], tokens=about["tokens"], depth=about["depth"], v5=found["v5"])
+    yield AFTER.format(tokens=about["tokens"], depth=about["depth"], v5=found["v5"])
     yield from ("", "```sh", about["command"], "```", "")
     yield f"{about['target']} in {about['dtype'].removeprefix('torch.')}, {about['machine']}, torch {about['torch']}."
     yield from (
@@ -61,7 +64,7 @@ def after_eagle() -> Iterator[str]:
             cost = costs[row["method"]]
             draft = cost["costs"]["draft"]
             yield (
-                f"| {row['method']} | {cost['tokens_trained'] / 1e6:.1f} M | {cost['weights'] / 1e6:.1f} M "
+                f"| {row['method']} | {cost['tokens_trained'] / 1e6:.2f} M | {cost['weights'] / 1e6:.1f} M "
                 f"| {' '.join(f'{share:.2f}' for share in row['conditional'])} | {row['tau']:.2f} "
                 f"| {row['tau_worst']:.2f} | {draft:.3f} | {row['tau'] / (found['v5'] + draft):.2f} |"
             )

@@ -64,7 +64,7 @@ def test_break_even_compares_whole_rounds(monkeypatch: pytest.MonkeyPatch) -> No
     assert found["needed"] == pytest.approx((1.1 + 0.075) / (1.1 + 0.3))
     assert (found["kept"], found["shipped"]) == (pytest.approx(0.8), pytest.approx(0.8))
     text = "\n".join(page_after.after_eagle())
-    assert "| p-eagle | 0.3 M | 5.0 M | 0.50 0.40 | 1.60 | 1.10 | 0.100 | 1.33 |" in text
+    assert "| p-eagle | 0.30 M | 5.0 M | 0.50 0.40 | 1.60 | 1.10 | 0.100 | 1.33 |" in text
     assert f"**{found['needed']:.3f}** of EAGLE's tau" in text
 
 
