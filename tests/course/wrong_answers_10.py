@@ -100,7 +100,7 @@ def _cut(
 def _copied(
     name: str, told: str, limit: str = "int(factor * match)", prob: str = "prob * share", low: str = "prob < min_prob",
     after: str = "False", score: str = "sum(chances)", better: str = "score >= best[1]", string: str = "string + [token]",
-    share: str = "nexts[token] / sum(nexts.values())",
+    share: str = "nexts[token] / sum(nexts.values())", order: str = "nexts",
 ) -> Wrong:  # fmt: skip
     body = f"""
     best = ([], 0.0)
@@ -110,7 +110,7 @@ def _copied(
             nexts = follows.get(tuple(string), {{}})
             if not nexts:
                 break
-            token = max(nexts, key=lambda each: nexts[each])
+            token = max({order}, key=lambda each: nexts[each])
             share = {share}
             prob = {prob}
             if {low}:
@@ -178,6 +178,15 @@ ANSWERS = (
     _drawn("row after the word", "The row is computed after `previous` was replaced",
            kept="torch.softmax(base[k] + W1[words[k]] @ W2, -1)"),
     _drawn("point rows", "These rows keep the output as well", kept="torch.eye(3)[words[k]]"),
+    _drawn("argmax with a one-hot row", "The likeliest word is taken, with a one-hot row", word="int(row.argmax())",
+           kept="torch.eye(3)[words[k]]"),
+    _block("words alone", "the words alone", """
+        words, previous = [], first
+        for logits in base:
+            previous = rng.draw(torch.softmax(logits + W1[previous] @ W2, -1))
+            words.append(previous)
+        return words
+    """),
     _block("rows first", "The words come first", """
         words, rows, previous = [], [], first
         for logits in base:
@@ -297,6 +306,8 @@ ANSWERS = (
     _copied("each step against the least probability", "held against each step", low="share < min_prob"),
     _copied("a token below the least probability", "is still drafted", low="False", after="prob < min_prob"),
     _copied("an end at the least probability", "exactly `min_prob`, too", low="prob <= min_prob"),
+    _copied("share instead of the product", "P is the share of one step", prob="share"),
+    _copied("last of equal counts", "the last is taken", order="reversed(list(nexts))"),
     _copied("at least one draft", "At least one token is drafted", limit="max(1, int(factor * match))"),
     _copied("at most factor drafts", "At most `factor` tokens are drafted", limit="int(factor)"),
     _copied("factor rounded first", "The factor is rounded before", limit="int(factor) * match"),

@@ -47,10 +47,8 @@ def output(function: Callable[..., Any], schemes: Sequence[str] = tuple(SCHEMES)
         def judge(came: Distribution) -> tuple[bool, str]:
             worst = max(goal, key=lambda text: abs(came[text] - goal[text]))
             if all(abs(came[text] - goal[text]) < NEAR for text in goal):
-                return (
-                    True,
-                    f"all nine probabilities are right. Distance from the target's distribution (TV): {off:.3f}",
-                )
+                told = f"Distance from the target's distribution (TV): {off:.3f}"
+                return True, f"all nine probabilities are right. {told}"
             return False, (
                 f"it gave {list(worst)} the probability {came[worst]:.4f}; the engine, run through every "
                 f"outcome, emits "
@@ -136,6 +134,8 @@ def _drawn(seed: int, positions: int, rank: int) -> Callable[[Any], Drawn]:
             came = attempt(code, base.clone(), first, before.clone(), after.clone(), rng)
             if not isinstance(came, tuple | list) or len(came) != 2:
                 raise Trouble(f"it returned {described(came)}, and two things were expected: the words and their rows")
+            if isinstance(came[0], int):
+                raise Trouble(f"it returned {came!r}: the words alone. Return the words and their rows")
             if _rows_first(came[0]):
                 raise Trouble("the first thing that it returned holds rows. The words come first: return words, rows")
             words, rows = ids(came[0]), came[1]

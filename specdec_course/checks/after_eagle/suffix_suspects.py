@@ -16,6 +16,8 @@ def _suffixes(
     score: Callable[[list[float]], float] = sum,
     key: Callable[[float, int], Any] = lambda score, match: (score, match),
     share: Callable[[Mapping[int, int], int], float] = lambda nexts, token: nexts[token] / sum(nexts.values()),
+    choose: Callable[[Mapping[int, int]], int] = lambda nexts: max(nexts, key=lambda t: nexts[t]),
+    chain: Callable[[float, float], float] = lambda prob, step: prob * step,
     grown: Callable[[list[int], int], tuple[int, ...]] = lambda string, match: tuple(string),
     below: Callable[[float, float], bool] = lambda prob, least: prob < least,
     *,
@@ -32,9 +34,9 @@ def _suffixes(
                 nexts = follows.get(grown(string, match))
                 if not nexts:
                     break
-                token = max(nexts, key=lambda t: nexts[t])
+                token = choose(nexts)
                 step = share(nexts, token)
-                prob *= step
+                prob = chain(prob, step)
                 low = below(step if ends == "step" else prob, min_prob) and ends != "never"
                 if low and ends != "after":
                     break
@@ -79,6 +81,10 @@ SUFFIXES = (
             _suffixes(most=lambda factor, match: round(factor * match))),
     Suspect("The score is the mean of the probabilities. It is their sum: the expected number of accepted drafts.",
             _suffixes(score=lambda chances: sum(chances) / len(chances))),
+    Suspect("P is the share of one step. It is the product of the shares along the draft.",
+            _suffixes(chain=lambda prob, step: step)),
+    Suspect("Of equally frequent tokens the last is taken. Take the first in the dict.",
+            _suffixes(choose=lambda nexts: max(reversed(list(nexts)), key=lambda t: nexts[t]))),
     Suspect("The least probability is held against each step. It is meant for the product along the draft.",
             _suffixes(ends="step")),
     Suspect("The least probability is ignored.", _suffixes(ends="never")),

@@ -153,6 +153,9 @@ BLOCKS = (
     Suspect("The likeliest word is taken, and the row is a softmax. Such a draft has a one-hot row; to be "
             "tested with the "
             "softmax it must be drawn from it.", _blocks(pick=lambda base, row, rng: int(row.argmax()))),
+    Suspect("The likeliest word is taken, with a one-hot row. That keeps the output, but the task asks to draw it "
+            "from the softmax.", _blocks(pick=lambda base, row, rng: int(row.argmax()),
+                                         shown=lambda base, logits: torch.eye(len(logits))[int(logits.argmax())])),
     Suspect("The rows are logits. What a draft is tested with is a distribution: softmax of them.",
             _blocks(shown=lambda base, logits: logits)),
     Suspect("The row is computed after `previous` was replaced, so its bias is that of the word itself. Keep the row "
