@@ -78,16 +78,18 @@ def _grown(
 
 def _cut(
     name: str, told: str, seen: str = "words[:k]", alive: str = "alive * confidence(seen)", cost: str = "v(k + 2)",
-    stop: str = "return k", start: str = "1.0",
+    stop: str = "return k", start: str = "1.0", least: str = "", rises: str = "tau / v(k + 2) > most",
+    most: str = "tau / {cost}",
 ) -> Wrong:  # fmt: skip
+    rises, most = rises.replace("v(k + 2)", cost), most.format(cost=cost)
     body = f"""
-    most, size, alive, tau = {start}, 0, 1.0, {start}
+    most, size, alive, tau = {least or start}, 0, 1.0, {start}
     for k in range(len(words)):
         seen = {seen}
         alive = {alive}
         tau = tau + alive
-        if tau / {cost} > most:
-            most, size = tau / {cost}, k + 1
+        if {rises}:
+            most, size = {most}, k + 1
         else:
             {stop}
     return size
@@ -97,8 +99,8 @@ def _cut(
 
 def _copied(
     name: str, told: str, limit: str = "int(factor * match)", prob: str = "prob * share", low: str = "prob < min_prob",
-    score: str = "sum(chances)", better: str = "score >= best[1]", string: str = "string + [token]",
-    share: str = "nexts[token] / sum(nexts.values())",
+    after: str = "False", score: str = "sum(chances)", better: str = "score >= best[1]", string: str = "string + [token]",
+    share: str = "nexts[token] / sum(nexts.values())", order: str = "nexts",
 ) -> Wrong:  # fmt: skip
     body = f"""
     best = ([], 0.0)
@@ -108,7 +110,7 @@ def _copied(
             nexts = follows.get(tuple(string), {{}})
             if not nexts:
                 break
-            token = max(nexts, key=lambda each: nexts[each])
+            token = max({order}, key=lambda each: nexts[each])
             share = {share}
             prob = {prob}
             if {low}:
@@ -116,6 +118,8 @@ def _copied(
             draft.append(token)
             chances.append(prob)
             string = {string}
+            if {after}:
+                break
         if draft:
             score = {score}
             if {better}:
@@ -154,6 +158,52 @@ ANSWERS = (
                 out[s][t] += weight
         return out
     """),
+    _output("p = q divides by zero", "Where p = q, the residual is all zeros", """
+        out = [[0.0] * 3 for _ in range(3)]
+        for chance, (a, b), (q1, q2) in drafts:
+            keep = min(1, p1[a] / q1[a])
+            rest = [max(p - q, 0) for p, q in zip(p1, q1)]
+            for s in range(3):
+                for t in range(3):
+                    out[s][t] += chance * (1 - keep) * rest[s] / sum(rest) * p2[s][t]
+            both = min(1, p2[a][b] / q2[b])
+            rest = [max(p - q, 0) for p, q in zip(p2[a], q2)]
+            out[a][b] += chance * keep * both
+            for t in range(3):
+                out[a][t] += chance * keep * (1 - both) * rest[t] / sum(rest)
+        return out
+    """),
+    _emitted("second draft kept after a rejection", "is kept after the first was rejected", second="(t == b)"),
+    _emitted("residual the wrong way round", "The residual is max(q - p, 0) here", owed="max(0, qi - pi)"),
+    _drawn("row after the word", "The row is computed after `previous` was replaced",
+           kept="torch.softmax(base[k] + W1[words[k]] @ W2, -1)"),
+    _drawn("point rows", "These rows keep the output as well", kept="torch.eye(3)[words[k]]"),
+    _drawn("argmax with a one-hot row", "The likeliest word is taken, with a one-hot row", word="int(row.argmax())",
+           kept="torch.eye(3)[words[k]]"),
+    _block("words alone", "the words alone", """
+        words, previous = [], first
+        for logits in base:
+            previous = rng.draw(torch.softmax(logits + W1[previous] @ W2, -1))
+            words.append(previous)
+        return words
+    """),
+    _block("rows first", "The words come first", """
+        words, rows, previous = [], [], first
+        for logits in base:
+            rows.append(torch.softmax(logits + W1[previous] @ W2, -1))
+            previous = rng.draw(rows[-1])
+            words.append(previous)
+        return rows, words
+    """),
+    _block("bias adds up", "The biases add up", """
+        words, rows, bias, previous = [], [], 0.0, first
+        for logits in base:
+            bias = bias + W1[previous] @ W2
+            rows.append(torch.softmax(logits + bias, -1))
+            previous = rng.draw(rows[-1])
+            words.append(previous)
+        return words, rows
+    """),
     _drawn("rows without the head", "The rows lack the Markov head", kept="torch.softmax(base[k], -1)"),
     _drawn("drawn without the head", "are drawn from softmax(base), and the rows have the bias",
            word="rng.draw(torch.softmax(base[k], -1))"),
@@ -172,6 +222,23 @@ ANSWERS = (
     _grown("words that never come", "Words of probability 0 are drafted", some=""),
     _grown("two words a node", "Only two words are considered below each node",
            words="sorted(enumerate(rows[depth]), key=lambda pair: -pair[1])[:2]"),
+    _tree("parents one too low", "The parent's number is one too low", """
+        words, parents, heap = [], [], []
+
+        def offer(node, depth, value):
+            if depth < len(rows):
+                for word, share in enumerate(rows[depth]):
+                    if share > 0:
+                        heapq.heappush(heap, (-value * share, node, word, depth + 1))
+
+        offer(0, 0, 1.0)
+        while heap and len(words) < nodes - 1:
+            minus, parent, word, depth = heapq.heappop(heap)
+            words.append(word)
+            parents.append(parent)
+            offer(len(words) - 1, depth, -minus)
+        return words, parents
+    """),
     _tree("a chain", "That is a chain of the likeliest words", """
         words = [max(range(len(row)), key=row.__getitem__) for row in rows][: nodes - 1]
         return words, list(range(len(words)))
@@ -202,9 +269,31 @@ ANSWERS = (
     _cut("best of all lengths", "The best of all lengths is taken", stop="pass"),
     _cut("as it was", "This is the scheduler as it was", seen="words[: k + 1]", stop="pass"),
     _cut("one position past the stop", "The position that lowers the ratio is verified as well", stop="return k + 1"),
-    _cut("price without the root", "The price is v(k) for k drafts", cost="v(k + 1)"),
+    _cut("price without the root", "The price is one token too low", cost="v(k + 1)"),
     _cut("confidences not multiplied", "Confidences are not multiplied", alive="confidence(seen)"),
     _cut("no bonus", "own token is left out of the expected tokens", start="0.0"),
+    _cut("at equality too", "verified at equality, too", rises="tau / v(k + 2) >= most"),
+    _cut("best never updated", "Each ratio is compared with 1", most="most"),
+    _cut("best from zero", "The first position is verified even where that does not pay", least="0.0"),
+    _cut("added chance against added cost", "The added chance is compared with the added cost",
+         rises="alive > v(k + 2) - v(k + 1)"),
+    _cut("confidence of the first position", "Each position gets confidence(())", seen="()"),
+    _cut("one word too few", "gets one word too few", seen="words[: k - 1]"),
+    _cut("one word too few, none for the first", "gets one word too few", seen="words[: max(k - 1, 0)]"),
+    _length("threshold", "The cost is ignored", """
+        for k in range(len(words)):
+            if confidence(words[:k]) < 0.5:
+                return k
+        return len(words)
+    """),
+    _length("tokens without cost", "Every block is verified whole", """
+        tau = 1.0
+        for k in range(len(words)):
+            if tau + confidence(words[:k]) <= tau:
+                return k
+            tau += confidence(words[:k])
+        return len(words)
+    """),
     _length("never", "Nothing is ever verified", "return 0"),
     _length("always", "Every block is verified whole", "return len(words)"),
     _copied("longest match only", "The longest match always wins", better="True"),
@@ -215,6 +304,15 @@ ANSWERS = (
     _copied("one draft too many", "One draft too many", limit="int(factor * match) + 1"),
     _copied("limit rounded up", "The limit is rounded up", limit="-int(-factor * match // 1)"),
     _copied("each step against the least probability", "held against each step", low="share < min_prob"),
+    _copied("a token below the least probability", "is still drafted", low="False", after="prob < min_prob"),
+    _copied("an end at the least probability", "exactly `min_prob`, too", low="prob <= min_prob"),
+    _copied("share instead of the product", "P is the share of one step", prob="share"),
+    _copied("last of equal counts", "the last is taken", order="reversed(list(nexts))"),
+    _copied("at least one draft", "At least one token is drafted", limit="max(1, int(factor * match))"),
+    _copied("at most factor drafts", "At most `factor` tokens are drafted", limit="int(factor)"),
+    _copied("factor rounded first", "The factor is rounded before", limit="int(factor) * match"),
+    _copied("limit rounded", "rounded to the nearest number", limit="round(factor * match)"),
+    _copied("mean as the score", "The score is the mean", score="sum(chances) / len(chances)"),
     _copied("least probability ignored", "The least probability is ignored", low="False"),
     _copied("string of one length", "The string does not grow with its drafts", string="(string + [token])[-match:]"),
     _copied("counts for shares", "is taken as its count", share="float(nexts[token])"),

@@ -33,12 +33,10 @@ NEAR = 1e-5  # float32 will do; a wrong rule is far off
 
 def output(function: Callable[..., Any], schemes: Sequence[str] = tuple(SCHEMES)[:5], target: int = 1) -> Report:
     """Of `function(drafts, p1, p2)`: the exact distribution of two words, rows of rows. `target`: seed of a table."""
-    table = TableLM(WORDS, target)
-    p1 = distribution_after(table, PROMPT).tolist()
-    p2 = [distribution_after(table, [*PROMPT, word]).tolist() for word in range(WORDS)]
+    table, (p1, p2) = TableLM(WORDS, target), _target(target)
 
     def trial(name: str) -> Trial:
-        drafts = proposals(name)
+        drafts = proposals(name, p1, p2)
         goal = _emitted(name, target)
         off = total_variation(goal, wanted(table, 2))
 
@@ -49,12 +47,10 @@ def output(function: Callable[..., Any], schemes: Sequence[str] = tuple(SCHEMES)
         def judge(came: Distribution) -> tuple[bool, str]:
             worst = max(goal, key=lambda text: abs(came[text] - goal[text]))
             if all(abs(came[text] - goal[text]) < NEAR for text in goal):
-                return (
-                    True,
-                    f"all nine probabilities are right. Distance from the target's distribution (TV): {off:.3f}",
-                )
+                told = f"Distance from the target's distribution (TV): {off:.3f}"
+                return True, f"all nine probabilities are right. {told}"
             return False, (
-                f"it gave “{spell(worst)}” the probability {came[worst]:.4f}; the engine, run through every "
+                f"it gave {list(worst)} the probability {came[worst]:.4f}; the engine, run through every "
                 f"outcome, emits "
                 f"it with {goal[worst]:.4f}. Your nine numbers sum to {sum(came.values()):.4f}"
             )
@@ -64,10 +60,17 @@ def output(function: Callable[..., Any], schemes: Sequence[str] = tuple(SCHEMES)
     return examine("Task 1, the exact output", function, [trial(name) for name in schemes], wrong.OUTPUTS)
 
 
+def _target(target: int) -> tuple[list[float], list[list[float]]]:
+    """p1 and p2."""
+    table = TableLM(WORDS, target)
+    after: list[list[float]] = [distribution_after(table, [*PROMPT, *w]).tolist() for w in ((), (0,), (1,), (2,))]
+    return after[0], after[1:]
+
+
 @lru_cache(maxsize=32)
 def _emitted(name: str, target: int) -> Distribution:
     """What the engine emits when a drafter proposes in that way, by running every outcome of its rounds."""
-    drafts = proposals(name)
+    drafts = proposals(name, *_target(target))
 
     def draft(text: list[int], depth: int, rng: Randomness) -> DraftTree:
         if len(text) > len(PROMPT):  # after a rejection: a plain step
@@ -112,6 +115,14 @@ def markov(seed: int, positions: int, rank: int) -> tuple[Tensor, int, Tensor, T
     return base, seed % WORDS, before, after
 
 
+def _rows_first(words: Any) -> bool:
+    """Whether rows stand where the words belong."""
+    if isinstance(words, Tensor):
+        return words.dim() == 2
+    each = list(words) if isinstance(words, list | tuple) else []
+    return any(isinstance(one, list | tuple) or (isinstance(one, Tensor) and one.dim() == 1) for one in each)
+
+
 Drawn = dict[Pair, tuple[float, list[list[float]]]]  # words -> how likely, and their rows
 
 
@@ -123,6 +134,10 @@ def _drawn(seed: int, positions: int, rank: int) -> Callable[[Any], Drawn]:
             came = attempt(code, base.clone(), first, before.clone(), after.clone(), rng)
             if not isinstance(came, tuple | list) or len(came) != 2:
                 raise Trouble(f"it returned {described(came)}, and two things were expected: the words and their rows")
+            if isinstance(came[0], int):
+                raise Trouble(f"it returned {came!r}: the words alone. Return the words and their rows")
+            if _rows_first(came[0]):
+                raise Trouble("the first thing that it returned holds rows. The words come first: return words, rows")
             words, rows = ids(came[0]), came[1]
             if len(words) != positions or any(not 0 <= word < WORDS for word in words):
                 raise Trouble(f"it returned the words {words}, and {positions} numbers below {WORDS} were expected")
@@ -198,7 +213,10 @@ def _off(came: Drawn, table: TableLM) -> str:
         dist, _ = chain_output({w: prob for w, (prob, _) in came.items()}, lambda w: came[w][1], p, size)
     except (ValueError, ZeroDivisionError):
         return "Such rows cannot be tested"
-    return f"Tested with these rows, the output is off by {total_variation(dist, wanted(table, size)):.3f} (TV)"
+    off = total_variation(dist, wanted(table, size))
+    if off < NEAR:
+        return "These rows keep the output as well, but accept less. The task asks for the rows that were drawn from"
+    return f"Tested with these rows, the output is off by {off:.3f} (TV)"
 
 
 Rows = tuple[str, Sequence[Sequence[float]], int]  # what it is, a row a position, nodes
@@ -263,7 +281,10 @@ def _paths(came: tuple[list[int], list[int]], values: Mapping[Path, float]) -> l
             rows = f"{max(map(len, values))} rows of {1 + max(path[0] for path in values)}"
             raise Trouble(f"draft {number} is word {word} at depth {len(path)}: there are {rows}")
         if path in paths:
-            raise Trouble(f"draft {number} repeats draft {paths.index(path)}: the same word below the same node")
+            raise Trouble(
+                f"draft {number} repeats draft {paths.index(path)}: word {word} below node {parent}. The root is node "
+                f"0, so the draft at index i of the lists is node i + 1"
+            )
         paths.append(path)
     return paths[1:]
 

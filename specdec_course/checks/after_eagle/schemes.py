@@ -1,4 +1,4 @@
-"""Six ways to draft two words and to test them: task 1 of exercise 10. Three of the six change the output."""
+"""Ways to draft two words and to test them: task 1 of exercise 10. Three of them change the output."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -42,18 +42,22 @@ def _one_hot(pair: Pair) -> tuple[Row, Row]:
     return first, second
 
 
+OWN = "Drawn by the target itself, tested with its rows (p = q)"
 SCHEMES: dict[str, tuple[Chances, Tested]] = {
     "Drawn apart, tested with their own rows": (APART, _marginals),
     "Drawn together, tested with conditional rows": (TOGETHER, _conditional),
     "Drawn together, tested with the rows of each word alone": (TOGETHER, _marginals),
     "Drawn together, tested as point drafts": (TOGETHER, _one_hot),
+    OWN: ({}, _marginals),  # filled in by `proposals`
     "The likeliest words, tested with softmax rows": (LIKELIEST, _marginals),
     "The better of two draws, tested with the rows of one draw": (_better_of_two(), _marginals),
     "The better of two draws, tested as point drafts": (_better_of_two(), _one_hot),
 }
 
 
-def proposals(name: str) -> list[Proposal]:
-    """The drafts that can occur, each with the rows that it is tested with."""
+def proposals(name: str, p1: Row, p2: Sequence[Row]) -> list[Proposal]:
+    """The drafts that can occur, each with the rows that it is tested with; p1 and p2 are the target's rows."""
+    if name == OWN:
+        return [(p1[a] * p2[a][b], (a, b), (p1, p2[a])) for a, b in product(range(3), repeat=2)]
     chances, tested = SCHEMES[name]
     return [(chance, pair, tested(pair)) for pair, chance in chances.items() if chance]

@@ -16,7 +16,10 @@ def _suffixes(
     score: Callable[[list[float]], float] = sum,
     key: Callable[[float, int], Any] = lambda score, match: (score, match),
     share: Callable[[Mapping[int, int], int], float] = lambda nexts, token: nexts[token] / sum(nexts.values()),
+    choose: Callable[[Mapping[int, int]], int] = lambda nexts: max(nexts, key=lambda t: nexts[t]),
+    chain: Callable[[float, float], float] = lambda prob, step: prob * step,
     grown: Callable[[list[int], int], tuple[int, ...]] = lambda string, match: tuple(string),
+    below: Callable[[float, float], bool] = lambda prob, least: prob < least,
     *,
     ends: str = "before",
 ) -> Callable[..., Any]:
@@ -31,14 +34,17 @@ def _suffixes(
                 nexts = follows.get(grown(string, match))
                 if not nexts:
                     break
-                token = max(nexts, key=lambda t: nexts[t])
+                token = choose(nexts)
                 step = share(nexts, token)
-                prob *= step
-                if (step if ends == "step" else prob) < min_prob and ends != "never":
+                prob = chain(prob, step)
+                low = below(step if ends == "step" else prob, min_prob) and ends != "never"
+                if low and ends != "after":
                     break
                 draft.append(token)
                 chances.append(prob)
                 string = [*string, token]
+                if low:
+                    break
             if draft and (best is None or key(score(chances), match) > best[0]):
                 best = key(score(chances), match), draft, score(chances)
         return ([], 0.0) if best is None else best[1:]
@@ -61,6 +67,24 @@ SUFFIXES = (
     Suspect("One draft too many: the limit is factor times the match, rounded down.",
             _suffixes(most=lambda factor, match: floor(factor * match) + 1)),
     Suspect("The limit is rounded up.", _suffixes(most=lambda factor, match: -floor(-factor * match))),
+    Suspect("The token whose P is below `min_prob` is still drafted. The draft ends before it.",
+            _suffixes(ends="after")),
+    Suspect("The draft ends where P is exactly `min_prob`, too. It ends only below it.",
+            _suffixes(below=lambda prob, least: prob <= least)),
+    Suspect("At least one token is drafted for each match. If factor times the match is below 1, there is none.",
+            _suffixes(most=lambda factor, match: max(1, floor(factor * match)))),
+    Suspect("At most `factor` tokens are drafted. The limit is factor times the matched tokens, rounded down.",
+            _suffixes(most=lambda factor, match: floor(factor))),
+    Suspect("The factor is rounded before it is multiplied. Round factor times the match.",
+            _suffixes(most=lambda factor, match: floor(factor) * match)),
+    Suspect("The limit is rounded to the nearest number. Round it down.",
+            _suffixes(most=lambda factor, match: round(factor * match))),
+    Suspect("The score is the mean of the probabilities. It is their sum: the expected number of accepted drafts.",
+            _suffixes(score=lambda chances: sum(chances) / len(chances))),
+    Suspect("P is the share of one step. It is the product of the shares along the draft.",
+            _suffixes(chain=lambda prob, step: step)),
+    Suspect("Of equally frequent tokens the last is taken. Take the first in the dict.",
+            _suffixes(choose=lambda nexts: max(reversed(list(nexts)), key=lambda t: nexts[t]))),
     Suspect("The least probability is held against each step. It is meant for the product along the draft.",
             _suffixes(ends="step")),
     Suspect("The least probability is ignored.", _suffixes(ends="never")),

@@ -26,6 +26,8 @@ TEXTS: tuple[Text, ...] = (
     ("two equal scores", "abxqabxcabzcabycab", 0.5, 0.1, 8),
     ("likely steps, an unlikely draft", "qacqadqbq", 2.0, 0.4, 8),
     ("an end at the least probability", "aabacabaacaabadaabaab", 2.0, 0.25, 8),
+    ("a draft that ends early", "qrrqqrqrpqr", 3.0, 0.5, 8),
+    ("less than one draft", "pqrstp", 0.5, 0.1, 8),
 )
 
 
@@ -57,24 +59,26 @@ def _trials(name: str, letters: str, factor: float, min_prob: float, longest: in
     options = SuffixOptions(max_depth=longest, factor=factor, min_prob=min_prob)
     best = tree.draft(text, DraftBudget(len(text)), options)
     right, score = best.nodes.tokens[1:], best.score
+    found = f" (match of length {best.match}, score {score:.4g})" if right else ""
 
     def came(code: Any) -> tuple[Any, Any]:
-        found = attempt(code, list(text), follows(text, longest), factor, min_prob)
-        if not isinstance(found, tuple | list) or len(found) != 2:
-            raise Trouble(f"it returned {described(found)}, and two things were expected: the draft and its score")
-        return found[0], found[1]
+        given = attempt(code, list(text), follows(text, longest), factor, min_prob)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise Trouble(f"it returned {described(given)}, and two things were expected: the draft and its score")
+        return given[0], given[1]
 
     def drafted(draft: list[int]) -> tuple[bool, str]:
         gave = f"it drafted {_spelt(draft, alphabet)}"
         if draft == right:
             return True, gave
-        return False, f"{gave}, and the draft with the best score is {_spelt(right, alphabet)}"
+        return False, f"{gave}, and the best draft is {_spelt(right, alphabet)}{found}"
 
     def scored(value: float) -> tuple[bool, str]:
         good = abs(value - score) < CLOSE
-        return good, f"it gave {value:.4g}" + ("" if good else f", and the best score is {score:.4g}")
+        told = f", and the best score is {score:.4g} (match of length {best.match})"
+        return good, f"it gave {value:.4g}{'' if good else told}"
 
-    about = f"{name}, “{letters}”, factor {factor:g}"
+    about = f"{name}, “{letters}”, factor {factor:g}, min_prob {min_prob:g}"
     empty = not right  # a function that never drafts fulfils it
     return [
         Trial(f"draft: {about}", lambda code: ids(came(code)[0]), drafted, side=empty),

@@ -1,6 +1,6 @@
 """Common mistakes in exercise 10, each with the sentence that explains it. They serve `examine`.
 
-Those in its task 5 are in `suffix_suspects.py`.
+Those in its task 4 are in `cutting.py`, those in its task 5 in `suffix_suspects.py`.
 """
 
 import heapq
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specdec_course.checks.examine import Suspect
 
-__all__ = ["BLOCKS", "LENGTHS", "OUTPUTS", "TREES"]
+__all__ = ["BLOCKS", "OUTPUTS", "TREES"]
 
 Row = Sequence[float]
 
@@ -53,8 +53,11 @@ def _outputs(
             second(a, (a, b), rows, weight * keep)
             for word, share in enumerate(rest(p1, rows[0]) if last else []):
                 lost = weight * (1 - keep) * share
-                if then == "goes on":
-                    second(word, (word, b), rows, lost)
+                if then in ("goes on", "old row"):
+                    second(word, (word if then == "goes on" else a, b), rows, lost)
+                    continue
+                if then == "kept":
+                    out[word][b] += lost
                     continue
                 for other, prob in enumerate({"plain": p2[word], "draft": p2[a], "p1": p1, "row": rows[1]}[then]):
                     out[word][other] += lost * prob
@@ -71,6 +74,14 @@ OUTPUTS = (
     Suspect("The second draft is still tested after the first was rejected. A rejection ends the round: the "
             "next word is "
             "the target's own.", _outputs(then="goes on")),
+    Suspect("The second draft is still tested after the first was rejected, with p2 of the rejected word. A rejection "
+            "ends the round: the next word is the target's own.", _outputs(then="old row")),
+    Suspect("The second draft is kept after the first was rejected. A rejection ends the round: the second word comes "
+            "from p2, after the word that took the first one's place.", _outputs(then="kept")),
+    Suspect("The residual is max(q - p, 0) here. It is max(p - q, 0): what the draft gave too little of.",
+            _outputs(rest=lambda p, q: _scaled(_gaps(q, p)))),
+    Suspect("Where p = q, the residual is all zeros and nothing is ever rejected. Do not divide by its sum then.",
+            _outputs(rest=lambda p, q: [gap / sum(_gaps(p, q)) for gap in _gaps(p, q)])),
     Suspect("After a rejection the second word follows the rejected draft. It follows the word that took its place.",
             _outputs(then="draft")),
     Suspect("After a rejection the second word comes from p1. It comes from p2, after the word that was emitted.",
@@ -94,8 +105,10 @@ def _blocks(
     previous: Callable[[int, list[int]], int] = lambda first, words: ([first, *words])[-1],
     pick: Callable[[Tensor, Tensor, Any], int] = lambda base, row, rng: int(rng.draw(row)),
     shown: Callable[[Tensor, Tensor], Tensor] = lambda base, logits: torch.softmax(logits, -1),
+    *,
+    late: bool = False,
 ) -> Callable[..., Any]:
-    """A block drawn left to right, right but for what is given."""
+    """A block drawn left to right, right but for what is given. `late`: rows after the word they are for."""
 
     def run(base: Tensor, first: int, before: Tensor, after: Tensor, rng: Any) -> Any:
         words: list[int] = []
@@ -103,11 +116,22 @@ def _blocks(
         for row in base:
             at = previous(first, words)
             logits = row if at < 0 else row + bias(before, after, at)
-            rows.append(shown(row, logits))
             words.append(pick(row, torch.softmax(logits, -1), rng))
+            rows.append(shown(row, row + bias(before, after, words[-1]) if late else logits))
         return words, rows
 
     return run
+
+
+def _added_up(base: Tensor, first: int, before: Tensor, after: Tensor, rng: Any) -> Any:
+    """Each position also keeps the biases of the positions before it."""
+    words: list[int] = []
+    rows: list[Tensor] = []
+    for row in base:
+        total = sum(((before[word] @ after) for word in [first, *words]), torch.zeros_like(row))
+        rows.append(torch.softmax(row + total, -1))
+        words.append(int(rng.draw(rows[-1])))
+    return words, rows
 
 
 BLOCKS = (
@@ -129,8 +153,17 @@ BLOCKS = (
     Suspect("The likeliest word is taken, and the row is a softmax. Such a draft has a one-hot row; to be "
             "tested with the "
             "softmax it must be drawn from it.", _blocks(pick=lambda base, row, rng: int(row.argmax()))),
+    Suspect("The likeliest word is taken, with a one-hot row. That keeps the output, but the task asks to draw it "
+            "from the softmax.", _blocks(pick=lambda base, row, rng: int(row.argmax()),
+                                         shown=lambda base, logits: torch.eye(len(logits))[int(logits.argmax())])),
     Suspect("The rows are logits. What a draft is tested with is a distribution: softmax of them.",
             _blocks(shown=lambda base, logits: logits)),
+    Suspect("The row is computed after `previous` was replaced, so its bias is that of the word itself. Keep the row "
+            "at the moment at which you draw from it.", _blocks(late=True)),
+    Suspect("The words are drawn with the logits as weights. `rng.draw` takes probabilities: softmax comes first.",
+            _blocks(pick=lambda base, row, rng: int(rng.draw(row)), shown=lambda base, logits: logits)),
+    Suspect("The biases add up along the block. Position k takes the bias of the word before it only.",
+            _added_up),
     Suspect("The bias is subtracted.", _blocks(bias=lambda before, after, word: -(before[word] @ after))),
 )  # fmt: skip
 
@@ -142,6 +175,7 @@ def _trees(
     order: Callable[[float, int], Any] = lambda value, depth: -value,
     *,
     zero: bool = False,
+    shift: int = 0,
 ) -> Callable[..., Any]:
     """Best first over all paths, right but for what is given. `wide`: words that a node may have below it."""
 
@@ -149,24 +183,21 @@ def _trees(
         words: list[int] = []
         parents: list[int] = []
         waiting: list[Any] = []
-        count = 0
 
         def offer(parent: int, depth: int, above: float) -> None:
-            nonlocal count
             if depth < len(rows):
                 shares = sorted(enumerate(rows[depth]), key=lambda pair: -pair[1])
                 for word, share in shares[:wide]:
                     if share > 0 or zero:
-                        count += 1
                         made = value(above, share)
-                        heapq.heappush(waiting, (order(made, depth), count, parent, word, depth + 1, made))
+                        heapq.heappush(waiting, (order(made, depth), parent, word, depth + 1, made))
 
         offer(0, 0, 1.0)
         while waiting and len(words) < room(nodes):
-            _, _, parent, word, depth, made = heapq.heappop(waiting)
+            _, parent, word, depth, made = heapq.heappop(waiting)
             words.append(word)
             parents.append(parent)
-            offer(len(words), depth, made)
+            offer(len(words) - shift, depth, made)
         return words, parents
 
     return run
@@ -199,55 +230,9 @@ TREES = (
     Suspect("Probabilities are added along the path. The chance that all of them are accepted is their product.",
             _trees(value=lambda above, share: above + share)),
     Suspect("Words of probability 0 are drafted. They are never accepted.", _trees(zero=True)),
+    Suspect("The parent's number is one too low. The root is node 0, so the draft at index i of the lists is "
+            "node i + 1.", _trees(shift=1)),
     Suspect("These are the right drafts, listed level by level. An engine that cuts the list wants the best "
             "ones first.",
             _sorted_pairs),
-)  # fmt: skip
-
-
-def _lengths(
-    before: Callable[[list[int], int], list[int]] = lambda words, k: words[:k],
-    price: Callable[[Any, int], float] = lambda v, n: float(v(n + 1)),
-    chance: Callable[[float, float], float] = lambda alive, sure: alive * sure,
-    *,
-    stop: bool = True,
-    past: int = 0,
-    bonus: float = 1.0,
-) -> Callable[..., Any]:
-    """The rule, right but for what is given. `past`: positions verified beyond the stop."""
-
-    def run(words: list[int], confidence: Any, v: Any) -> int:
-        best, size, alive, tau = bonus / price(v, 0), 0, 1.0, bonus
-        for k in range(len(words)):
-            alive = chance(alive, confidence(before(words, k)))
-            tau += alive
-            gain = tau / price(v, k + 1)
-            if gain > best:
-                best, size = gain, k + 1
-            elif stop:
-                return min(len(words), size + past)
-        return size
-
-    return run
-
-
-LENGTHS = (
-    Suspect("The confidence still uses the word that it decides about: for position k it must see the words before it "
-            "only, words[:k] counted from 0.", _lengths(before=lambda words, k: words[: k + 1])),
-    Suspect("The best of all lengths is taken. Whether position k is verified then depends on confidences of later "
-            "positions, and those depend on word k itself. Stop at the first position that does not raise the ratio.",
-            _lengths(stop=False)),
-    Suspect("This is the scheduler as it was: the confidence sees the word it decides about, and the best of "
-            "all lengths "
-            "is taken.", _lengths(before=lambda words, k: words[: k + 1], stop=False)),
-    Suspect("The position that lowers the ratio is verified as well. Stop before it.", _lengths(past=1)),
-    Suspect("The price is v(k) for k drafts. The last token of the text is checked too: k drafts cost v(k + 1).",
-            _lengths(price=lambda v, n: float(v(max(1, n))))),
-    Suspect("Confidences are not multiplied. A position counts only if all drafts before it were accepted.",
-            _lengths(chance=lambda alive, sure: sure)),
-    Suspect("The target's own token is left out of the expected tokens.", _lengths(bonus=0.0)),
-    Suspect("Nothing is ever verified. That keeps the distribution and never gains anything.",
-            lambda words, sure, v: 0),
-    Suspect("Every block is verified whole. That keeps the distribution, and ignores what a position costs.",
-            lambda words, sure, v: len(words)),
 )  # fmt: skip
