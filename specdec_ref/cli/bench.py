@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from specdec_ref.cli.endpoint import add_endpoint, run_endpoint
 from specdec_ref.cli.flags import add_model
 from specdec_ref.cli.nearest import unknown
-from specdec_ref.cli.shared import UsageError, console, open_session, plural, say
+from specdec_ref.cli.shared import UsageError, check_plots, console, open_session, plural, say
 from specdec_ref.config import SamplingParams, SpecConfig
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, load, measure; rows as they come, or a table at the end."""
     test, dev = _prompts(args)
+    if args.plot:
+        check_plots()
     command = shlex.join(["specdec", *args.argv])
     if args.endpoint:
         return run_endpoint(args, test, command)
@@ -234,10 +236,8 @@ def _own_prompts(file: Path) -> "tuple[list[Prompt], list[Prompt]]":
 
 def _plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Geometric means over tasks, at the first temperature and batch size."""
-    try:
-        from specdec_ref.plots import bars
-    except ImportError as error:
-        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
+    from specdec_ref.plots import bars
+
     means = [row for row in rows if row["task"] == "all"]
     first = {
         r["method"]: r["speedup_vs_plain"]

@@ -119,11 +119,8 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 def _picture(rows: "Sequence[dict[str, Any]]", file: "Path") -> None:
     from specdec_ref.bench.load import crossing
+    from specdec_ref.plots import load_curves
 
-    try:
-        from specdec_ref.plots import load_curves
-    except ImportError as error:
-        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
     file.parent.mkdir(parents=True, exist_ok=True)
     both = 2 * len({row["concurrency"] for row in rows}) == len(rows)
     file.write_bytes(load_curves(rows, crossing(rows) if both else None).png)

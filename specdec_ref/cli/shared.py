@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action", "Parser", "UsageError", "activation", "add_actions", "announce_control", "check_dtype", "check_names",
-    "config_from", "console", "engine_for", "give_way", "one_line", "open_session", "plural", "say",
+    "check_plots", "config_from", "console", "engine_for", "give_way", "one_line", "open_session", "plural", "say",
     "spellings", "typed", "version",
 ]  # fmt: skip
 
@@ -182,6 +183,12 @@ def check_dtype(name: str) -> None:
     known = ("auto", *DTYPES)
     if name.lower().removeprefix("torch.") not in known:
         raise UsageError(f"--dtype: {unknown('dtype', name, known)}")
+
+
+def check_plots() -> None:
+    """Raises RuntimeError if pictures cannot be drawn. To be called before anything is measured."""
+    if find_spec("matplotlib") is None:
+        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'")
 
 
 def open_session(config: SpecConfig) -> "Session":

@@ -1,6 +1,7 @@
 """The benchmark: its rows say what its calls did, its settings come from the dev split, its costs from a cache."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def test_every_method_writes_the_plain_text_and_gets_a_row(lab: Session) -> None
     text = markdown(environment(lab), rows)
     assert text.count("| plain |") == 1
     assert "| layer-skip tree | depth" in text
+
+
+@pytest.mark.parametrize("server", [(), ("--endpoint", "http://127.0.0.1:9", "--load", "1")])
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
+    server: Sequence[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "--quick", "--plot", str(tmp_path / "a.png"), *server]) == 1
+    found = capsys.readouterr()
+    assert found.err == "specdec: error: pictures need matplotlib: pip install 'specdec-ref[notebooks]'\n"
 
 
 def test_every_setting_can_have_a_row(lab: Session) -> None:
