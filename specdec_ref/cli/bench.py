@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -41,6 +42,7 @@ and method as soon as it is measured. The task "all" is their geometric mean.
   task, method, setting, dtype, batch, temperature, context, clock
   tokens_per_s, tau, alpha            tau: tokens per target forward
   speedup_vs_plain, ci_low, ci_high   median of paired ratios, 95 % bootstrap
+                                      (null if a task has a single call)
   speedup_vs_hf                       the same against transformers' generate()
   identical, texts, calls             greedy texts equal to plain's, of how many
 A server's rows also have ttft_ms, rounds, drafted, accepted, positions, others.
@@ -133,10 +135,21 @@ def run(args: argparse.Namespace) -> int:
             out.write(markdown(about, rows))
         if args.plot:
             _plot(rows, args.plot)
-    wrong = sum(row["texts"] - row["identical"] for row in rows if row.get("identical") is not None)
-    if wrong:
-        say(f"{plural(wrong, 'greedy text')} not plain's: near-ties in {about['dtype']}, or a mistake; float64 tells")
+    _remark(rows, about["dtype"])
     return 0
+
+
+def _remark(rows: Sequence[dict[str, Any]], dtype: str) -> None:
+    """How many greedy texts are not plain decoding's, by method."""
+    wrong: Counter[str] = Counter()
+    for row in rows:
+        if row.get("identical") is not None:
+            wrong[row["method"]] += row["texts"] - row["identical"]
+    names = [f"{name} {count}" for name, count in wrong.items() if count]
+    if names:
+        whose = "; hf is transformers' own decoding" if any(name.startswith("hf") for name in names) else ""
+        total = plural(wrong.total(), "greedy text")
+        say(f"{total} not plain's ({', '.join(names)}{whose}): near-ties in {dtype}, or a mistake; float64 tells")
 
 
 def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Prompt]") -> "Plan":
