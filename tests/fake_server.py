@@ -5,6 +5,7 @@ says. Its counters rise as the engines' do: vLLM's with every round, SGLang's wh
 """
 
 import json
+import socket
 import sys
 import time
 from collections import Counter
@@ -186,6 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
                     fake.count(
                         rounds=1, drafted=fake.drafts, accepted=accepted, **{f"position{i}": 1 for i in range(accepted)}
                     )
+            if written and fault == "killed":
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             if written and fault in ("cut off", "error"):
                 if fault == "error":
                     self._write(

@@ -256,6 +256,10 @@ def _failing(url: str) -> Iterator[None]:
         raise ServerError(f"nobody answers at {url} ({error}): is the server up, and the port right?") from error
     except httpx.TimeoutException as error:
         raise ServerError(f"{url} kept silent for too long: is the server stuck, or --timeout too short?") from error
+    except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+        if isinstance(error, httpx.RemoteProtocolError) and not re.search("closed|disconnected", str(error)):
+            raise ServerError(f"{url} does not answer in HTTP ({error}): is the port right?") from error
+        raise ServerError(f"{url}: the server ended during an answer; see its log") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerError(f"no answer from {url}: {type(error).__name__}, {error}") from error
 
