@@ -33,7 +33,8 @@ from specdec_ref.web import address
 
 __all__ = ["Acceptance", "Counters", "Reply", "Server", "ServerError", "acceptance", "ask", "connect", "counters"]
 
-SETTINGS = ("speculative_algorithm", "speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
+SETTINGS = ("dtype", "total_slots", "speculative_algorithm", "speculative_num_steps", "speculative_eagle_topk",
+            "speculative_num_draft_tokens")  # fmt: skip
 GENERATED = {"sglang": "sglang:generation_tokens_total", "vllm": "vllm:generation_tokens_total",
              "llamacpp": "llamacpp:tokens_predicted_total"}  # fmt: skip
 VERIFIED, FINISHED = "sglang:spec_verify_calls_total", "sglang:num_requests_total"
@@ -119,7 +120,7 @@ async def _told(client: httpx.AsyncClient, url: str, engine: str) -> tuple[str |
         try:
             answer = (await _get(client, f"{url}{path}")).json()
             version = answer.get("version") or answer.get("build_info")
-            told = {key: answer[key] for key in ("dtype", *SETTINGS) if isinstance(answer.get(key) or None, str | int)}
+            told = {key: answer[key] for key in SETTINGS if isinstance(answer.get(key) or None, str | int)}
         except (ServerError, ValueError, AttributeError, RecursionError):
             continue
         return str(version) if version else None, told

@@ -98,6 +98,8 @@ def _load(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -
     try:
         with ends, tqdm(total=load.requests * len(ends.servers), unit="request", desc="load test") as bar:
             about = {"command": command, **ends.environment()}
+            for server in ends.servers:
+                _warn_of_queue(server.url, server.settings.get("total_slots"), max(load.levels))
             if args.json:
                 _line({"environment": about})
             for row in measure_load(ends, load, bar.update):
@@ -110,6 +112,15 @@ def _load(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -
     if args.plot:
         _picture(rows, args.plot)
     return 0
+
+
+def _warn_of_queue(url: str, slots: object, level: int) -> None:
+    """llama.cpp answers as many requests at a time as it has slots; the others wait."""
+    if isinstance(slots, int) and 0 < slots < level:
+        say(
+            f"{url} answers {plural(slots, 'request')} at a time, so at level {level} the others wait for a slot: "
+            f"start it with --parallel {level}"
+        )
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
