@@ -21,7 +21,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "Minutes are of two CPU cores and a fast network. docs/INSTALL.md has sizes and how to get a CPU-only torch."
 
-run: $(VENV)/.with-run ## install what the demo needs, fetch the model, watch it go faster: about 3 min, later 1
+run: $(VENV)/.with-run ## install what the demo needs, fetch the model, watch it go faster: 1 to 3 min
 	$(BIN)/specdec fetch
 	$(BIN)/specdec demo
 

@@ -119,7 +119,8 @@ def reason(row: Mapping[str, Any]) -> str:
         return ""
     if _close(row["with_test_tau"], row["measured"]):
         return "acceptance"
-    return "noise" if row["ci_low"] <= row["predicted"] <= row["ci_high"] else "costs"
+    known = row["ci_low"] is not None  # more than one call
+    return "noise" if known and row["ci_low"] <= row["predicted"] <= row["ci_high"] else "costs"
 
 
 def _close(promise: float, measured: float) -> bool:

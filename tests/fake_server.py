@@ -5,6 +5,7 @@ says. Its counters rise as the engines' do: vLLM's with every round, SGLang's wh
 """
 
 import json
+import socket
 import sys
 import time
 from collections import Counter
@@ -136,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, fake.prometheus(), "text/plain; version=0.0.4; charset=utf-8")
         if self.path == "/version" and fake.engine == "vllm":
             return self._send(200, json.dumps({"version": "0.33.0"}))
+        if self.path == "/props" and fake.engine == "llamacpp":
+            return self._send(200, json.dumps({"build_info": "b1", "total_slots": 2}))
         if self.path == "/server_info" and fake.engine == "sglang":
             told = {"version": "0.5.23", "dtype": "bfloat16", "internal_states": [{"avg_spec_accept_length": 9.9}]}
             if fake.drafts:
@@ -186,6 +189,10 @@ class _Handler(BaseHTTPRequestHandler):
                     fake.count(
                         rounds=1, drafted=fake.drafts, accepted=accepted, **{f"position{i}": 1 for i in range(accepted)}
                     )
+            if written and fault == "killed":
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             if written and fault in ("cut off", "error"):
                 if fault == "error":
                     self._write(

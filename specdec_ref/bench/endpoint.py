@@ -188,7 +188,7 @@ def _rows(task: str, sides: Sequence[Side], *, greedy: bool) -> Iterator[dict[st
     for side in sides:
         found = acceptance(side.server, side.replies, side.before, side.after)
         over = _ratios(base, side) if base else []
-        low, high = median_interval(over) if over else (None, None)
+        low, high = median_interval(over) if len(over) > 1 else (None, None)
         texts = [reply.text for reply in side.replies]
         yield {
             "task": task,

@@ -34,7 +34,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         over = "" if mean["speedup_vs_hf"] is None else f"{mean['speedup_vs_hf']:.2f}"
         same = [cells[method, task] for task in tasks if cells[method, task]["identical"] is not None]
         texts = f"{sum(c['identical'] for c in same)}/{sum(c['texts'] for c in same)}" if same else ""
-        interval = f"{mean['ci_low']:.2f}-{mean['ci_high']:.2f}"
+        interval = "" if mean["ci_low"] is None else f"{mean['ci_low']:.2f}-{mean['ci_high']:.2f}"
         yield (
             f"| {method} | {mean['setting']} | {' | '.join(speeds)} | **{mean['speedup_vs_plain']:.2f}** | {interval} "
             f"| {over} | {mean['tau']:.2f} | {texts} |"

@@ -33,7 +33,8 @@ from specdec_ref.web import address
 
 __all__ = ["Acceptance", "Counters", "Reply", "Server", "ServerError", "acceptance", "ask", "connect", "counters"]
 
-SETTINGS = ("speculative_algorithm", "speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
+SETTINGS = ("dtype", "total_slots", "speculative_algorithm", "speculative_num_steps", "speculative_eagle_topk",
+            "speculative_num_draft_tokens")  # fmt: skip
 GENERATED = {"sglang": "sglang:generation_tokens_total", "vllm": "vllm:generation_tokens_total",
              "llamacpp": "llamacpp:tokens_predicted_total"}  # fmt: skip
 VERIFIED, FINISHED = "sglang:spec_verify_calls_total", "sglang:num_requests_total"
@@ -119,7 +120,7 @@ async def _told(client: httpx.AsyncClient, url: str, engine: str) -> tuple[str |
         try:
             answer = (await _get(client, f"{url}{path}")).json()
             version = answer.get("version") or answer.get("build_info")
-            told = {key: answer[key] for key in ("dtype", *SETTINGS) if isinstance(answer.get(key) or None, str | int)}
+            told = {key: answer[key] for key in SETTINGS if isinstance(answer.get(key) or None, str | int)}
         except (ServerError, ValueError, AttributeError, RecursionError):
             continue
         return str(version) if version else None, told
@@ -256,6 +257,10 @@ def _failing(url: str) -> Iterator[None]:
         raise ServerError(f"nobody answers at {url} ({error}): is the server up, and the port right?") from error
     except httpx.TimeoutException as error:
         raise ServerError(f"{url} kept silent for too long: is the server stuck, or --timeout too short?") from error
+    except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+        if isinstance(error, httpx.RemoteProtocolError) and not re.search("closed|disconnected", str(error)):
+            raise ServerError(f"{url} does not answer in HTTP ({error}): is the port right?") from error
+        raise ServerError(f"{url}: the server ended during an answer; see its log") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerError(f"no answer from {url}: {type(error).__name__}, {error}") from error
 

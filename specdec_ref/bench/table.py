@@ -79,7 +79,7 @@ def rows_of(task: str, timings: Mapping[Side, Sequence[Timing]], *, greedy: bool
     base = {side.method: calls for side, calls in timings.items() if side.method in (PLAIN, HF)}
     for side, calls in timings.items():
         over = ratios(base[PLAIN], calls)
-        low, high = median_interval(over)
+        low, high = median_interval(over) if len(over) > 1 else (None, None)
         stats = pooled(calls)
         texts = [
             (a.tokens, b.tokens)
@@ -127,6 +127,7 @@ def overall(tasks: Mapping[str, Mapping[Side, Sequence[Timing]]], seed: int = 0)
             if any(s.method == base for s in first)
         }
         rng = random.Random(seed)
+        known = min(map(len, over[PLAIN])) > 1  # resampling one call says nothing about its spread
         draws = sorted(
             _geometric([median(rng.choices(values, k=len(values))) for values in over[PLAIN]]) for _ in range(RESAMPLES)
         )
@@ -139,8 +140,8 @@ def overall(tasks: Mapping[str, Mapping[Side, Sequence[Timing]]], seed: int = 0)
             "tau": fmean(taus),
             "speedup_vs_plain": _geometric(list(map(median, over[PLAIN]))),
             "speedup_vs_hf": _geometric(list(map(median, over[HF]))) if HF in over else None,
-            "ci_low": draws[int(0.025 * RESAMPLES)],
-            "ci_high": draws[int(0.975 * RESAMPLES) - 1],
+            "ci_low": draws[int(0.025 * RESAMPLES)] if known else None,
+            "ci_high": draws[int(0.975 * RESAMPLES) - 1] if known else None,
         }
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from specdec_ref.cli.endpoint import add_endpoint, run_endpoint
 from specdec_ref.cli.flags import add_model
 from specdec_ref.cli.nearest import unknown
-from specdec_ref.cli.shared import UsageError, console, open_session, plural, say
+from specdec_ref.cli.shared import UsageError, check_plots, console, open_session, plural, say
 from specdec_ref.config import SamplingParams, SpecConfig
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ and method as soon as it is measured. The task "all" is their geometric mean.
   task, method, setting, dtype, batch, temperature, context, clock
   tokens_per_s, tau, alpha            tau: tokens per target forward
   speedup_vs_plain, ci_low, ci_high   median of paired ratios, 95 % bootstrap
+                                      (null if a task has a single call)
   speedup_vs_hf                       the same against transformers' generate()
   identical, texts, calls             greedy texts equal to plain's, of how many
 A server's rows also have ttft_ms, rounds, drafted, accepted, positions, others.
@@ -100,6 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, load, measure; rows as they come, or a table at the end."""
     test, dev = _prompts(args)
+    if args.plot:
+        check_plots()
     command = shlex.join(["specdec", *args.argv])
     if args.endpoint:
         return run_endpoint(args, test, command)
@@ -131,10 +135,21 @@ def run(args: argparse.Namespace) -> int:
             out.write(markdown(about, rows))
         if args.plot:
             _plot(rows, args.plot)
-    wrong = sum(row["texts"] - row["identical"] for row in rows if row.get("identical") is not None)
-    if wrong:
-        say(f"{plural(wrong, 'greedy text')} not plain's: near-ties in {about['dtype']}, or a mistake; float64 tells")
+    _remark(rows, about["dtype"])
     return 0
+
+
+def _remark(rows: Sequence[dict[str, Any]], dtype: str) -> None:
+    """How many greedy texts are not plain decoding's, by method."""
+    wrong: Counter[str] = Counter()
+    for row in rows:
+        if row.get("identical") is not None:
+            wrong[row["method"]] += row["texts"] - row["identical"]
+    names = [f"{name} {count}" for name, count in wrong.items() if count]
+    if names:
+        whose = "; hf is transformers' own decoding" if any(name.startswith("hf") for name in names) else ""
+        total = plural(wrong.total(), "greedy text")
+        say(f"{total} not plain's ({', '.join(names)}{whose}): near-ties in {dtype}, or a mistake; float64 tells")
 
 
 def _plan(args: argparse.Namespace, test: "Sequence[Prompt]", dev: "Sequence[Prompt]") -> "Plan":
@@ -234,10 +249,8 @@ def _own_prompts(file: Path) -> "tuple[list[Prompt], list[Prompt]]":
 
 def _plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Geometric means over tasks, at the first temperature and batch size."""
-    try:
-        from specdec_ref.plots import bars
-    except ImportError as error:
-        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
+    from specdec_ref.plots import bars
+
     means = [row for row in rows if row["task"] == "all"]
     first = {
         r["method"]: r["speedup_vs_plain"]

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from specdec_ref.cli.flags import add_model
-from specdec_ref.cli.shared import UsageError, console, give_way, say
+from specdec_ref.cli.shared import UsageError, console, give_way, say, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,4 +202,4 @@ def _print(choice: "Choice", args: argparse.Namespace) -> None:
     if args.engine == "llamacpp":
         drafting = "none" if choice.method == "none" else f"{choice.method} --depth {choice.gamma}"
         command = f"specdec serve --drafter {drafting} {files} --threads {args.threads}"
-        out.print(Text(f"- To serve it: {command}"), soft_wrap=True)
+        out.print(Text(f"- To serve it: {typed(command)}"), soft_wrap=True)

@@ -36,6 +36,7 @@ _EXTRAS = {
     "models": "to run real models",
     "cli": "for this command",
     "kernels": "for Triton kernels, on Linux",
+    "llamacpp": "for `specdec serve`",
     "notebooks": "for the course's notebooks",
     "dev": "for the tests",
 }
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from specdec_ref.models.hub import pick_device, pick_dtype
 
     pick_dtype(args.dtype, pick_device(args.device))  # refuses unknown names first
+    give_way()  # before the number of threads is written down
     facts = _facts(args)
     checks = [*_packages(), _gpu(), _model(args.target)]
     curve: dict[int, float] = {}
@@ -187,7 +189,6 @@ def _measure(
     from specdec_ref.models.probe import exact_rows
     from specdec_ref.session import Session
 
-    give_way()
     passes = 9
     columns = (TextColumn("specdec: {task.description}"), BarColumn())
     with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:

@@ -98,6 +98,8 @@ def _load(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -
     try:
         with ends, tqdm(total=load.requests * len(ends.servers), unit="request", desc="load test") as bar:
             about = {"command": command, **ends.environment()}
+            for server in ends.servers:
+                _warn_of_queue(server.url, server.settings.get("total_slots"), max(load.levels))
             if args.json:
                 _line({"environment": about})
             for row in measure_load(ends, load, bar.update):
@@ -112,6 +114,15 @@ def _load(args: argparse.Namespace, prompts: "Sequence[Prompt]", command: str) -
     return 0
 
 
+def _warn_of_queue(url: str, slots: object, level: int) -> None:
+    """llama.cpp answers as many requests at a time as it has slots; the others wait."""
+    if isinstance(slots, int) and 0 < slots < level:
+        say(
+            f"{url} answers {plural(slots, 'request')} at a time, so at level {level} the others wait for a slot: "
+            f"start it with --parallel {level}"
+        )
+
+
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     short = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
     return short | {key: [round(v, 3) for v in value] for key, value in row.items() if isinstance(value, list)}
@@ -119,11 +130,8 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 def _picture(rows: "Sequence[dict[str, Any]]", file: "Path") -> None:
     from specdec_ref.bench.load import crossing
+    from specdec_ref.plots import load_curves
 
-    try:
-        from specdec_ref.plots import load_curves
-    except ImportError as error:
-        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
     file.parent.mkdir(parents=True, exist_ok=True)
     both = 2 * len({row["concurrency"] for row in rows}) == len(rows)
     file.write_bytes(load_curves(rows, crossing(rows) if both else None).png)

@@ -70,7 +70,7 @@ def _print(found: "Explanation") -> None:
     for finding in found.findings:
         out.print(Text(f"{finding.kind}: {finding.text}", style=STYLES[finding.kind]), soft_wrap=True)
     if found.translated is not None:
-        out.print(Text(f"without what is gone: {found.translated}"), soft_wrap=True)
+        out.print(Text(f"without what is gone or unknown: {found.translated}"), soft_wrap=True)
     if found.config is not None:
         out.print(Text(f"here: {spelled(found.config)}"), soft_wrap=True)
 

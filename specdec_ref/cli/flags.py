@@ -9,17 +9,6 @@ from specdec_ref.request import Limits
 
 __all__ = ["add_drafting", "add_model", "add_sampling", "add_suffix", "add_trie"]
 
-DRAFTERS = (
-    "prompt lookup, copies what followed the same words earlier in the text; "
-    "trie: copies what followed them in any text, as a tree; "
-    "suffix: copies the most frequent continuation, more of it after a longer match; "
-    "layer-skip: the target without some of its layers; draft: a smaller model; eagle: a trained head that reads "
-    "the target's features (draft, eagle: the one shipped for this target, or --draft-model); "
-    "hybrid: trie and eagle in one tree, each where it is better; none: plain decoding, one forward per token. "
-    "Three that `specdec train eagle --kind` makes, named by --draft-model: p-eagle: an EAGLE head that drafts all "
-    "tokens in one pass; mtp: a module on the target's last layer; medusa: one small head per position; "
-    "block: a head that drafts four tokens in one pass"
-)  # what each does, for --help
 SEED = (
     "prompt i (counted from 0) uses seed + i in any batch (default 0); with trie, suffix and hybrid the draws, not "
     "their distribution, also depend on earlier prompts"
@@ -63,7 +52,8 @@ def add_drafting(parser: argparse.ArgumentParser, *, best: bool = False) -> None
     group = parser.add_argument_group(
         "drafting",
         "In each round a drafter guesses up to gamma tokens, and one forward of the\n"
-        f"target checks them all. The default budget, as three engines spell it:\n{spellings(budget)}",
+        "target checks them all. The default drafter's budget, as three engines spell\nit:\n"
+        + spellings(DraftBudget.suited_to(default.drafter)),
     )
     group.add_argument(
         "--drafter", default=None if best else default.drafter, metavar="NAME",

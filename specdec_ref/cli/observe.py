@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specdec_ref.cli.shared import UsageError, say
+from specdec_ref.cli.shared import UsageError, say, typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ def write_trace(path: Path | None, work: "Work", prompt: str, done: "Sequence[Ro
         }
         lines = trace_lines(done, work.session.decode, byte_tokens=work.session.byte_tokens, **about)
         path.write_text("".join(lines), encoding="utf-8")
-        say(f"trace in {path}: specdec replay {path}")
+        say(f"trace in {path}: {typed(f'specdec replay {path}')}")
 
 
 def write_metrics(path: Path | None, work: "Work", records: "Iterable[StepRecord]", seconds: float | None) -> None:

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or until the server ends by itself."""
-    from specdec_ref.cli.shared import UsageError, say
+    from specdec_ref.cli.shared import UsageError, say, typed
     from specdec_ref.engines.process import EngineError, LlamaServer, missing_wheel
     from specdec_ref.exporters.llamacpp import to_llamacpp
 
@@ -86,6 +86,10 @@ def run(args: argparse.Namespace) -> int:
     with LlamaServer.start([*words, *map(str, more)], timeout=args.timeout) as server:
         print(server.url, flush=True)
         say(f"try: {_curl(server.url)}")
+        say(f"counters: curl {server.url}/metrics")
+        if args.drafter != "none":
+            measure = typed("specdec choose --engine llamacpp")
+            say(f"speculation can be slower than plain decoding in llama.cpp: {measure} measures it here")
         say("Ctrl-C stops it")
         _wait(server)
     say("stopped")

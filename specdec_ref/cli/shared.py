@@ -1,10 +1,14 @@
 """What the commands have in common: arguments, checks before anything heavy, errors, the console."""
 
 import argparse
+import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -20,8 +24,9 @@ if TYPE_CHECKING:
     from specdec_ref.session import Session
 
 __all__ = [
-    "Action", "Parser", "UsageError", "add_actions", "announce_control", "check_dtype", "check_names", "config_from",
-    "console", "engine_for", "give_way", "one_line", "open_session", "plural", "say", "spellings", "version",
+    "Action", "Parser", "UsageError", "activation", "add_actions", "announce_control", "check_dtype", "check_names",
+    "check_plots", "config_from", "console", "engine_for", "give_way", "one_line", "open_session", "plural", "say",
+    "spellings", "typed", "version",
 ]  # fmt: skip
 
 
@@ -180,6 +185,12 @@ def check_dtype(name: str) -> None:
         raise UsageError(f"--dtype: {unknown('dtype', name, known)}")
 
 
+def check_plots() -> None:
+    """Raises RuntimeError if pictures cannot be drawn. To be called before anything is measured."""
+    if find_spec("matplotlib") is None:
+        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'")
+
+
 def open_session(config: SpecConfig) -> "Session":
     """The target and its tokenizer."""
     from specdec_ref.session import Session
@@ -227,6 +238,22 @@ def console(*, stderr: bool = False) -> "Console":
 def say(message: str, *, style: str = "dim") -> None:
     """One line for people, on stderr."""
     console(stderr=True).print(f"specdec: {message}", style=style, markup=False, soft_wrap=True)
+
+
+def activation() -> str | None:
+    """The command that puts `specdec` on the PATH; None if it is there, or if this environment has no such script."""
+    script = Path(sys.prefix) / ("Scripts" if os.name == "nt" else "bin") / "activate"
+    if shutil.which("specdec") is not None or not script.is_file():
+        return None
+    short = os.path.relpath(script)
+    shown = str(script) if short.startswith("..") else short
+    return shown if os.name == "nt" else f"source {shlex.quote(shown)}"
+
+
+def typed(command: str) -> str:
+    """A `specdec` command as it can be typed here: after activating the environment, where that is needed."""
+    first = activation()
+    return command if first is None else f"{first} && {command}"
 
 
 def one_line(message: object) -> str:

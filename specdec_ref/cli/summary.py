@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from specdec_ref.cli.identity import difference, parting
+from specdec_ref.cli.shared import activation
 from specdec_ref.identity import first_difference
 from specdec_ref.machine import machine_line
 
@@ -102,8 +104,11 @@ def print_details(
     )
     for line in lines:
         out.print(line, style="dim", markup=False)
+    out.print()
+    if (first := activation()) is not None:
+        out.print(Text.assemble((first, "bold"), "  comes first: specdec is not on the PATH"))
     out.print(
-        "\nnext: [bold]specdec demo -v[/] shows every guess, [bold]specdec generate --check[/] answers your prompt, "
+        "next: [bold]specdec demo -v[/] shows every guess, [bold]specdec generate --check[/] answers your prompt, "
         "[bold]specdec prove[/] shows that the output distribution is exact"
     )
 

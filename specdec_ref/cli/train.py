@@ -160,15 +160,14 @@ def _train(args: argparse.Namespace, recipe: "Recipe", model: Any, tokenizer: An
 
 
 def _plot(folder: Path, out: Path) -> int:
-    from specdec_ref.cli.shared import UsageError
+    from specdec_ref.cli.shared import UsageError, check_plots
     from specdec_ref.training.recipe import read_log
 
     if not (folder / "log.jsonl").is_file():
         raise UsageError(f"{folder} holds no log.jsonl: name a folder that `specdec train eagle` or `draft` wrote")
-    try:
-        from specdec_ref.plots import training_curves
-    except ImportError as error:
-        raise RuntimeError("pictures need matplotlib: pip install 'specdec-ref[notebooks]'") from error
+    check_plots()
+    from specdec_ref.plots import training_curves
+
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in training_curves(read_log(folder)).items():
         (out / f"{name}.png").write_bytes(picture.png)

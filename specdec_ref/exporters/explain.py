@@ -4,9 +4,11 @@ Nothing is run, and nothing but the text is looked at: no model, no network.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +46,8 @@ class Explained:
 class Explanation:
     """`config` is None if the engine refuses the command, or this package has no such drafter.
 
-    `translated` is the command with every removed or made-up name replaced; None if there was none.
+    `translated` is the command with every removed or made-up name replaced, and without names that are unknown; None
+    if there was neither.
     """
 
     engine: str
@@ -150,9 +153,14 @@ def _flags(words: Sequence[str], engine: str) -> list[tuple[str, Any]]:
             continue
         name, equals, value = word.partition("=") if engine != "llamacpp" else (word, "", "")
         following = words[index + 1] if index + 1 < len(words) else "--"
-        given = value if equals else True if following.startswith("--") else following
+        given = value if equals else following if _is_value(following, engine) else True
         found.append((_full(name, engine), given))
     return found
+
+
+def _is_value(word: str, engine: str) -> bool:
+    """Whether the word after a flag belongs to it; llama.cpp's short flags, -md, do not."""
+    return not word.startswith("--") and not (engine == "llamacpp" and re.match("-[a-z]", word))
 
 
 def _full(name: str, engine: str) -> str:
@@ -183,8 +191,16 @@ def _read(name: str, value: Any, engine: str) -> list[Explained]:
     if engine != "vllm" and row is not None and name in MEANINGS[engine]:
         return [Explained(name, _number(value), "known", MEANINGS[engine][name], row.get("default"))]
     if name.lstrip("-").startswith(("speculative", "spec-", "num-speculative", "ngram-", "draft-")):
-        return [Explained(name, value, "unknown", f"no flag of {engine} {ENGINES[engine]['version']}")]
+        return [Explained(name, value, "unknown", _absent("flag", name, engine))]
     return [Explained(name, value, "other", "not about speculation")]
+
+
+def _absent(kind: str, name: str, engine: str) -> str:
+    """That the engine has no such name, and the closest one about speculation, if one is close."""
+    known = ["--speculative-config"] if engine == "vllm" and name.startswith("-") else MEANINGS[engine]
+    close = get_close_matches(name, known, n=1)
+    found = f"no {kind} in {engine} {ENGINES[engine]['version']}"
+    return f"{found}. Did you mean {close[0]}?" if close else found
 
 
 def _key(key: str, value: Any) -> Explained:
@@ -194,7 +210,7 @@ def _key(key: str, value: Any) -> Explained:
         return Explained(key, value, "removed", gone.why, now=gone.now)
     row = ENGINES["vllm"]["keys"].get(key)
     if row is None:
-        return Explained(key, value, "unknown", f"no key of --speculative-config in vllm {ENGINES['vllm']['version']}")
+        return Explained(key, value, "unknown", _absent("key of --speculative-config", key, "vllm"))
     return Explained(key, value, "known", MEANINGS["vllm"][key], row["default"])
 
 
@@ -220,7 +236,7 @@ def _number(value: Any) -> Any:
 
 def _translated(words: Sequence[str], flags: Sequence[Explained], engine: str) -> str | None:
     """The command without what is gone; what has a successor says it by its new name."""
-    gone = {flag.name: flag for flag in flags if flag.status == "removed" or flag.now}
+    gone = {flag.name: flag for flag in flags if flag.status in ("removed", "unknown") or flag.now}
     if not gone:
         return None
     kept, skip, moved = [], False, {flag.now: flag.value for flag in gone.values() if flag.now}
@@ -228,8 +244,8 @@ def _translated(words: Sequence[str], flags: Sequence[Explained], engine: str) -
         name = word.partition("=")[0]
         if skip:
             skip = False
-        elif name in gone:
-            skip = "=" not in word and index + 1 < len(words) and not words[index + 1].startswith("--")
+        elif name in gone or _full(name, engine) in gone:
+            skip = "=" not in word and index + 1 < len(words) and _is_value(words[index + 1], engine)
         elif not (engine == "vllm" and (name == "-sc" or name.replace("_", "-").startswith("--speculative-config"))):
             kept.append(word)
         else:

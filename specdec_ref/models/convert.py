@@ -11,17 +11,19 @@ names (below), so "\n\n1" or an indented number become tokens the model never me
 """
 
 import io
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader
+    from gguf import ReaderTensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["convert_gguf", "quiet"]
@@ -57,9 +59,11 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     if kind != ("llama", "gpt2", "smollm"):
         raise ValueError(f"{gguf.name} holds {kind}, expected a llama with the gpt2 tokenizer split as smollm")
     out.mkdir(parents=True)
+    every = 0.5 if sys.stderr.isatty() else 10.0
+    bar = tqdm(reader.tensors, desc="converting", unit="tensor", file=sys.stderr, mininterval=every)
     try:
-        with quiet():
-            _model(reader, entries).save_pretrained(out)
+        with bar, quiet():
+            _model(bar, entries).save_pretrained(out)
             _tokenizer(entries).save_pretrained(out)
     except SafetensorError as error:
         raise OSError(f"cannot write the weights to {out}: {error}") from error
@@ -67,14 +71,14 @@ def convert_gguf(gguf: Path, out: Path) -> None:
         file.chmod(0o644)  # safetensors are written for their owner alone; a class may share one cache
 
 
-def _model(reader: "GGUFReader", entries: dict[str, Any]) -> "PreTrainedModel":
+def _model(tensors: "Iterable[ReaderTensor]", entries: dict[str, Any]) -> "PreTrainedModel":
     """The de-quantised model in bfloat16."""
     from gguf import dequantize
     from transformers import LlamaConfig, LlamaForCausalLM
 
     heads = {"attn_q": entries["llama.attention.head_count"], "attn_k": entries["llama.attention.head_count_kv"]}
     weights: dict[str, Tensor] = {}
-    for tensor in reader.tensors:
+    for tensor in tensors:
         *block, part, _ = tensor.name.split(".")  # blk.<layer>.<part>.weight or <part>.weight
         weight = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
         if part in heads:

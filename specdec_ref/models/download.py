@@ -17,11 +17,15 @@ from pathlib import Path
 
 from specdec_ref.models.progress import say, stage
 
-__all__ = ["SMOLLM2", "ModelError", "Source", "checked_gguf", "is_pointer", "sha256"]
+__all__ = ["SMOLLM2", "ModelError", "Source", "UnknownModelError", "checked_gguf", "is_pointer", "sha256"]
 
 
 class ModelError(RuntimeError):
     """A model could not be found, fetched or loaded; the message says why and what to do."""
+
+
+class UnknownModelError(ModelError, ValueError):
+    """A name that is no model: wrong input, and not a failure."""
 
 
 @dataclass(frozen=True, slots=True)

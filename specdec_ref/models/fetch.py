@@ -108,7 +108,7 @@ def _build(source: Source, folder: Path, keep_download: bool) -> None:
     staged, replaced = work / "converted", work / "replaced"
     for leftover in (staged, replaced):  # of an interrupted run
         shutil.rmtree(leftover, ignore_errors=True)
-    with stage("converting to bfloat16 safetensors"):
+    with stage("converting to bfloat16 safetensors", bar=False):
         convert_gguf(gguf, staged)
         _write_manifest(staged, source)
     if folder.exists():

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from specdec_ref.models.device import describe_dtype, pick_device, pick_dtype
-from specdec_ref.models.download import SMOLLM2, ModelError, is_pointer
+from specdec_ref.models.download import SMOLLM2, ModelError, UnknownModelError, is_pointer
 from specdec_ref.models.fetch import Fetched, cache_dir, ensure, find_damage, model_folder
 from specdec_ref.models.packing import can_pack, pack_linears
 
@@ -75,7 +75,7 @@ def resolve(name_or_path: str | Path) -> Path | str:
     """A folder to load from, or a Hugging Face id.
 
     An embedded name is fetched if needed; an existing folder is checked to hold config.json; `org/name` is passed on.
-    Raises ModelError if it is none of these.
+    Raises UnknownModelError, a ModelError, if it is none of these.
     """
     name = str(name_or_path)
     if name in SOURCES:
@@ -83,13 +83,15 @@ def resolve(name_or_path: str | Path) -> Path | str:
     path = Path(name).expanduser()
     if name and path.is_dir():  # Path("") is the folder one happens to be in
         if not (path / "config.json").is_file():
-            raise ModelError(f"{path} holds no config.json, so it is no model folder: name the folder that has one")
+            raise UnknownModelError(
+                f"{path} holds no config.json, so it is no model folder: name the folder that has one"
+            )
         return path
     if path.is_file():
-        raise ModelError(f"{path} is a file: name the folder that holds config.json and *.safetensors")
+        raise UnknownModelError(f"{path} is a file: name the folder that holds config.json and *.safetensors")
     if not isinstance(name_or_path, Path) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         return name
-    raise ModelError(
+    raise UnknownModelError(
         f"unknown model {name!r}: it is no folder here, no Hugging Face id of the form org/name, and not the embedded "
         f"model ({', '.join(SOURCES)}).{_hint(name)}"
     )

@@ -17,7 +17,7 @@ def say(text: str) -> None:
 def stage(text: str, *, bar: bool = True) -> Iterator[None]:
     """Name what is being done, with a moving bar on a terminal; say how long it took when it is done.
 
-    `bar=False` leaves the terminal to whatever draws its own (pip).
+    `bar=False` leaves the terminal to whatever draws its own (pip, tqdm).
     """
     start = time.perf_counter()
     progress = _bar(text) if bar else None

@@ -1,6 +1,7 @@
 """The benchmark: its rows say what its calls did, its settings come from the dev split, its costs from a cache."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from specdec_ref.bench.run import Plan, bench, environment
 from specdec_ref.bench.sides import CHAINS, Answer, Setting, Side, ours, usable_drafters
 from specdec_ref.bench.table import Timing, best_settings, overall, rows_of, run_sides
 from specdec_ref.cli import main
+from specdec_ref.cli.bench import _remark
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.metrics import RunStats
 from specdec_ref.session import Session
@@ -73,6 +75,34 @@ def test_every_method_writes_the_plain_text_and_gets_a_row(lab: Session) -> None
     text = markdown(environment(lab), rows)
     assert text.count("| plain |") == 1
     assert "| layer-skip tree | depth" in text
+
+
+@pytest.mark.parametrize("server", [(), ("--endpoint", "http://127.0.0.1:9", "--load", "1")])
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
+    server: Sequence[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "--quick", "--plot", str(tmp_path / "a.png"), *server]) == 1
+    found = capsys.readouterr()
+    assert found.err == "specdec: error: pictures need matplotlib: pip install 'specdec-ref[notebooks]'\n"
+
+
+def test_a_single_call_has_no_interval(lab: Session) -> None:
+    drafters, _ = usable_drafters(lab, ["ngram"])
+    plan = Plan(prompts(["chat", "code"], "test", 1), [], tokens=4, methods=["plain", "ngram"], hf=False)
+    rows = list(bench(lab, drafters, plan))
+    assert {row["task"] for row in rows} == {"chat", "code", "all"}
+    assert all(row["ci_low"] is row["ci_high"] is None for row in rows)
+    table = markdown(environment(lab), rows)
+    assert all(line.split(" | ")[5] == "" for line in table.splitlines() if line.startswith(("| plain", "| ngram")))
+
+
+def test_greedy_texts_that_differ_are_counted_by_method(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"task": "chat", "method": "ngram", "texts": 3, "identical": 3}
+    _remark([row, row | {"method": "hf", "identical": 1}, row | {"method": "hf", "identical": 2}], "bfloat16")
+    assert "3 greedy texts not plain's (hf 3; hf is transformers' own decoding): " in capsys.readouterr().err
+    _remark([row, row | {"task": "all", "identical": None}], "bfloat16")
+    assert capsys.readouterr().err == ""
 
 
 def test_every_setting_can_have_a_row(lab: Session) -> None:
@@ -136,7 +166,7 @@ def test_a_wrong_text_is_counted_and_ratios_are_of_seconds_a_token() -> None:
     assert rows["ngram"]["tokens_per_s"] == 1.0
     assert (rows["ngram"]["tau"], rows["ngram"]["alpha"], rows["ngram"]["speedup_vs_hf"]) == (2.0, 0.5, None)
     (_, mean) = overall({"chat": dict([plain, wrong])})
-    assert mean["speedup_vs_plain"] == mean["ci_low"] == mean["ci_high"] == pytest.approx(2.0)
+    assert (mean["speedup_vs_plain"], mean["ci_low"], mean["ci_high"]) == (pytest.approx(2.0), None, None)
 
 
 def test_sides_take_turns_in_going_first() -> None:

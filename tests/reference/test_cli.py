@@ -2,12 +2,14 @@
 
 import io
 import json
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from cli_helpers import ROOT, Specdec, folder, specdec, start, write_lines
 
 from specdec_ref.cli import COMMANDS
@@ -350,6 +352,21 @@ def test_doctor_measures_and_reports(folder: Path, specdec: Specdec) -> None:
     block = specdec.out.split("```")[1]
     assert all(f"{name}: {value}" in block for name, value in report["facts"].items())
     assert "v(k): 1:1.00 2:" in block
+    assert "llamacpp, for `specdec serve`: xllamacpp" in " ".join(specdec.out.split())
+
+
+def test_doctor_writes_down_the_threads_that_it_measures_with(
+    folder: Path, specdec: Specdec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("specdec_ref.machine.thread_advice", lambda: "busy")
+    try:
+        torch.set_num_threads(2)
+        specdec("doctor", "--target", folder, "--no-measure", "--json")
+        assert "one thread, not 2" in specdec.err
+        assert re.search(r"\b1 threads?$", json.loads(specdec.out)["facts"]["runs on"])
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("always", [True, False])

@@ -22,6 +22,7 @@ from specdec_ref.cli.contest import PLAIN, Contest, Run, Task
 from specdec_ref.cli.identity import parting
 from specdec_ref.cli.paint import Painter, marked
 from specdec_ref.cli.race import show_race
+from specdec_ref.cli.shared import typed
 from specdec_ref.cli.summary import print_details, print_result
 from specdec_ref.cli.timing import Pair, measure
 from specdec_ref.drafters import DRAFTERS
@@ -197,6 +198,24 @@ def test_every_page_fits_its_terminal(width: int, folder: Path) -> None:
     assert beside == (width >= 90), line
     first = " ".join(text[: text.index("prompt")].split())
     assert "the editing answer came 1.76 times as fast (drafter ngram), and the text was the model's own" in first
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_next_steps_activate_the_environment_unless_specdec_is_on_the_path(
+    found: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    (tmp_path / "specdec").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", str(tmp_path) if found else "")
+    lab = Session.open(str(folder), dtype="float64")
+    text = pages(lab, [5, 6, 7], [5, 6, 7], speed=20.0, tau=2.5, width=120)
+    assert (
+        "\nsource .venv/bin/activate  comes first: specdec is not on the PATH\nnext: specdec demo -v" in text
+    ) != found
+    assert typed("specdec prove") == ("specdec prove" if found else "source .venv/bin/activate && specdec prove")
 
 
 def test_no_gain_is_admitted(folder: Path) -> None:

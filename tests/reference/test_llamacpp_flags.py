@@ -27,6 +27,15 @@ def findings(command: str, kind: str) -> str:
     return " | ".join(finding.text for finding in explain(command).findings if finding.kind == kind)
 
 
+def test_an_unknown_flag_suggests_a_near_one_and_is_not_in_the_command_to_paste() -> None:
+    read = explain(f"{START} --spec-typ draft-eagle3 -md h.gguf --draft 4 --spec-nonsense -c 512")
+    flag = next(flag for flag in read.flags if flag.name == "--spec-typ")
+    assert (flag.status, flag.value) == ("unknown", "draft-eagle3")
+    assert flag.meaning.endswith(". Did you mean --spec-type?")
+    assert read.translated == f"{START} -md h.gguf -c 512 --spec-draft-n-max 4"
+    assert explain(f"{START} --spec-typ draft-eagle3 -md h.gguf").translated == f"{START} -md h.gguf"
+
+
 def test_exported_commands_have_only_flags_of_the_table_and_come_back() -> None:
     made = 0
     for config in configs():

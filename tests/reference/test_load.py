@@ -84,6 +84,15 @@ def test_odd_levels(levels: tuple[int, ...]) -> None:
         Load(["hello"], levels)
 
 
+@pytest.mark.parametrize(("level", "warned"), [(2, False), (3, True)])
+def test_a_level_above_the_slots_of_the_server_is_reported(level: int, warned: bool, specdec: Specdec) -> None:
+    with Fake("llamacpp", drafts=0, metrics=False) as fake:
+        argv = ("--task", "chat", "--prompts", 1, "--tokens", 4, "--each", 1, "--load", 1, level)
+        assert specdec("bench", "--endpoint", fake.url, *argv) == 0, specdec.err
+    queue = "answers 2 requests at a time, so at level 3 the others wait for a slot: start it with --parallel 3"
+    assert (queue in specdec.err) == warned
+
+
 def test_faults_are_one_line(specdec: Specdec) -> None:
     with Fake("vllm", fault="error") as fake:
         assert specdec("bench", "--endpoint", fake.url, *LOAD) == 1

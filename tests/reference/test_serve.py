@@ -195,5 +195,7 @@ def test_serve_and_measure(embedded: object, specdec: Specdec, tmp_path: Path) -
     served.send_signal(signal.SIGINT)
     _, err = served.communicate(timeout=30)
     assert served.returncode == 0
-    assert "curl http://127.0.0.1" in err
+    assert "try: curl http://127.0.0.1" in err
+    assert f"counters: curl {url}/metrics" in err
+    assert "specdec choose --engine llamacpp measures it here" in err
     assert err.splitlines()[-1] == "specdec: stopped"
