@@ -11,12 +11,12 @@ With a budget of `topk` > 1, or a `grow` of its own, it writes trees: each level
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from specdec_ref.config import DraftBudget, SamplingParams
 from specdec_ref.core import DraftTree, Randomness, VerifyResult
+from specdec_ref.drafters.rows import chain_tree
 from specdec_ref.kernels.reference import predictions
 from specdec_ref.models.target import Target, last_logits
 from specdec_ref.trees.dynamic import dynamic
@@ -67,7 +67,7 @@ class DraftModelDrafter:
             raise RuntimeError(f"open requests are {self._rows}, asked to draft for {list(rows)}")
         self._growths = []
         if budget.chain_depth == 0:  # a controller may never ask for a guess: then nothing is read
-            return [_tree(self._text[row][-1:], (), None) for row in rows]
+            return [chain_tree(self._text[row][-1:]) for row in rows]
         if self._agreed is None:
             texts = [self._text[row][:-1] for row in rows]
             self.lm.start(texts, capacity=max(map(len, texts)) + 65)
@@ -94,7 +94,7 @@ class DraftModelDrafter:
 
     def _grow_trees(self, texts: Sequence[Sequence[int]]) -> None:
         """Read the text up to the root, which is node 0 of every later forward; those are kept in `commit` alone."""
-        trees = [_tree(text[cached:], (), None) for text, cached in zip(texts, self.lm.lengths, strict=True)]
+        trees = [chain_tree(text[cached:]) for text, cached in zip(texts, self.lm.lengths, strict=True)]
         logits = self.lm.forward(trees).logits
         kept: list[range] = [range(len(tree) - 1) for tree in trees]
         while True:
@@ -128,11 +128,11 @@ class DraftModelDrafter:
             if not growing:
                 break
             unread = [chain[-1:] for chain in chains]
-        return [_tree(chain, dist, sampling) for chain, dist in zip(chains, dists, strict=True)]
+        return [chain_tree(chain, dist, sampling) for chain, dist in zip(chains, dists, strict=True)]
 
     def _greedy_chains(self, rows: Sequence[int], depth: int) -> list[DraftTree]:
         """The same at T = 0, with the tokens left on the device: they are read with the verdict on them."""
-        trees = [_tree(self._text[row][cached:], (), None) for row, cached in zip(rows, self.lm.lengths, strict=True)]
+        trees = [chain_tree(self._text[row][cached:]) for row, cached in zip(rows, self.lm.lengths, strict=True)]
         logits = last_logits(self.lm.forward(trees), trees)
         self.lm.commit([range(len(tree)) for tree in trees])
         drafted = [predictions(logits[:, None])[:, 0]]
@@ -145,7 +145,7 @@ class DraftModelDrafter:
 
         At T = 0, where q is one-hot, it is what the draft model thinks at T = 1: its argmax, and how sure it is.
         """
-        trees = [_tree(row, (), None) for row in tokens]
+        trees = [chain_tree(row) for row in tokens]
         q = confidence(last_logits(self.lm.forward(trees), trees), sampling)
         self.lm.commit([range(len(tree)) for tree in trees])
         return q
@@ -196,11 +196,3 @@ def _slots(growth: Growth, tree: DraftTree, result: VerifyResult) -> list[int]:
     proposed = [node for node in growth.origin if growth.nodes.depths[node] <= depth]
     place = {node: at for at, node in enumerate(growth.nodes.read)}
     return [place[proposed[node]] for node in (0, *result.path) if proposed[node] in place]
-
-
-def _tree(chain: Sequence[int], dist: Sequence[Tensor], sampling: SamplingParams | None) -> DraftTree:
-    """The chain as a tree; with `drawn` its q rows, plus an empty one for the leaf, which has no children."""
-    tokens, parents = torch.tensor(chain), torch.arange(-1, len(chain) - 1)
-    if not dist or sampling is None or sampling.greedy:
-        return DraftTree(tokens, parents)
-    return DraftTree(tokens, parents, "iid", torch.stack([*dist, torch.zeros_like(dist[0])]))

@@ -74,11 +74,14 @@ def _chain(
 
 
 def chain_tree(
-    chain: Sequence[int], dist: Sequence[Tensor] | Tensor, sampling: SamplingParams, q_vocab: Tensor | None
+    chain: Sequence[int],
+    dist: Sequence[Tensor] | Tensor = (),
+    sampling: SamplingParams | None = None,
+    q_vocab: Tensor | None = None,
 ) -> DraftTree:
     """The chain as a tree; when sampled, with its q rows and an empty one for the leaf, which has no children."""
     tokens, parents = torch.tensor(chain), torch.arange(-1, len(chain) - 1)
-    if not len(dist) or sampling.greedy:
+    if not len(dist) or sampling is None or sampling.greedy:
         return DraftTree(tokens, parents)
     return DraftTree(tokens, parents, "iid", torch.stack([*dist, torch.zeros_like(dist[0])]), q_vocab)
 
