@@ -65,10 +65,10 @@ def rate_view(
     answer = f"Best is a draft of <b>{best}</b>: {most:.2f}." if best else "<b>No length gains: do not speculate.</b>"
     rate = f"{(tau - 1) / length:.0%} of those proposed" if length else "none is proposed"
     html = (
-        f"<p>Drafts of {length}: <b>tau = {tau:.2f}</b> tokens per round, which takes {length} &times; {c:.2f} + "
-        f"v({length + 1}) = <b>{cost:.2f}</b> plain steps: <b>{tau / cost:.2f}</b> times plain. {answer}</p>"
+        f"<p>Drafts of {length}: <b>tau = {tau:.2f}</b> tokens per round. It takes {length} &times; {c:.2f} + "
+        f"v({length + 1}) plain steps, <b>{cost:.2f}</b> in all: <b>{tau / cost:.2f}</b> times plain. {answer}</p>"
         f"<p>Accepted: {alpha:.0%} of the drafts tested (alpha), {rate} (the engines' accept rate). "
-        f"Checking {MOST + 1} tokens would take {v(MOST + 1):.2f} steps.</p>"
+        f"The longest draft here, {MOST}, would need a check of {MOST + 1} tokens: {v(MOST + 1):.2f} steps.</p>"
     )
     lengths, widths = list(range(MOST + 1)), list(range(1, MOST + 2))
     curve = [speedup(expected_tau(alpha, g), g, c, v) for g in lengths]

@@ -62,13 +62,14 @@ def reference_costs(dtype: str = "float32") -> dict[str, RoundCosts]:
 
 
 def quoted(dtype: str = "float32") -> str:
-    """What chapters print beside their own measurement: v(5), and an EAGLE head's c and round of 4 drafts."""
+    """What chapters print beside their own measurement: v(5), an EAGLE head's c, and its round with 4 guesses."""
     about, eagle = committed("costs")[0], reference_costs(dtype)["eagle"]
     where = f"{about['date'][:10]}, {about['target']} in {dtype}, {about['machine']}"
     v, whole = eagle.verify[5] / eagle.verify[1], eagle.round(4, 5)
     return (
         f"committed measurement (costs.jsonl, {where}):\n"
-        f"    v(5) = {v:.2f}; with the EAGLE head c = {eagle.c(1):.2f}, a round of 4 drafts {whole:.2f} plain steps"
+        f"    v(5) = {v:.2f}; with the EAGLE head c = {eagle.c(1):.2f}, "
+        f"a whole round with 4 guesses costs {whole:.2f} plain steps"
     )
 
 
