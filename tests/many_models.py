@@ -149,14 +149,15 @@ def text_is_its_own(model: nn.Module) -> bool:
 
 INTRODUCTION = """# Models that can be targets or draft models
 
-When a model is loaded, small forwards measure what a row's logits depend on ([`probe.py`](../specdec_ref/models/probe.py)): an
-unrelated sibling in the tree, the pieces that a text is read in, a longer neighbour, a position further on, and whether the
-model's own forward gives the same logits. A model that fails is refused with the reason. This is what the check says of {count}
-tiny random models under transformers {transformers} on a CPU, in float64, float32 and bfloat16: {works} work, {some} work in
-float32, {refused} are refused. Sizes are tiny; what decides is set as in published checkpoints. For each one that works, a test
-also compares greedy text, plain and with trees, with that of the model's own forward.
+When a model is loaded, small forwards check what a row's logits depend on ([`probe.py`](../specdec_ref/models/probe.py)). The
+logits must not depend on an unrelated sibling in the tree, on how the prompt is split, on a longer neighbour in the batch or on
+a position further on, and they must match those of the model's own forward. A model that fails is refused with the reason. The
+table shows the verdicts for {count} tiny random models under transformers {transformers} on a CPU, in float64, float32 and
+bfloat16: {works} work, {some} work in float32, and {refused} are refused. The sizes are tiny, but the settings that decide the
+verdict are those of published checkpoints. For each model that works, a test also compares greedy outputs, plain and with
+trees, with those of the model's own forward.
 
-`python tests/many_models.py > docs/MODELS.md` writes this page, and a test compares it.
+`python tests/many_models.py > docs/MODELS.md` writes this page, and a test checks that it is current.
 
 | architecture | verdict | reason or limit |
 |---|---|---|
