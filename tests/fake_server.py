@@ -149,7 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         fake = self.fake
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        sent = self.rfile.read(length)
+        if len(sent) < length:
+            return  # the client hung up while it asked, as it does when another of its requests has failed
+        body = json.loads(sent)
         with fake.lock:
             fake.asked.append(body)
             fake.now += 1

@@ -3,6 +3,7 @@
 The seconds are each test's own, fixtures with it, as its worker's clock had them: two workers share the whole.
 """
 
+import re
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -12,13 +13,13 @@ PARTS = {  # part -> how the names of its files begin; the first that fits
     "chapters, compared with their outputs": "notebooks",
     "chapters in a browser": "browser",
     "site": "site",
-    "exercises and wrong answers": "exercises",
-    "grading: a class, hostile hand-ins, leaderboard": "class grade hostile leaderboard",
+    "exercises, wrong answers, mutants": "exercises mutants",
+    "grading: a class, hostile hand-ins, leaderboard": "class grade hostile leaderboard judge attacks isolation unearned",
     "kernels in Triton's interpreter": "kernels gpu",
     "real model: identity and sampling": "real_",
     "exact distributions, verifiers, sampling": "exact block_and_lossy sampling randomness trees trie packing",
-    "engine, drafters, identity": "identity target kv_cache hybrid adaptive support tree_drafting eagle_ bad_input",
-    "command line": "cli fetch hub endpoint export convert device",
+    "engine, drafters, identity": "identity row_attention target kv_cache hybrid adaptive support tree_drafting eagle_ bad_input",
+    "command line, training": "cli eagle_training fetch hub endpoint export convert device",
     "benchmark, corpus, predictions": "bench corpus predict task_rows workloads choose cost_model harness observ",
     "packaging, layout, pages": "packaging architecture coverage_page notebooks_hygiene chapter_machinery",
     "everything else": "",
@@ -26,8 +27,8 @@ PARTS = {  # part -> how the names of its files begin; the first that fits
 
 
 def part(name: str) -> str:
-    """The part that a test's class name (`tests.test_exact`, `notebooks.00_start_here.ipynb`) belongs to."""
-    bare = name.removeprefix("tests.").removeprefix("test_")
+    """The part that a test's class name (`tests.reference.test_exact`, `notebooks.00_start_here.ipynb`) belongs to."""
+    bare = re.sub(r"^tests\.(\w+\.)?test_", "", name)
     return next(title for title, starts in PARTS.items() if bare.startswith(tuple(starts.split()) or ("",)))
 
 
