@@ -92,7 +92,7 @@ def test_chapters_6_and_8_quote_the_task_table() -> None:
          f"reaches from {half['ci_low']:.2f} to {half['ci_high']:.2f}")  # fmt: skip
     assert half["ci_low"] < speed["over_plain"] < half["ci_high"]
     whole, translated = (eagle(task, "float32")["speedup_vs_plain"] for task in ("all", "translation"))
-    says("08_production", "c08", f"gained {whole:.2f} over all tasks in float32",
+    says("08_production", "c08", f"a speed-up of {whole:.2f} over all tasks in float32",
          f"({translated:.2f}, from three prompts)")  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_prose_quotes_the_output_above_it() -> None:
     says("04_ngram", "ngram-11", "$\\tau$ falls from 1.26 to 1.14")
     code = [line.split() for line in shown("04_ngram", "ngram-10c").splitlines() if line.startswith("code")]
     assert [row[3] for row in code] == ["1.26", "1.14"]
-    says("08_production", "c04", "costs 1.24 plain steps in one case and 4.38 in the other")
+    says("08_production", "c04", "costs 1.24 plain steps at batch size 1 and 4.38 at 16")
     printed = shown("08_production", "c03")
     assert "costs 1.24 plain steps" in printed
     assert "costs 4.38 plain steps" in printed
