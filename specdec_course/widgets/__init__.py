@@ -5,6 +5,7 @@ HTML and Image are used, never `interact` or `Output`: so the state is testable,
 """
 
 from specdec_course.widgets.base import Explorer, Knob, View, show
+from specdec_course.widgets.blocks import block_explorer, block_view
 from specdec_course.widgets.choice import choice_explorer, choice_view
 from specdec_course.widgets.copying import copy_explorer, copy_view
 from specdec_course.widgets.heads import head_explorer, head_view
@@ -22,6 +23,8 @@ __all__ = [
     "Explorer",
     "Knob",
     "View",
+    "block_explorer",
+    "block_view",
     "choice_explorer",
     "choice_view",
     "copy_explorer",

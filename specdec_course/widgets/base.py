@@ -5,7 +5,7 @@ span several orders of magnitude. Sliders are reached with Tab and moved with th
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ipywidgets as ipw
 
@@ -42,6 +42,11 @@ class Knob:
     def read(self, position: Number) -> float:
         """The quantity at this position of the slider."""
         return 2.0**position if self.log2 else float(position)
+
+    def starting_at(self, value: Number) -> "Knob":
+        """This knob, which starts at the nearest position that its slider can take."""
+        steps = round((min(self.high, max(self.low, value)) - self.low) / self.step)
+        return replace(self, value=round(float(self.low) + steps * self.step, 9))
 
     def words(self, position: Number) -> str:
         """The quantity as text, with its unit."""

@@ -8,7 +8,6 @@ where the curve fits them (`fitted`), so one sees what an assumption is worth, a
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -94,11 +93,5 @@ def rate_explorer(
     """
     flat, slope = fitted(prices) if prices else (KNOBS[3].value, KNOBS[4].value)
     first = (alpha, gamma, c, flat, max(KNOBS[4].step, slope))  # without a slope the slider before it does nothing
-    knobs = [replace(knob, value=_on(knob, value)) for knob, value in zip(KNOBS, first, strict=True)]
+    knobs = [knob.starting_at(value) for knob, value in zip(KNOBS, first, strict=True)]
     return Explorer.build(knobs, lambda *at: rate_view(*at, points=points, prices=prices))
-
-
-def _on(knob: Knob, value: Number) -> float:
-    """The nearest position that the slider can take."""
-    steps = round((min(knob.high, max(knob.low, value)) - knob.low) / knob.step)
-    return round(float(knob.low) + steps * knob.step, 9)
