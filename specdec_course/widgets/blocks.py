@@ -16,7 +16,7 @@ __all__ = ["block_explorer", "block_view"]
 MOST = 8  # drafts
 KNOBS = (
     Knob("acceptance", "of a draft that sees the word before it", 0.05, 0.95, 0.6, 0.01),
-    Knob("kept in a block", "the share of it that is left at each further position", 0.0, 1.0, 0.8, 0.01),
+    Knob("kept in a block", "the share of it that is left at each further position", 0.0, 1.0, 0.6, 0.01),
     Knob("cost of a pass", "of the head", 0.0, 0.5, 0.08, 0.01, "plain steps"),
     Knob("each further token", "what it adds to the check", 0.0, 0.5, 0.02, 0.01, "plain steps"),
 )
@@ -39,7 +39,7 @@ def block_view(acceptance: Number, kept: Number, c: Number, slope: Number) -> Vi
     else:
         answer = f"<b>{'The block' if block_gain > gain else 'The chain'}</b> is faster."
     html = (
-        f"<p>A chain is fastest with <b>{one}</b> drafts, {gain:.2f} times plain; a block with <b>{other}</b>, "
+        f"<p>Best length of a chain: <b>{one}</b>, {gain:.2f} times plain. Best length of a block: <b>{other}</b>, "
         f"{block_gain:.2f} times plain. {answer}</p><p>A block catches up with the chain here if it keeps "
         f"<b>{enough:.0%}</b> of the acceptance from each position to the next.</p>"
     )
@@ -58,7 +58,7 @@ def block_view(acceptance: Number, kept: Number, c: Number, slope: Number) -> Vi
     return View(html, picture)
 
 
-def block_explorer(acceptance: Number = 0.6, kept: Number = 0.8, c: Number = 0.08, slope: Number = 0.02) -> Explorer:
+def block_explorer(acceptance: Number = 0.6, kept: Number = 0.6, c: Number = 0.08, slope: Number = 0.02) -> Explorer:
     """Four sliders, which start at these values."""
     starts = (acceptance, kept, c, slope)
     knobs = [knob.starting_at(value) for knob, value in zip(KNOBS, starts, strict=True)]

@@ -16,7 +16,7 @@ from specdec_course.widgets.blocks import KNOBS, MOST
 
 def said(html: str) -> tuple[int, float, int, float, int]:
     """(drafts and speed-up of the chain, of the block, percent that a block must keep)."""
-    found = re.search(r"with <b>(\d)</b> drafts, ([\d.]+) .* a block with <b>(\d)</b>, ([\d.]+) .*<b>(\d+)%</b>", html)
+    found = re.search(r"chain: <b>(\d)</b>, ([\d.]+) .* block: <b>(\d)</b>, ([\d.]+) .*<b>(\d+)%</b>", html)
     assert found is not None
     one, gain, other, block_gain, enough = found.groups()
     return int(one), float(gain), int(other), float(block_gain), int(enough)
