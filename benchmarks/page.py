@@ -43,7 +43,8 @@ def page() -> str:
     """The whole page; a section whose rows are not there is left out."""
     lines = [text.INTRO]
     for section in (_tasks, _never, _elsewhere, _peers, _claims, _published, _predicted, _acceptance, _heads,
-                    after_eagle, where_time_goes, memory, round_trip, with_and_without, under_load):  # fmt: skip
+                    after_eagle, _drafters, where_time_goes, memory, round_trip, with_and_without,
+                    under_load):  # fmt: skip
         try:
             lines += [*section(), ""]
         except FileNotFoundError:
@@ -76,6 +77,11 @@ def _never() -> Iterator[str]:
 def _elsewhere() -> Iterator[str]:
     yield from (text.ELSEWHERE, "")
     yield from _tables(runs("lookup"))
+
+
+def _drafters() -> Iterator[str]:
+    yield from (text.DRAFTERS, "")
+    yield from _tables(runs("drafters"))
 
 
 def _tables(measured: Sequence[tuple[Row, Sequence[Row]]]) -> Iterator[str]:

@@ -30,10 +30,10 @@ good as before, the others have only begun to learn. MTP trained on one step sho
 apply a module again that was not trained for it."""
 
 
-def break_even(rows: Sequence[Mapping[str, Any]], split: str = "test") -> dict[str, Any]:
+def break_even(rows: Sequence[Mapping[str, Any]], dtype: str, split: str = "test") -> dict[str, Any]:
     """Prices in plain steps, and the shares of EAGLE's tau that a parallel drafter needs and keeps."""
     _, measured = committed("costs")
-    row = next(one for one in measured if one["drafter"] == "eagle" and one["dtype"] == "bfloat16")
+    row = next(one for one in measured if one["drafter"] == "eagle" and one["dtype"] == dtype)
     step = row["costs"]["verify"]["1"]
     sequential, v5 = row["costs"]["draft"]["4"] / step, row["costs"]["verify"]["5"] / step
     drafts = {one["method"]: one["costs"]["draft"] for one in rows if "costs" in one}
@@ -49,7 +49,7 @@ def break_even(rows: Sequence[Mapping[str, Any]], split: str = "test") -> dict[s
 def after_eagle() -> Iterator[str]:
     """One table, and what it means for a parallel drafter here."""
     about, rows = committed("after-eagle")
-    found = break_even(rows)
+    found = break_even(rows, about["dtype"].removeprefix("torch."))
     yield AFTER.format(tokens=about["tokens"], depth=about["depth"], v5=found["v5"])
     yield from ("", "```sh", about["command"], "```", "")
     yield f"{about['target']} in {about['dtype'].removeprefix('torch.')}, {about['machine']}, torch {about['torch']}."

@@ -22,10 +22,15 @@ def scatter(
         low, high = 0.9 * ends[0], 1.08 * ends[1]
         axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
         colours = ("target", "draft", "accepted", "rejected", "bonus", "grey")
+        labelled: list[tuple[Number, Number]] = []
         for i, (name, (at, values)) in enumerate(points.items()):
             axes.plot(at, values, (MARKERS + "X")[i % 6], color=as_colour(colours[i % 6]), label=name)
             if named:
-                axes.annotate(name, (at[0], values[0]), (7, -3), textcoords="offset points", fontsize=9)
+                here, reach = (at[0], values[0]), 0.05 * (high - low)
+                crowded = any(abs(here[0] - a) < 3 * reach and abs(here[1] - b) < reach for a, b in labelled)
+                side = {"ha": "right", "xytext": (-7, -3)} if crowded else {"ha": "left", "xytext": (7, -3)}
+                axes.annotate(name, here, textcoords="offset points", fontsize=9, **side)
+                labelled.append(here)
         axes.set(xlabel=x, ylabel=y, xlim=(low, high * (1.15 if named else 1)), ylim=(low, high))
         if not named:
             axes.legend(fontsize=8)
@@ -45,7 +50,7 @@ def intervals(
             if name in claims:
                 first, last = claims[name]
                 axes.plot([first, last], [place - 0.28] * 2, color=PALETTE["draft"], linewidth=3, marker="|",
-                          label="" if place else "claimed")  # fmt: skip
+                          markersize=9, markeredgewidth=3, label="" if place else "claimed")  # fmt: skip
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
@@ -69,8 +74,7 @@ def heat(cells: Mapping[str, Sequence[Number | None]], columns: Sequence[str], *
                     strength = min(0.85, abs(value - 1))
                     colour = PALETTE["target"] if value >= 1 else PALETTE["draft"]
                     axes.barh(y, 0.94, 0.9, x - 0.47, color=colour, alpha=strength)
-                    axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=9,
-                              color="white" if strength > 0.6 and value >= 1 else "black")  # fmt: skip
+                    axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=9, color="black")
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(cells) - 0.45, -0.55))
         axes.set_xticks(range(len(columns)), list(columns))
         axes.set_yticks(range(len(cells)), list(cells))

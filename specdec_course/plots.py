@@ -115,8 +115,8 @@ def distributions(
         axes.set_xticks(range(len(names)), list(names))
         axes.set(xlabel="emitted text", ylabel="probability")
         axes.grid(axis="x", visible=False)
-        axes.legend()
-        return render(figure, alt)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
+        return render(figure, alt, fit=True)
 
 
 def stacked(
@@ -183,11 +183,14 @@ def roofline(
         return render(figure, alt)
 
 
+EDGE = 0.1  # inches left of a strip's titles, which would else touch a dark page
+
+
 def strip(rows: Sequence[tuple[str, Sequence[Box]]], *, alt: str, width: float = 8.6) -> Picture:
-    """Rows of token boxes: a title, then its boxes. Rejected ones are struck through, a bonus has a thick edge."""
+    """Rows of token boxes: a title, then its boxes. Rejected ones are struck through, a bonus has a thick border."""
     with rc_context(STYLE):
         tall = 0.62 + 0.22 * any(box.note for _, boxes in rows for box in boxes)
-        figure, axes = new_figure(width, tall * len(rows) + 0.1)
+        figure, axes = new_figure(width + EDGE, tall * len(rows) + 0.1)
         axes.set_axis_off()
         axes.set_position((0.0, 0.0, 1.0, 1.0))
         for row, (title, boxes) in enumerate(rows):
@@ -195,7 +198,7 @@ def strip(rows: Sequence[tuple[str, Sequence[Box]]], *, alt: str, width: float =
             left = 1.7
             for box in boxes:
                 left = _box(axes, box, left, -row * tall) + 0.07
-        axes.set(xlim=(0, width), ylim=(-tall * len(rows) + 0.3 * tall, 0.35))
+        axes.set(xlim=(-EDGE, width), ylim=(-tall * len(rows) + 0.3 * tall, 0.35))
         return render(figure, alt)
 
 

@@ -19,7 +19,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         columns = zip(self.names, *self.rows, strict=True)
-        sides = ["left" if not place or _prose(column[1:]) else "right" for place, column in enumerate(columns)]
+        sides = ["left" if not place or _words(column[1:]) else "right" for place, column in enumerate(columns)]
 
         def line(cells: Sequence[str], tag: str) -> str:
             parts = (
@@ -40,9 +40,10 @@ class Table:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def _prose(column: Sequence[str]) -> bool:
-    """Whether a column holds words to read rather than numbers to compare: such a one begins at the left."""
-    return any(len(cell) > 16 and not cell[0].isdigit() for cell in column)
+def _words(column: Sequence[str]) -> bool:
+    """Whether a column holds words to read, which begin at the left, rather than numbers to compare."""
+    words = [cell for cell in column if cell and not any(sign.isdigit() for sign in cell[:2])]
+    return any(len(cell) > 16 for cell in words) or 2 * len(words) > len(column)
 
 
 def table(columns: Mapping[str, Sequence[object]], *, form: str = "{:.2f}") -> Table:

@@ -69,7 +69,7 @@ def test_everything_has_its_page(site: Path) -> None:
     missing = [str(page) for page in expected if not (site / page).is_file()]
     assert missing == [], "no page; a file of the package needs its line in docs/ARCHITECTURE.md"
     chapter = (site / "notebooks" / "02_verification.html").read_text(encoding="utf-8")
-    assert "A still picture of the start" not in chapter, "boxes that show how to run the chapter take its place"
+    assert "A still picture of the widget" not in chapter, "boxes that show how to run the chapter take its place"
     assert chapter.count('class="run-box"') == 2
     assert '<div class="explorer" data-explorer="overlap">' in chapter
     assert not re.search("widget-view|require.js|VBox", chapter), "of a widget, only its still can be shown"

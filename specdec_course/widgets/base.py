@@ -120,6 +120,8 @@ def show(explorer: Explorer) -> None:
     from IPython.display import HTML, display
 
     line = "border-top:1px dashed #999;margin-top:1em"
-    words = "A still picture of the start, for pages without a running kernel: GitHub, print."
+    words = "A still picture of the widget as it opens, for pages without a running kernel: GitHub, print."
     still = HTML(f"<div style='{line}'><small>{words}</small></div>" + explorer.first.html)
-    display(explorer.root, still, explorer.first.picture)
+    live = explorer.root._repr_mimebundle_() | {"text/plain": "Run this cell to move the sliders."}
+    display(live, raw=True)  # the text is what a page shows that draws no widgets, in place of the object's repr
+    display(still, explorer.first.picture)

@@ -10,12 +10,20 @@ from specdec_ref.trace import Round
 __all__ = ["LEGEND", "live", "painted"]
 
 Decode = Callable[[Sequence[int]], str]
+
+
+def _chip(colour: str) -> str:
+    """Dark text on a light tint of the colour: readable on a light page and on a dark one."""
+    tint = "".join(f"{255 - (255 - part) // 5:02x}" for part in bytes.fromhex(colour[1:]))
+    return f"color:#222;background:#{tint};border-bottom:2px solid {colour}"
+
+
 _STYLES = {
-    "accepted": f"color:{PALETTE['accepted']}",
-    "rejected": f"color:{PALETTE['rejected']};text-decoration:line-through",
-    "untested": "color:#808080;text-decoration:line-through",
-    "bonus": f"color:{PALETTE['bonus']};font-weight:bold",
-    "plain": f"color:{PALETTE['target']}",
+    "accepted": _chip(PALETTE["accepted"]),
+    "rejected": f"{_chip(PALETTE['rejected'])};text-decoration:line-through",
+    "untested": f"{_chip('#808080')};text-decoration:line-through",
+    "bonus": f"{_chip(PALETTE['bonus'])};font-weight:bold",
+    "plain": _chip(PALETTE["target"]),
 }
 _MEANING = {
     "accepted": "accepted guess",

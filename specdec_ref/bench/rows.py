@@ -16,6 +16,7 @@ number format, machine.
     served             python -m benchmarks.served: llama.cpp with the head against llama.cpp without it
     load               the same with --load: a load test
     after-eagle        python -m benchmarks.after_eagle: EAGLE-3 and what came after it, trained on the same text
+    drafters           specdec bench --json: the drafters of chapter 10, with heads that benchmarks.after_eagle trained
     costs              python -m benchmarks.costs: what a round costs on an idle machine, which the chapters quote
     published          what others measured elsewhere, each with its source
 

@@ -59,7 +59,7 @@ def test_break_even_compares_whole_rounds(monkeypatch: pytest.MonkeyPatch) -> No
             *made("p-eagle, shipped", 2.0, 0.1)]  # fmt: skip
     costs = [{"drafter": "eagle", "dtype": "bfloat16", "costs": curves}]
     monkeypatch.setattr(page_after, "committed", lambda name: ({}, costs) if name == "costs" else (about, rows))
-    found = page_after.break_even(rows)
+    found = page_after.break_even(rows, "bfloat16")
     assert found["parallel"] == pytest.approx(0.075)
     assert found["needed"] == pytest.approx((1.1 + 0.075) / (1.1 + 0.3))
     assert (found["kept"], found["shipped"]) == (pytest.approx(0.8), pytest.approx(0.8))

@@ -55,7 +55,8 @@ RAN = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell =>
   : [cell.model.executionCount, cell.model.outputs.toJSON()])"""
 READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 WIDE = "window.jupyterapp.shell.collapseLeft()"
-TOP = "document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0"
+SCROLL = "top => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = top }"
+PART = 4_000  # pixels of a chapter in one screenshot
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
 IN_THEME = "light => document.body.dataset.jpThemeLight === light"
 
@@ -195,13 +196,14 @@ def _theme(page: Any, name: str) -> None:
 
 
 def _whole_page(page: Any, path: Path) -> None:
-    """One screenshot of the chapter from top to bottom."""
+    """The chapter from top to bottom, in screenshots of at most PART pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    height = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
-    page.set_viewport_size({"width": 1200, "height": min(int(height) + 150, 16_000)})
-    page.evaluate(TOP)
-    page.wait_for_timeout(500)
-    page.screenshot(path=path)
+    height = int(page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight"))
+    page.set_viewport_size({"width": 1200, "height": min(height, PART) + 150})  # 150: JupyterLab's bars
+    for number, top in enumerate(range(0, height, PART)):
+        page.evaluate(SCROLL, top)
+        page.wait_for_timeout(500)
+        page.screenshot(path=path.with_stem(f"{path.stem}-{number}"))
     page.set_viewport_size({"width": 1200, "height": 1000})
 
 

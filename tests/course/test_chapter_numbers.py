@@ -70,7 +70,7 @@ def test_chapter_3_quotes_the_heads() -> None:
     one, two, four = (row("heads", **both, steps=steps) for steps in (1, 2, 4))
     percent = [[f"{100 * share:.0f} %" for share in r["single"]] for r in (one, two, four)]
     says("03_eagle", "03-037", f"({percent[0][0]} against {percent[1][0]})",
-         f"The second falls from {percent[1][1]} to {percent[0][1]}",
+         f"the share falls from {percent[1][1]} to {percent[0][1]}",
          f"from {1 + sum(two['chain']):.2f} to {1 + sum(four['chain']):.2f}")  # fmt: skip
     shipped = {v: 1 + sum(row("heads-shipped", reads=both["reads"], vocab=v)["chain"]) for v in (4096, 1024, 256)}
     says(
@@ -89,7 +89,7 @@ def test_chapters_6_and_8_quote_the_task_table() -> None:
     half = eagle("all", "bfloat16")
     (speed,) = [r for r in committed("eagle-speed")[1] if (r["task"], r["side"]) == ("mean", "eagle")]
     says("06_metrics", "metrics-38", f"Chapter 03 shows {speed['over_plain']:.2f} for *eagle* in bfloat16",
-         f"reaches from {half['ci_low']:.2f} to {half['ci_high']:.2f}")  # fmt: skip
+         f"ranges from {half['ci_low']:.2f} to {half['ci_high']:.2f}")  # fmt: skip
     assert half["ci_low"] < speed["over_plain"] < half["ci_high"]
     whole, translated = (eagle(task, "float32")["speedup_vs_plain"] for task in ("all", "translation"))
     says("08_production", "c08", f"a speed-up of {whole:.2f} over all tasks in float32",
@@ -98,7 +98,7 @@ def test_chapters_6_and_8_quote_the_task_table() -> None:
 
 def test_numbers_from_the_log_are_there() -> None:
     log = " ".join((ROOT / "docs" / "LOG.md").read_text(encoding="utf-8").split())
-    says("03_eagle", "03-010", "2.15 against 1.55 at T = 0, and 1.66 against 1.48 at T = 1")
+    says("03_eagle", "03-010", "2.15 (head) against 1.55 (twin) at T = 0, and 1.66 against 1.48 at T = 1")
     assert "tau 1.55 against 2.15 of the head at the same tokens (T = 1: 1.48 and 1.66)" in log
 
 

@@ -18,9 +18,10 @@ TAGS = {"nbval-ignore-output", "raises-exception"}  # the ones we use; a misspel
 MAX_BYTES, MAX_CELL_LINES, MAX_PNG_BYTES = 1_000_000, 25, 60_000
 PATHS = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|opt|var)/|[A-Z]:\\\\|/site-packages/|\.venv/")
 
-FIRST_CELL = ("to read", "to run", "Before it:", "GLOSSARY.md", "After this page you can")
+FIRST_CELL = ("to read", "to run", "Prerequisites:", "GLOSSARY.md", "After this page you can")
 LAST_CELLS = ("## Pitfalls", "## Summary", "**Sources.**")
 RAW = re.compile(r"[{}]|^<| object at |\[[\d'\"][^\]]*,|\d\.\d{5}")  # of a dict, a list, an object, a float as it is
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 WORDS_A_MINUTE, LINES_A_MINUTE = 200, 15  # folded text included
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
@@ -52,7 +53,7 @@ def faults(notebook: Notebook) -> list[str]:
     if 3 * ignored > len(cells):
         found.append(f"{ignored} of {len(cells)} code cells are not compared: at most a third may be")
     words = [text_of(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
-    titles = [line for text in words for line in text.splitlines() if line.startswith("# ")]
+    titles = [line for text in words for line in FENCED.sub("", text).splitlines() if line.startswith("# ")]
     if len(titles) != 1 or not words or not words[0].startswith("# "):
         found.append(f"needs one first-level heading, at the top; found {titles}")
     missing = [part for part in FIRST_CELL if not words or part not in words[0]]
@@ -83,6 +84,8 @@ def cell_faults(cell: dict[str, Any]) -> list[str]:
     if any(output["output_type"] == "error" for output in cell["outputs"]) and "raises-exception" not in tags:
         found.append("its stored output is an error")
     for output in cell["outputs"]:
+        if output.get("execution_count", cell["execution_count"]) != cell["execution_count"]:
+            found.append(f"its output says [{output['execution_count']}]")
         picture = output.get("data", {}).get("image/png", "")
         if picture and RAW.search(text := text_of(output["data"].get("text/plain", ""))):
             found.append(f"its picture's alternative text is no sentence: {text[:60]}")
@@ -157,6 +160,10 @@ def test_a_sound_notebook_has_no_faults(sound: Notebook) -> None:
         (lambda nb: nb["cells"][1].update(metadata={"tags": ["nbval-ignore-output"]}), "no reason"),
         (lambda nb: nb["cells"][1].update(metadata={"tags": ["nbval-ignore"]}), "unknown tag"),
         (lambda nb: nb["cells"][1].update(outputs=[{"output_type": "error"}]), "an error"),
+        (
+            lambda nb: nb["cells"][1].update(outputs=[{"output_type": "execute_result", "execution_count": 99}]),
+            "output says [99]",
+        ),
         (lambda nb: nb["cells"][1].update(outputs=[{"output_type": "stream", "text": "/home/me/x"}]), "a path"),
         (lambda nb: nb["cells"][0].update(source=f"#{nb['cells'][0]['source']}"), "first-level heading"),
         (lambda nb: nb["cells"][0].update(source="# T"), "'to run'"),

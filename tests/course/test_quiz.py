@@ -72,7 +72,7 @@ def test_code_prints_what_the_answer_shows(body: str) -> None:
     [
         ("02_verification.ipynb#the-rule)", "02_verification.ipynb#the-ruler)", "no heading #the-ruler"),
         ("[02 · The rule]", "[02 · The old rule]", "no heading"),
-        ("04_ngram.ipynb#one-trie-for-everybody", "04_ngram.ipynb", "question 21 has no link"),
+        ("04_ngram.ipynb#one-trie-for-all-requests", "04_ngram.ipynb", "question 21 has no link"),
         ("[08 · Load test](../notebooks/08_production.ipynb#load-test)", "chapter 08", "question 37 has no link"),
         ("**40. Choose.**", "**Choose.**", "not numbered 1 to 40"),
         ("**18. Predict the output.**", "**18. Predict.**", "chapter 04 has fewer than four"),
