@@ -205,7 +205,7 @@ def measured(lab: Lab, target: Target, name: str, texts: Mapping[str, list[Examp
     drafter = build_drafter(METHODS[name].drafter, target, str(folder))
     for split, examples in texts.items():
         parts = {
-            task: along(drafter, [e for e in examples if e.task == task], lab.columns(kind), lab.depth)
+            task: along(drafter, [e for e in examples if e.task == task], lab.columns(kind), lab.depth, target.dtype)
             for task in TASKS
         }
         for task, found in parts.items():

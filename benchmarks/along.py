@@ -30,14 +30,19 @@ class Counts:
     accepted: list[int]
 
 
-def along(drafter: Drafter, examples: Sequence[Example], width: slice, depth: int, batch: int = 8) -> Counts:
-    """Draft along stored answers as greedy decoding would. `width`: the columns of `fused` that the drafter reads."""
+def along(
+    drafter: Drafter, examples: Sequence[Example], width: slice, depth: int, dtype: torch.dtype, batch: int = 8
+) -> Counts:
+    """Draft along stored answers as greedy decoding would, with features in the target's `dtype`.
+
+    `width`: the columns of `fused` that the drafter reads.
+    """
     tested, accepted, rounds = [0] * depth, [0] * depth, 0
     for begin in range(0, len(examples), batch):
         group = dict(enumerate(examples[begin : begin + batch], begin))
         texts = {row: e.tokens.tolist() for row, e in group.items()}
         seen = {row: e.prompt for row, e in group.items()}  # committed tokens
-        known = {row: _features(e, width) for row, e in group.items()}
+        known = {row: _features(e, width, dtype) for row, e in group.items()}
         prompts = [texts[row][: seen[row]] for row in group]
         drafter.start(list(group), prompts, [known[row][: seen[row] - 1] for row in group])
         live = list(group)
@@ -64,9 +69,9 @@ def along(drafter: Drafter, examples: Sequence[Example], width: slice, depth: in
     return Counts(sum(e.response for e in examples), rounds, tested, accepted)
 
 
-def _features(example: Example, width: slice) -> torch.Tensor:
+def _features(example: Example, width: slice, dtype: torch.dtype) -> torch.Tensor:
     """Features of all tokens but the last. Nothing is drafted from the last row, so it is zero."""
-    known = example.fused[:, width].to(torch.bfloat16)
+    known = example.fused[:, width].to(dtype)
     return torch.cat([known, torch.zeros_like(known[:1])])
 
 

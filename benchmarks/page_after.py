@@ -10,10 +10,11 @@ __all__ = ["after_eagle", "break_even"]
 AFTER = """\
 ## EAGLE-3 and what came after it
 
-Every head below but the last two learned from the same {tokens:,} response tokens of the target, with the same loss,
-rate, batches and draft vocabulary. A head that began with another one has read them a second time ("trained on" counts
-both), so P-EAGLE is to be compared with "eagle, longer". These are small heads after little training: look at their
-order, not at the level; their shares at positions 3 and 4 rest on few drafts.
+Every head below but the last two learned from the same {tokens:,} response tokens of the target, with the same rate,
+batches and draft vocabulary; the two blocks with the loss of DSpark's paper, all others with cross-entropy. A head that
+began as another one has read them a second time ("trained on" counts both), so P-EAGLE is to be compared with "eagle,
+longer". These are small heads after little training, so look at their order and not at the level; their shares at
+positions 3 and 4 rest on few drafts.
 
 "Conditional" is the accepted share of drafts 1 to 4, of those whose predecessors were accepted. Counted at temperature
 0 with chains of gamma = {depth} along stored answers of plain decoding, test split; every task counts alike in tau.

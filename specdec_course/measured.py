@@ -28,8 +28,8 @@ def scatter(
             if named:
                 here, reach = (at[0], values[0]), 0.05 * (high - low)
                 crowded = any(abs(here[0] - a) < 3 * reach and abs(here[1] - b) < reach for a, b in labelled)
-                side = {"ha": "right", "xytext": (-7, -3)} if crowded else {"ha": "left", "xytext": (7, -3)}
-                axes.annotate(name, here, textcoords="offset points", fontsize=9, **side)
+                offset, side = ((-7, -3), "right") if crowded else ((7, -3), "left")
+                axes.annotate(name, here, offset, textcoords="offset points", fontsize=9, ha=side)
                 labelled.append(here)
         axes.set(xlabel=x, ylabel=y, xlim=(low, high * (1.15 if named else 1)), ylim=(low, high))
         if not named:

@@ -19,9 +19,10 @@ from specdec_ref.training.features import Example
 PROMPTS = [[5, 9, 3, 11, 7, 2], [1, 4], [8, 8, 30, 4], [2, 17, 40, 6, 6, 1, 3, 50, 12]]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_counted_rounds_are_those_of_the_engine(kind: str) -> None:
-    model: Any = tiny_model(spread=0.15, num_hidden_layers=6, dtype=torch.bfloat16)
+def test_counted_rounds_are_those_of_the_engine(kind: str, dtype: torch.dtype) -> None:
+    model: Any = tiny_model(spread=0.15, num_hidden_layers=6, dtype=dtype)
     drafter = random_parallel(kind, model)
     engine = SpecEngine(Target(model, check=False), drafter, budget=DraftBudget(3), limits=Limits(max_new_tokens=24))
     done = engine.generate(PROMPTS)
@@ -35,7 +36,7 @@ def test_counted_rounds_are_those_of_the_engine(kind: str) -> None:
         examples.append(
             Example("chat", 0, torch.tensor(text), len(prompt), output.features[0, :-2], torch.zeros(24, 1))
         )
-    found = along(drafter, examples, slice(None), 3, batch=3)
+    found = along(drafter, examples, slice(None), 3, dtype, batch=3)
     records = [record for one in done for record in one.records]
     assert (found.tokens, found.rounds) == (4 * 24, len(records))
     assert found.accepted == [sum(r.accepted > position for r in records) for position in range(3)]

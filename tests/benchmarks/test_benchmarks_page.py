@@ -94,10 +94,11 @@ def test_a_run_becomes_tables(monkeypatch: pytest.MonkeyPatch) -> None:
         "lookup": [(ABOUT | {"date": "tomorrow"}, MADE)],
         "never": [(ABOUT, MADE)],
         "predicted": [(ABOUT, FORETOLD)],
+        "drafters": [(ABOUT, MADE)],
     }
     monkeypatch.setattr(page, "runs", lambda name: made[name])
     text = page.page()
-    assert text.count("### float32: T = 0, batch 1") == 3, "tables of three files"
+    assert text.count("### float32: T = 0, batch 1") == 4, "tables of four files"
     assert "| tomorrow, AVX2 | float32 | 1 |  | ngram | hf prompt lookup | 1.41 |" in text
     assert "### float32: T = 0, batch 1\n\n```sh\nspecdec bench --dtype float32 --json\n```" in text
     assert "| ngram | gamma 2 | 0.90 | 4.00 | **1.50** | 1.00-2.00 | 2.50 | 1.50 | 6/8 |" in text
