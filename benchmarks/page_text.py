@@ -21,7 +21,7 @@ transformers in the same process. Ratios are paired: all methods answer each pro
 order, and we compare the seconds per token of whole calls, prefill included. A speed-up is over our plain decoder
 unless the column says otherwise. The prompts are the held-out ones (`bench/heldout.jsonl`, test split). Our methods and
 those of transformers run at the setting from a small grid that was fastest on the dev split; with `--tune 0` in the
-command, both run at their defaults. Absolute speeds are those of one machine at one moment.
+command, each runs at the first setting of its grid. Absolute speeds are those of one machine at one moment.
 Each table gives its date and processor. Tables from before 2026-11-30 were measured with an older forward, with which
 plain decoding took about 1.7 times as long in bfloat16 (docs/LOG.md). Before 2026-11-29, 07:40, as in the float32
 tables, the controller of "adaptive" gave up after four misses at the start of a text.

@@ -29,7 +29,7 @@ from specdec_ref.session import Session
 __all__ = ["PLAIN", "Answer", "Call", "Setting", "Side", "chain_side", "ours", "plain_side", "usable_drafters"]
 
 PLAIN = "plain"
-CHAINS = {"ngram": (5, 8, 11), "trie": (5, 8, 11), "suffix": (16, 5, 11), "layer-skip": (1, 2, 4), "block": (2, 3, 4)}
+CHAINS = {"ngram": (5, 8, 11), "trie": (5, 8, 11), "suffix": (5, 11, 16), "layer-skip": (1, 2, 4), "block": (2, 3, 4)}
 ANY_CHAIN = (2, 3, 5)
 CHAINS_ONLY = {"ngram"}
 TREES = (DraftBudget(3, 2, 6), DraftBudget(4, 2, 8), DraftBudget(5, 3, 12))
