@@ -35,10 +35,10 @@ from specdec_ref.workloads import HELD_OUT, load_prompts
 __all__ = ["main", "table"]
 
 
-def identity(session: Session, prompts: Sequence[str], found: Sequence[Generation], tokens: int) -> dict[str, Any]:
-    """The identity rule on these greedy answers."""
-    encoded, limits = [session.encode(text) for text in prompts], session.limits(tokens)
-    plain = [answer.tokens for answer in session.plain(encoded, limits=limits)]
+def identity(
+    session: Session, encoded: Sequence[list[int]], plain: Sequence[list[int]], found: Sequence[Generation]
+) -> dict[str, Any]:
+    """The identity rule on these greedy answers, beside those of the plain decoder."""
     epsilon = 0.0 if session.target.dtype == torch.float64 else EPSILON
     report = check_identity(session.target, encoded, plain, [g.tokens for g in found], epsilon=epsilon)
     parted, wrong = len(report.differences), len(report.errors)
@@ -77,6 +77,7 @@ def _rows(session: Session, args: argparse.Namespace) -> Iterator[dict[str, Any]
     work = [(d, t, s, task) for d in args.drafter for t in args.temperature for s in args.split for task in args.task]
     drafters = {spelled: named_drafter(spelled, session.target) for spelled in args.drafter}
     done: list[dict[str, Any]] = []
+    plain: dict[tuple[str, str], list[list[int]]] = {}  # by split and task: the same for all drafters
     for spelled, temperature, split, task in tqdm(work, desc="acceptance", mininterval=0.5):
         prompts = [p.prompt for p in load_prompts([task], split, file=HELD_OUT)][: args.prompts]
         forget(drafters[spelled])  # a trie learns within a task, and no answer of another row
@@ -90,7 +91,13 @@ def _rows(session: Session, args: argparse.Namespace) -> Iterator[dict[str, Any]
             batch=args.batch,
         )
         stats = RunStats.from_records([record for answer in found for record in answer.records])
-        same = identity(session, prompts, found, args.tokens) if args.identity and temperature == 0 else {}
+        same: dict[str, Any] = {}
+        if args.identity and temperature == 0:
+            encoded = [session.encode(text) for text in prompts]
+            if (split, task) not in plain:
+                answers = session.plain(encoded, limits=session.limits(args.tokens))
+                plain[split, task] = [answer.tokens for answer in answers]
+            same = identity(session, encoded, plain[split, task], found)
         setting = {"drafter": spelled, "temperature": temperature, "split": split, "depth": args.depth,
                    "topk": args.topk, "nodes": args.nodes}  # fmt: skip
         done.append({**setting, "task": task, "prompts": len(prompts), **row_of(stats), **same})

@@ -11,6 +11,7 @@ a line.
 
 import argparse
 import copy
+import datetime
 import statistics
 import sys
 import time
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 
 from benchmarks.command import print_row
@@ -210,7 +212,9 @@ def main() -> None:
     command = " ".join(["python -m benchmarks.floor", *sys.argv[1:]])
     about = {
         "command": command, "target": EMBEDDED, "dtype": args.dtype, "machine": machine_line(torch.device("cpu")),
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "clock": "cpu" if args.cpu_clock else "wall",
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "transformers": transformers.__version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "clock": "cpu" if args.cpu_clock else "wall",
     }  # fmt: skip
     print_row({"environment": about})
     for row in measure(args.dtype, args.nodes, args.drafter, args.repeats):

@@ -24,8 +24,8 @@ COMMANDS = {
     "generate, float32": f"-m specdec_ref generate {SHORT} --dtype float32",
     "generate, bfloat16": f"-m specdec_ref generate {SHORT} --dtype bfloat16",
     "generate --check, bfloat16": f"-m specdec_ref generate {SHORT} --dtype bfloat16 --check",
-    "demo, bfloat16": "-m specdec_ref demo --dtype bfloat16 --max-new-tokens 16",
-    "bench --quick, bfloat16": "-m specdec_ref bench --quick --dtype bfloat16 --tokens 16",
+    "demo, float32": "-m specdec_ref demo --dtype float32 --max-new-tokens 16",
+    "bench --quick, float32": "-m specdec_ref bench --quick --dtype float32 --tokens 16",
     "doctor": "-m specdec_ref doctor",
     "train eagle, tiny preset": "-m specdec_ref train eagle --preset tiny",
 }

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks import page_text as text
-from benchmarks.page_after import after_eagle
+from benchmarks.page_after import after_eagle, suffix_decoding
 from benchmarks.page_costs import memory, where_time_goes
 from benchmarks.page_served import round_trip, under_load, with_and_without
 from benchmarks.predict import summary
@@ -43,8 +43,8 @@ def page() -> str:
     """The whole page; a section whose rows are not there is left out."""
     lines = [text.INTRO]
     for section in (_tasks, _never, _elsewhere, _peers, _claims, _published, _predicted, _acceptance, _heads,
-                    after_eagle, _drafters, where_time_goes, memory, round_trip, with_and_without,
-                    under_load):  # fmt: skip
+                    after_eagle, _drafters, suffix_decoding, where_time_goes, memory, round_trip,
+                    with_and_without, under_load):  # fmt: skip
         try:
             lines += [*section(), ""]
         except FileNotFoundError:

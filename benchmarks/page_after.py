@@ -1,11 +1,11 @@
-"""The section of docs/BENCHMARKS.md about what came after EAGLE-3: heads trained on the same text, side by side."""
+"""The sections of docs/BENCHMARKS.md about what came after EAGLE-3, and about suffix decoding by the clock."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from specdec_ref.bench.rows import committed
 
-__all__ = ["after_eagle", "break_even"]
+__all__ = ["after_eagle", "break_even", "suffix_decoding"]
 
 AFTER = """\
 ## EAGLE-3 and what came after it
@@ -29,6 +29,14 @@ gives all four takes {ratio:.2f} of EAGLE's time here, so {parallel:.3f} plain s
 {kept:.3f} ("p-eagle" over "eagle, longer"). Made from the shipped head it keeps {shipped:.3f}: the first position is as
 good as before, the others have only begun to learn. MTP trained on one step shows at positions 3 and 4 what it costs to
 apply a module again that was not trained for it."""
+
+
+SUFFIX = """\
+## Suffix decoding against prompt lookup
+
+Every prompt is decoded by both in turn, each with its own default draft length, and neither has heard the answer.
+"Over lookup" is prompt lookup's seconds per token over suffix decoding's: the geometric mean of the task's prompts,
+and their median with a 95 % interval."""
 
 
 def break_even(rows: Sequence[Mapping[str, Any]], dtype: str, split: str = "test") -> dict[str, Any]:
@@ -70,3 +78,27 @@ def after_eagle() -> Iterator[str]:
                 f"| {row['tau_worst']:.2f} | {draft:.3f} | {row['tau'] / (found['v5'] + draft):.2f} |"
             )
     yield from ("", PRICE.format(**found), "")
+
+
+def suffix_decoding() -> Iterator[str]:
+    """A row a task; the last one is the mean of the tasks."""
+    about, rows = committed("suffix-lookup")
+    yield from (SUFFIX, "", "```sh", about["command"], "```", "")
+    yield (
+        f"{about['target']} in {about['dtype'].removeprefix('torch.')}, {about['machine']}, torch {about['torch']}, "
+        f"{about['prompts']} {about['split']} prompts a task of {about['tokens']} tokens."
+    )
+    yield from (
+        "",
+        "| task | tau of lookup | of suffix | lookup over plain | suffix over plain | over lookup, mean | median |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    )
+    sides = {(row["task"], row["side"]): row for row in rows}
+    for task in dict.fromkeys(row["task"] for row in rows):
+        lookup, suffix = sides[task, "ngram"], sides[task, "suffix"]
+        taus, plain = (f"{lookup[key]:.2f} | {suffix[key]:.2f}" for key in ("tau", "over_plain_mean"))
+        ends = suffix.get("over_ngram_ci")
+        interval = f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else ""
+        yield (
+            f"| {task} | {taus} | {plain} | {suffix['over_ngram_mean']:.2f} | {suffix['over_ngram']:.2f}{interval} |"
+        )

@@ -29,8 +29,7 @@ def where_time_goes() -> Iterator[str]:
         (floor,) = (row for row in rows if row["kind"] == "floor")
         yield from ("```sh", about["command"], "```", "")
         yield (
-            f"{about['target']} in {about['dtype']}, {about['machine']}, {about['threads']} threads, "
-            f"torch {about['torch']}. "
+            f"{about['target']} in {about['dtype']}, {about['machine']}, torch {about['torch']}. "
             f"Floor: {floor['mb']:.0f} MB at {floor['gb_per_s']:.0f} GB/s take {floor['ms']:.1f} ms."
         )
         yield from (

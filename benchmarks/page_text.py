@@ -84,6 +84,6 @@ measured interval; *costs*, that a round took more or less time than in calibrat
 DRAFTERS = """\
 ## The drafters of chapter 10, by the clock
 
-Suffix decoding against prompt lookup, and the heads of the table above against the shipped EAGLE-3 head, measured like
-the methods in "Tasks" on a processor without AVX512. `runs/` is the folder that `benchmarks.after_eagle` was given as
-`--work`."""
+Prompt lookup, suffix decoding, and the heads of the table above with the shipped EAGLE-3 head, measured like the
+methods in "Tasks" on a processor without AVX512. There, five tokens cost about 1.25 plain steps to check (docs/LOG.md).
+`runs/` is the folder that `benchmarks.after_eagle` was given as `--work`."""

@@ -17,6 +17,9 @@ number format, machine.
     load               the same with --load: a load test
     after-eagle        python -m benchmarks.after_eagle: EAGLE-3 and what came after it, trained on the same text
     drafters           specdec bench --json: the drafters of chapter 10, with heads that benchmarks.after_eagle trained
+    suffix-lookup      python -m benchmarks.speed --against ngram: suffix decoding and prompt lookup, in turn
+    floor              python -m benchmarks.floor: where the milliseconds of a step go
+    memory             python -m benchmarks.memory: the largest resident set of each command
     costs              python -m benchmarks.costs: what a round costs on an idle machine, which the chapters quote
     published          what others measured elsewhere, each with its source
 

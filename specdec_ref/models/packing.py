@@ -13,9 +13,10 @@ All products of a forward of SmolLM2-135M, AMD EPYC, 2 threads, median ms:
     float32    torch              46    77    66    57    69
                packed, fused      29    27    18    24    32      20
 
-oneDNN takes longer for one or two rows by a large weight than for six, and each row of the six comes out the same, so
-one or two rows are padded with zeros. A forward of one row then takes 8 % less time, of two rows 12 % (bfloat16: 2 and
-5 %; paired, same machine). So more rows never cost less, which the prices of longer drafts rely on.
+With AVX512, oneDNN takes longer for one or two rows by a large weight than for six, and each row of the six comes out
+the same, so one or two rows are padded with zeros. A forward of one row then takes 8 % less time, of two rows 12 %
+(bfloat16: 2 and 5 %; paired, same machine). So more rows never cost less, which the prices of longer drafts rely on.
+With AVX2 alone, fewer rows are faster anyway, and padding would make a forward of one row take 26 % longer (two: 12 %).
 
 A packed weight stands beside the original. Where both would fill more than half of the machine's memory nothing is
 packed.
@@ -37,6 +38,7 @@ _PACKED: Any = WeakTensorKeyDictionary()  # first weight -> (all weights' versio
 
 _ROWS = 8  # oneDNN picks the layout for so many; the product takes any number
 _PADDED, _LARGE = 6, 800_000  # rows that one or two are padded to, for a weight of at least so many numbers
+_PADS = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -101,7 +103,7 @@ class Product:
 
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     rows = x.numel() // x.shape[-1]
-    if 0 < rows <= 2 and packed.numel() >= _LARGE:
+    if _PADS and 0 < rows <= 2 and packed.numel() >= _LARGE:
         padded = F.pad(x.reshape(rows, -1), (0, 0, 0, _PADDED - rows))
         return _product(padded, packed, bias)[:rows].view(*x.shape[:-1], -1)
     product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")

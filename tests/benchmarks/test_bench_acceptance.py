@@ -42,9 +42,11 @@ def test_a_wrong_text_is_found(target: Path) -> None:
     lab = Session.open(str(target), dtype="float64")
     prompts = [p.prompt for p in load_prompts(["chat"], "dev", file=HELD_OUT)][:2]
     answers = acceptance.decode(lab, NgramDrafter(), prompts, tokens=8)
-    assert acceptance.identity(lab, prompts, answers, 8)["wrong"] == 0
+    encoded = [lab.encode(text) for text in prompts]
+    plain = [answer.tokens for answer in lab.plain(encoded, limits=lab.limits(8))]
+    assert acceptance.identity(lab, encoded, plain, answers)["wrong"] == 0
     answers[1].tokens[3] += 1
-    found = acceptance.identity(lab, prompts, answers, 8)
+    found = acceptance.identity(lab, encoded, plain, answers)
     assert (found["identical"], found["wrong"]) == (1, 1)
 
 
@@ -56,3 +58,16 @@ def test_speed_compares_every_side_with_plain(target: Path, capsys: pytest.Captu
     assert all(row["identical"] == row["calls"] == 2 for row in rows[:3])
     assert rows[0]["over_plain"] == 1.0
     assert rows[2]["over_plain"] > 0
+
+
+def test_speed_divides_by_a_drafter_too(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--target", str(target), "--task", "chat", "--prompts", "2", "--tokens", "6", "--dtype", "float64",
+            "--drafter", "ngram", "--drafter", "suffix", "--depth", "0", "--no-hf"]  # fmt: skip
+    assert speed.main([*argv, "--against", "ngram"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()][1:]
+    assert [row["side"] for row in rows] == ["plain", "ngram", "suffix"] * 2
+    assert (rows[1]["over_ngram"], rows[1]["over_ngram_ci"]) == (1.0, [1.0, 1.0])
+    assert rows[2]["over_ngram"] != 1.0
+    assert not any(key.startswith("over_transformers") for row in rows for key in row)
+    with pytest.raises(SystemExit):
+        speed.main([*argv, "--against", "trie"])

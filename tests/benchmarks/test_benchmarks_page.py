@@ -81,6 +81,7 @@ def test_every_run_names_its_command_and_no_path_of_a_machine() -> None:
                     ["specdec", "bench"],
                     ["python", "-m", "benchmarks.predict"],
                     ["python", "-m", "benchmarks.served"],
+                    ["python", "-m", "benchmarks.floor"],
                 )
                 assert any(words[: len(start)] == start for start in known)
                 assert not any(word.startswith(("/", "~", ".")) for word in words), about["command"]

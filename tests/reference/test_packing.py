@@ -24,15 +24,29 @@ def test_a_packed_linear_computes_what_linear_computes(rows: int, bias: bool) ->
     torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pads", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1)])
-def test_one_or_two_rows_by_a_large_weight_are_padded_and_computed_alike(shape: tuple[int, int]) -> None:
-    """Which of them are rows of the batch and which are nodes does not matter; no row of zeros comes back."""
+def test_one_or_two_rows_by_a_large_weight_are_computed_alike(
+    shape: tuple[int, int], pads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padded or not. Which of them are rows of the batch and which are nodes does not matter; no zeros come back."""
+    monkeypatch.setattr(packing, "_PADS", pads)
     torch.manual_seed(0)
     linear = nn.Linear(576, packing._LARGE // 576 + 1, bias=True).requires_grad_(False)
     x = torch.randn(*shape, 576)
     found = PackedLinear(linear)(x)
     assert found.shape == (*shape, linear.out_features)
     torch.testing.assert_close(found, linear(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_has_the_same_bits_whatever_the_number_of_rows() -> None:
+    """Of the sizes of our model's products, as this machine computes them: greedy texts must not depend on a draft."""
+    torch.manual_seed(0)
+    for outputs, inputs in ((960, 576), (576, 576), (3072, 576), (576, 1536)):
+        packed, x = PackedLinear(nn.Linear(inputs, outputs, bias=False).requires_grad_(False)), torch.randn(32, inputs)
+        whole = packed(x)
+        for rows in range(1, 17):
+            assert torch.equal(packed(x[:rows]), whole[:rows]), f"{outputs} x {inputs}, {rows} rows"
 
 
 def test_packing_a_model_keeps_its_logits_weights_and_ties() -> None:
