@@ -1,6 +1,7 @@
 """Wall clock on the held-out prompts: drafters against our plain decoder and transformers' generate(), paired.
 
     speed-up of a task = median over its calls of  plain decoder's seconds a token / the drafter's        > 1: faster
+    `..._mean`: the geometric mean of the same ratios
 
     python -m benchmarks.speed --drafter eagle --drafter draft=FOLDER --split test --prompts 4 --dtype bfloat16
     python -m benchmarks.speed --drafter ngram --drafter suffix --against ngram --depth 0 --no-hf --dtype float32
