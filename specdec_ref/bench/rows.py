@@ -19,7 +19,6 @@ number format, machine.
     drafters           specdec bench --json: the drafters of chapter 10, with heads that benchmarks.after_eagle trained
     suffix-lookup      python -m benchmarks.speed --against ngram: suffix decoding and prompt lookup, in turn
     floor              python -m benchmarks.floor: where the milliseconds of a step go
-    memory             python -m benchmarks.memory: the largest resident set of each command
     costs              python -m benchmarks.costs: what a round costs on an idle machine, which the chapters quote
     published          what others measured elsewhere, each with its source
 
