@@ -9,7 +9,8 @@ and a global one of the answers of finished requests. For every match length l (
     score     P(1) + P(2) + ...: the number of accepted drafts that the counts predict
 
 The draft with the best score wins; on a tie the longer match, then the local tree. With `topk` above 1 the draft is a
-tree instead: the nodes with the largest P, found best first. Drafts are one-hot ("point"), so any temperature is exact.
+tree instead: the nodes with the largest P, found best first; of equals the deepest. Drafts are one-hot ("point"), so
+any temperature is exact. A match as frequent as a longer one has the same drafts, so they are grown once for both.
 
 The tree is path-compressed: a node stands for a string that is followed by different tokens, or by none at an end of
 a text. The tokens on its edge are a slice of the stored text, so there are at most two nodes per token. Eviction
@@ -192,15 +193,18 @@ class SuffixTree:
 
     def draft(self, text: Sequence[int], budget: DraftBudget, options: SuffixOptions) -> SuffixDraft:
         """The draft with the best score over all match lengths; just the root where nothing matches."""
-        best = SuffixDraft(Nodes(text[-1]))
-        most = {length: self._most(length, budget, options) for length in range(self.longest(text), 0, -1)}
+        best, drafts = SuffixDraft(Nodes(text[-1])), dict[int, SuffixDraft]()
+        most = {length: self._most(length, budget, options) for length in range(1, self.longest(text) + 1)}
         for length in sorted(most, key=lambda length: most[length], reverse=True):
             if best.score > most[length] or not most[length]:  # no P is above 1
                 break
             if found := self.find(text[len(text) - length :]):
-                draft = self._grow(text[-1], *found, most[length], budget, options.min_prob)
-                draft = replace(draft, match=length if draft.score else 0)
-                best = max(best, draft, key=lambda each: (each.score, each.match))
+                times = found[0].count  # a longer match as frequent as a shorter one occurs at the same places
+                if times not in drafts:
+                    drafts[times] = self._grow(text[-1], *found, most[length], budget, options.min_prob)
+                draft = replace(drafts[times], match=length if drafts[times].score else 0)
+                if len(draft.nodes.tokens) <= most[length] + 1 and length + max(draft.nodes.depths) <= self.depth:
+                    best = max(best, draft, key=lambda each: (each.score, each.match))
         return best
 
     def _most(self, match: int, budget: DraftBudget, options: SuffixOptions) -> int:
@@ -213,26 +217,28 @@ class SuffixTree:
     ) -> SuffixDraft:
         """Up to `most` drafts after a match, those of the largest P first: a chain if `topk` is 1."""
         nodes, score, arrivals = Nodes(root), 0.0, count()
-        waiting: list[tuple[float, int, int, SuffixNode, int]] = []  # -P, order of arrival, parent, node, edge left
+        waiting: list[tuple[float, int, int, int, SuffixNode, int]] = []  # -P, -depth, arrival, parent, node, edge left
 
-        def offer(parent: int, node: SuffixNode, left: int, prob: float) -> None:
-            """What may follow: the rest of the edge, or the children."""
-            if nodes.depths[parent] == budget.depth:
-                return
-            if left:
-                heappush(waiting, (-prob, next(arrivals), parent, node, left))
-                return
+        def offer(parent: int, node: SuffixNode, prob: float) -> None:
+            """The children may follow."""
             for child in node.best[: budget.topk]:
                 share = prob * child.count / (node.count - node.ends)
                 if share >= min_prob:
-                    heappush(waiting, (-share, next(arrivals), parent, child, child.length))
+                    heappush(waiting, (-share, -nodes.depths[parent], next(arrivals), parent, child, child.length))
 
-        offer(0, node, left, 1.0)
+        if left:
+            waiting.append((-1.0, 0, next(arrivals), 0, node, left))
+        else:
+            offer(0, node, 1.0)
         while waiting and len(nodes.tokens) <= most:
-            minus, _, parent, node, left = heappop(waiting)
-            place = nodes.add(self._tokens[node.end - left - self._first], parent)
-            score -= minus
-            offer(place, node, left - 1, -minus)
+            minus, depth, _, parent, node, left = heappop(waiting)
+            room = min(left, most + 1 - len(nodes.tokens), budget.depth + depth)
+            at = node.end - left - self._first
+            for token in self._tokens[at : at + room]:  # the whole edge: nothing deeper is as likely
+                parent = nodes.add(token, parent)
+                score -= minus
+            if nodes.depths[parent] < budget.depth:
+                offer(parent, node, -minus)
         return SuffixDraft(nodes, score)
 
 

@@ -62,10 +62,10 @@ class Counts:
         return max(found, key=lambda each: each[:2])
 
     def grow(self, suffix: String, most: int, budget: DraftBudget, min_prob: float) -> tuple[float, set[String]]:
-        """Best first: a list that is searched for its largest P; the first of equals."""
+        """Best first: a list that is searched for its largest P; of equals the deepest, then the first."""
         waiting, paths, score = [(1.0, String())], set[String](), 0.0
         while waiting and len(paths) < most + 1:
-            prob, path = waiting.pop(max(range(len(waiting)), key=lambda i: (waiting[i][0], -i)))
+            prob, path = waiting.pop(max(range(len(waiting)), key=lambda i: (waiting[i][0], len(waiting[i][1]), -i)))
             paths.add(path)
             score += prob if path else 0.0
             if len(path) == budget.depth:
