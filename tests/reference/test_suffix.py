@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from specdec_ref.config import DraftBudget, SamplingParams, SuffixOptions
 from specdec_ref.core import DraftTree, Draw
-from specdec_ref.drafters.suffix import BREADTH, SuffixDraft, SuffixDrafter, SuffixNode, SuffixTree
+from specdec_ref.drafters.suffix import SuffixDrafter
+from specdec_ref.drafters.suffix_tree import BREADTH, SuffixDraft, SuffixNode, SuffixTree
 from specdec_ref.engine import SpecEngine
 from specdec_ref.exact import engine_distribution, table_distribution, total_variation
 from specdec_ref.models.target import Target

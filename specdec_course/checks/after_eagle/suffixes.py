@@ -7,7 +7,7 @@ from specdec_course.checks.after_eagle.suffix_suspects import SUFFIXES
 from specdec_course.checks.examine import CLOSE, Trial, Trouble, attempt, described, examine, ids, numbers
 from specdec_course.checks.report import Report
 from specdec_ref.config import DraftBudget, SuffixOptions
-from specdec_ref.drafters.suffix import SuffixTree
+from specdec_ref.drafters.suffix_tree import SuffixTree
 
 __all__ = ["TEXTS", "follows", "suffix"]
 
