@@ -52,8 +52,9 @@ class SuffixDrafter:
 
     def draft(self, row: int, budget: DraftBudget) -> SuffixDraft:
         """The better draft of the local and the global tree."""
-        text, trees = self._texts[row][-self.options.max_depth :], (self._local[row], self.everyone)
-        return max((tree.draft(text, budget, self.options) for tree in trees), key=lambda each: each.score)
+        text, local = self._texts[row][-self.options.max_depth :], self._local[row]
+        own = local.draft(text, budget, self.options, local.ending())
+        return max(own, self.everyone.draft(text, budget, self.options), key=lambda each: each.score)
 
     def propose(
         self, rows: Sequence[int], budget: DraftBudget, sampling: SamplingParams, rngs: Sequence[Randomness]

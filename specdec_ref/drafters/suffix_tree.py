@@ -68,6 +68,7 @@ class SuffixNode:
             self.best[self.best.index(old)] = new
 
 
+Place = tuple[SuffixNode, int]  # where a string ends: a node, and how many tokens of its edge are left
 LEAF: dict[int, SuffixNode] = {}  # of all leaves, never written to
 CHILDLESS: list[SuffixNode] = []
 
@@ -176,8 +177,8 @@ class SuffixTree:
             node.ends -= 1
         self._compress(node)
 
-    def find(self, string: Sequence[int]) -> tuple[SuffixNode, int] | None:
-        """Where a string ends: a node, and how many tokens of its edge are left. None where nothing follows it."""
+    def find(self, string: Sequence[int]) -> Place | None:
+        """Where a string ends. None where nothing follows it."""
         node, left, at = self.root, 0, 0
         while at < len(string):
             child = node.children.get(string[at])
@@ -189,29 +190,48 @@ class SuffixTree:
             node, left, at = child, child.length - used, at + used
         return (node, left) if left or node.children else None
 
-    def longest(self, text: Sequence[int]) -> int:
-        """Length of the longest suffix of `text` that something follows; every shorter one has that property, too."""
-        low, high = 0, min(len(text), self.depth - 1)
-        while low < high:
+    def search(self, text: Sequence[int]) -> dict[int, Place]:
+        """Suffixes of `text` that something follows, by length: the longest of them, and others met on the way."""
+        found, low, high = dict[int, Place](), 0, min(len(text), self.depth - 1)
+        while low < high:  # every shorter one has that property, too
             middle = (low + high + 1) // 2
-            low, high = (low, middle - 1) if self.find(text[len(text) - middle :]) is None else (middle, high)
-        return low
+            if place := self.find(text[len(text) - middle :]):
+                low, found[middle] = middle, place
+            else:
+                high = middle - 1
+        return found
 
-    def draft(self, text: Sequence[int], budget: DraftBudget, options: SuffixOptions) -> SuffixDraft:
-        """The draft with the best score over all match lengths; just the root where nothing matches."""
+    def ending(self) -> dict[int, Place]:
+        """All that `search` looks for, of the growing text: there it is known where the suffixes end."""
+        return {len(self._live) - i: (node, 0) for i, node in enumerate(self._live) if node.children}
+
+    def draft(
+        self, text: Sequence[int], budget: DraftBudget, options: SuffixOptions, found: dict[int, Place] | None = None
+    ) -> SuffixDraft:
+        """The draft with the best score over all match lengths; just the root where nothing matches.
+
+        `found`: the suffixes of `text` that something follows, if they are known.
+        """
         best, drafts = SuffixDraft(Nodes(text[-1])), dict[int, SuffixDraft]()
-        most = {length: self._most(length, budget, options) for length in range(1, self.longest(text) + 1)}
+        found = self.search(text) if found is None else found
+        same = longest = max(found, default=0)  # from `same` tokens on, all matches occur at the same places
+        most = {length: self._most(length, budget, options) for length in range(1, longest + 1)}
         for length in sorted(most, key=lambda length: most[length], reverse=True):
             if best.score > most[length] or not most[length]:  # no P is above 1
                 break
-            if found := self.find(text[len(text) - length :]):
-                # A longer match as frequent as a shorter one occurs at the same places, and its chain is the same.
-                places = found[0].count if budget.topk == 1 else -length
-                if places not in drafts:
-                    drafts[places] = self._grow(text[-1], *found, most[length], budget, options.min_prob)
-                draft = replace(drafts[places], match=length if drafts[places].score else 0)
-                if len(draft.nodes.tokens) <= most[length] + 1:
-                    best = max(best, draft, key=lambda each: (each.score, each.match))
+            known = min(length, same)
+            place = found.get(known) or self.find(text[len(text) - known :])
+            if place is None:
+                continue
+            chain, times = budget.topk == 1, place[0].count
+            if chain and times == found[longest][0].count:
+                same = known
+            if (key := times if chain else -length) not in drafts:  # where all matches are the same, the chain is, too
+                drafts[key] = self._grow(text[-1], *place, most[length], budget, options.min_prob)
+            draft = drafts[key]
+            fits = 0 < len(draft.nodes.tokens) - 1 <= most[length]
+            if fits and (draft.score, length) > (best.score, best.match):
+                best = replace(draft, match=length)
         return best
 
     def _most(self, match: int, budget: DraftBudget, options: SuffixOptions) -> int:

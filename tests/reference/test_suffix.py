@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from specdec_ref.config import DraftBudget, SamplingParams, SuffixOptions
 from specdec_ref.core import DraftTree, Draw
 from specdec_ref.drafters.suffix import SuffixDrafter
-from specdec_ref.drafters.suffix_tree import BREADTH, SuffixDraft, SuffixNode, SuffixTree
+from specdec_ref.drafters.suffix_tree import BREADTH, Place, SuffixDraft, SuffixNode, SuffixTree
 from specdec_ref.engine import SpecEngine
 from specdec_ref.exact import engine_distribution, table_distribution, total_variation
 from specdec_ref.models.target import Target
@@ -153,8 +153,13 @@ def check_draft(make: Make, texts: Sequence[list[int]], options: SuffixOptions, 
     for token in texts[-1]:
         tree.append(token)
     counts = Counts(texts, options.max_depth)
-    for text in (texts[-1], texts[0], [2, 1, 0, *texts[-1][:3]]):
-        draft = tree.draft(text, budget, options)
+    for text, ends in (
+        (texts[-1], tree.ending()),
+        (texts[-1], None),
+        (texts[0], None),
+        ([2, 1, 0, *texts[-1][:3]], None),
+    ):
+        draft = tree.draft(text, budget, options, ends)
         score, match, drafted = counts.draft(text, budget, options)
         assert (draft.match, paths(draft)) == (match, drafted)
         assert draft.score == pytest.approx(score)
@@ -205,15 +210,15 @@ class EvictsFirstTokensAlone(SuffixTree):
 class FindsItsOwnEnd(SuffixTree):
     """Planted: any prefix that can be read will do."""
 
-    def find(self, string: Sequence[int]) -> tuple[SuffixNode, int] | None:
+    def find(self, string: Sequence[int]) -> Place | None:
         return super().find(string) or super().find(string[1:])
 
 
 class ShortestMatchWins(SuffixTree):
     """Planted: one token is enough."""
 
-    def longest(self, text: Sequence[int]) -> int:
-        return min(1, super().longest(text))
+    def search(self, text: Sequence[int]) -> dict[int, Place]:
+        return {1: place} if (place := self.find(text[-1:])) else {}
 
 
 class CountsEndsAsContinuations(SuffixTree):
