@@ -75,19 +75,27 @@ class Session:
     config: SpecConfig | None = None
 
     @classmethod
-    def from_config(cls, config: SpecConfig, *, backend: str = "auto") -> "Session":
+    def from_config(cls, config: SpecConfig, *, backend: str = "auto", lean: bool = False) -> "Session":
         """The session of a whole set-up: its `engine()` and `generate(text)` do what `config` says.
 
         Raises as `open` does; names in `config` that do not exist are refused when the engine is made.
         """
-        session = cls.open(config.target, dtype=config.dtype, device=config.device, backend=backend)
+        session = cls.open(config.target, dtype=config.dtype, device=config.device, backend=backend, lean=lean)
         return replace(session, config=config)
 
     @classmethod
     def open(
-        cls, name: str = EMBEDDED, *, dtype: str = "auto", device: str = "auto", backend: str = "auto"
+        cls,
+        name: str = EMBEDDED,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        backend: str = "auto",
+        lean: bool = False,
     ) -> "Session":
         """Load a model by name: the embedded one, a folder, or a Hugging Face id. `backend`: see docs/GPU.md.
+
+        `lean`: on a CPU, hold the layers' weights once (see `Target`), for a program that never reads them itself.
 
         On a CPU that other programs use, it warns (UserWarning, once per process) that one thread would be faster; the
         number of threads is the whole process's, so it is left to you. OMP_NUM_THREADS silences the check.
@@ -99,7 +107,7 @@ class Session:
         ends = [tokenizer.eos_token_id, getattr(generation_config, "eos_token_id", None)]
         flat = [end for entry in ends for end in (entry if isinstance(entry, list) else [entry])]
         eos = frozenset(int(end) for end in flat if end is not None)
-        return cls(name, Target(model, backend=backend), tokenizer, eos)
+        return cls(name, Target(model, backend=backend, lean=lean), tokenizer, eos)
 
     def encode(self, text: str, *, raw: bool = False) -> list[int]:
         """Token ids of a user's message under the chat template, or of the text as it is (`raw`).

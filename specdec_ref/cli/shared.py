@@ -197,7 +197,7 @@ def open_session(config: SpecConfig) -> "Session":
 
     give_way()
     say(f"loading {config.target}")
-    return Session.from_config(config)
+    return Session.from_config(config, lean=True)
 
 
 def give_way() -> None:

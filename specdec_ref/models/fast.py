@@ -41,11 +41,11 @@ def hooks_of(model: nn.Module) -> list[dict[int, Any]]:
 
 
 def foreign_hooks(kept: list[dict[int, Any]]) -> bool:
-    """Whether there are any but transformers' own, which stay behind once hidden states were asked for."""
+    """Whether there are any but transformers' own, which stay behind once hidden states were asked for, and ours."""
     if not any(kept):
         return False
     owners = (getattr(hook, "__module__", "") for hooks in kept for hook in hooks.values())
-    return not all(owner.startswith("transformers.") for owner in owners)
+    return not all(owner.startswith(("transformers.", "specdec_ref.models.")) for owner in owners)
 
 
 def rms_norm(norm: Any, x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
@@ -68,16 +68,16 @@ def rotation(
 class Layer:
     """One decoder layer: what comes before attention, and what comes after."""
 
-    def __init__(self, layer: Any, head_dim: int, *, pack: bool) -> None:
-        """`layer`: transformers' module, or an EAGLE head's."""
+    def __init__(self, layer: Any, head_dim: int, *, pack: bool, lean: bool = False) -> None:
+        """`layer`: transformers' module, or an EAGLE head's. `pack`, `lean`: see `Product`."""
         attention, mlp = layer.self_attn, layer.mlp
-        self.qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj, pack=pack)
-        self.o, self.down = Product(attention.o_proj, pack=pack), Product(mlp.down_proj, pack=pack)
-        self.gate_up, self.act = Product(mlp.gate_proj, mlp.up_proj, pack=pack), mlp.act_fn
+        self.heads, self.shared = (m.out_features // head_dim for m in (attention.q_proj, attention.k_proj))
+        self.qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj, pack=pack, lean=lean)
+        self.o, self.down = (Product(linear, pack=pack, lean=lean) for linear in (attention.o_proj, mlp.down_proj))
+        self.gate_up, self.act = Product(mlp.gate_proj, mlp.up_proj, pack=pack, lean=lean), mlp.act_fn
         self.products = (self.qkv, self.o, self.gate_up, self.down)
         self.after = layer.post_attention_layernorm
         self.head_dim, self.scale = head_dim, getattr(attention, "scaling", head_dim**-0.5)
-        self.heads, self.shared = (len(m.weight) // head_dim for m in (attention.q_proj, attention.k_proj))
         self.norms = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
 
     def attend(
@@ -120,12 +120,12 @@ def _turned(x: Float[Tensor, "batch nodes heads head_dim"], cos: Tensor, sin: Te
 class FastForward:
     """Reads a model's weights and runs its forward. `fast_forward` makes it, if the model is of the right kind."""
 
-    def __init__(self, model: Any, *, pack: bool) -> None:
-        """Packing takes a moment and its memory once more, for as long as the model lives."""
+    def __init__(self, model: Any, *, pack: bool, lean: bool = False) -> None:
+        """Packing takes a moment and the layers' memory once more, for as long as the model lives, unless `lean`."""
         base, head_dim = model.base_model, model.base_model.layers[0].self_attn.head_dim
         self.model, self.embed, self.rotary, self.norm = model, base.embed_tokens, base.rotary_emb, base.norm
         self.first = [layer.input_layernorm for layer in base.layers]
-        self.layers = [Layer(layer, head_dim, pack=pack) for layer in base.layers]
+        self.layers = [Layer(layer, head_dim, pack=pack, lean=lean) for layer in base.layers]
         self.lm_head = Product(model.lm_head, pack=pack)
         self.modules = list(model.modules())
         self.hooks = hooks_of(model)

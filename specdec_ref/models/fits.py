@@ -87,17 +87,18 @@ def _odd_leaf(name: str, leaf: nn.Module) -> str | None:
 
 
 def fast_forward(
-    model: Any, logits: Callable[[FastForward | None], Float[Tensor, "batch nodes vocab"]]
+    model: Any, logits: Callable[[FastForward | None], Float[Tensor, "batch nodes vocab"]], *, pack: bool = True
 ) -> tuple[FastForward | None, str]:
     """The fast forward of this model, or None and the reason.
 
-    `logits(forward)`: a small batch's logits by that forward, by the model's own for None.
+    `logits(forward)`: a small batch's logits by that forward, by the model's own for None. `pack`: where possible.
     """
     reason = reason_unfit(model)
     if reason is None:
-        fast = FastForward(model, pack=can_pack(model))
         try:
-            own, ours = logits(None).double(), logits(fast).double()
+            own = logits(None).double()
+            fast = FastForward(model, pack=pack and can_pack(model))
+            ours = logits(fast).double()
         except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:  # of a foreign forward
             return None, f"off: a small forward failed ({error})"
         limit = 0.25 if next(model.parameters()).dtype.itemsize < 4 else 1e-3

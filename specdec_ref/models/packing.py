@@ -18,10 +18,14 @@ the same, so one or two rows are padded with zeros. A forward of one row then ta
 (bfloat16: 2 and 5 %; paired, same machine). So more rows never cost less, which the prices of longer drafts rely on.
 With AVX2 alone, fewer rows are faster anyway, and padding would make a forward of one row take 26 % longer (two: 12 %).
 
-A packed weight stands beside the original. Where both would fill more than half of the machine's memory nothing is
+A packed weight stands beside the original, unless `lean` is asked for: the original's memory is freed then, and whoever
+runs the layer itself has it unpacked again. Where both would fill more than half of the machine's memory nothing is
 packed.
 """
 
+import ctypes
+import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -59,19 +63,21 @@ def can_pack(model: nn.Module) -> bool:
 class Product:
     """x W^T + b of linear layers that read the same x, side by side: one product if packed. Inference only."""
 
-    def __init__(self, *linears: nn.Module, pack: bool) -> None:
-        """`pack`: keep a packed copy of the weights, shared by every `Product` of the same ones."""
+    def __init__(self, *linears: nn.Module, pack: bool, lean: bool = False) -> None:
+        """`pack`: keep a packed copy of the weights, shared by every `Product` of the same ones; `lean`: only that."""
         self.linears = cast("tuple[Any, ...]", linears)
         self.packed: Tensor | None = None
         self.bias: Tensor | None = None
         if pack:
             self.packed, self.bias = self._pack()
+            if lean:
+                _release(self.linears, self.packed)
 
     def _pack(self) -> tuple[Tensor, Tensor | None]:
         weights = [linear.weight for linear in self.linears]
         known = _PACKED.get(weights[0])
         if known is None or known[0] != self._versions():
-            rows = torch.cat([weight.detach() for weight in weights])
+            rows = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
             parts = [linear.bias for linear in self.linears]
             bias = None
             if any(part is not None for part in parts):
@@ -108,6 +114,26 @@ def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         return _product(padded, packed, bias)[:rows].view(*x.shape[:-1], -1)
     product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")
     return product
+
+
+def _release(linears: Sequence[Any], packed: Tensor) -> None:
+    """Free the weights of packed layers. Whoever runs one of the layers finds them unpacked again, bit for bit."""
+    weights = [linear.weight for linear in linears]
+    sizes = [linear.out_features for linear in linears]
+
+    def restore(*_: Any) -> None:
+        with torch.inference_mode(False):
+            if not weights[0].numel():
+                for weight, rows in zip(weights, packed.to_dense().split(sizes), strict=True):
+                    weight.data = rows
+        for handle in handles:
+            handle.remove()
+
+    handles = [linear.register_forward_pre_hook(restore) for linear in linears]
+    for weight in weights:
+        weight.data = weight.new_empty(0)
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # glibc would keep the freed blocks, and their sizes do not fit what is packed next
 
 
 class PackedLinear(nn.Module):

@@ -23,6 +23,7 @@ from specdec_ref.models.attention import TREE_ATTENTION, packed_mask, use_tree_a
 from specdec_ref.models.fast import FastForward, wants_fast
 from specdec_ref.models.fits import fast_forward
 from specdec_ref.models.kv_cache import SlotCache
+from specdec_ref.models.packing import can_pack
 from specdec_ref.models.support import check_supported
 from specdec_ref.transfer import upload
 from specdec_ref.trees.masks import ancestor_mask, padded_trees, slot_mask
@@ -45,11 +46,13 @@ class Target:
         check: bool = True,
         backend: str = "auto",
         fast: bool | None = None,
+        lean: bool = False,
     ) -> None:
         """`feature_layers`: which `hidden_states` a forward returns as features. `backend`: kernels.resolve_backend.
 
         `fast`: run the forward of `fast.py` where the model is of the kind that it knows; None: unless SPECDEC_FAST
-        is 0. `forward_note` says what became of it.
+        is 0. `forward_note` says what became of it. `lean`: packed layers free the model's own weights. They come
+        back when its modules run; code that reads them, or modules that shared them before, would find none.
 
         Raises ValueError if the model needs anything but full attention over a 4-D mask; `check=False` skips the
         small forwards that test it, e.g. for a model that is already known.
@@ -64,12 +67,13 @@ class Target:
         self.additive_mask = self.config._attn_implementation == "eager"
         self.fast: FastForward | None = None
         self.forward_note = "off: switched off"
-        self.wants_fast = wants_fast(fast)
+        self.wants_fast, self.lean = wants_fast(fast), lean
         self.batch = 0  # number of batches started so far: whoever decodes one compares it, see `check_batch`
         self.position_limit: int | None = None  # beyond it, a row would depend on the longest row of the batch
         self._speed_up()
         if check:
             self.position_limit = check_supported(self)
+        self._slim()
         self.cache = SlotCache(self.config.num_hidden_layers, 0, 0)
 
     def _speed_up(self) -> None:
@@ -82,7 +86,12 @@ class Target:
             tokens = torch.arange(3, 15).view(2, -1) * max(1, self.vocab_size // 17) % self.vocab_size
             return self.score(tokens, torch.arange(6).expand(2, -1) * 3)
 
-        self.fast, self.forward_note = fast_forward(self.model, logits)
+        self.fast, self.forward_note = fast_forward(self.model, logits, pack=not self.lean)
+
+    def _slim(self) -> None:
+        """Pack layer by layer and free each one's own weights: after the checks, which run the model's modules."""
+        if self.lean and self.fast is not None and can_pack(self.model):
+            self.fast, self.forward_note = FastForward(self.model, pack=True, lean=True), "on, packed"
 
     def _resolve(self, backend: str) -> Backend:
         """The kernels attend in float32 or narrower, and only in a model of transformers' that can be switched."""
@@ -139,6 +148,7 @@ class Target:
         self.batch += 1
         if self.fast is not None and not self.fast.current():
             self._speed_up()
+            self._slim()
         self.cache = SlotCache(self.config.num_hidden_layers, len(prompts), capacity, self.backend)
         if self.fast is None or not all(prompts):
             return self._read(prompts)

@@ -170,6 +170,32 @@ def test_targets_and_layer_skip_share_what_is_packed() -> None:
     assert one.lm_head.packed is skipped.lm_head.packed
 
 
+@pytest.mark.skipif(not can_pack(nn.Linear(2, 2)), reason="this torch has no oneDNN: nothing is packed")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_lean_target_holds_its_layers_once_and_gives_them_back(dtype: torch.dtype) -> None:
+    """Same bits as with both copies; whoever runs the modules, or a layer-skip copy of them, has the weights again."""
+    if dtype == torch.bfloat16 and not can_pack(nn.Linear(2, 2, dtype=dtype)):
+        pytest.skip("this processor has no bfloat16 products: nothing is packed")
+    model = tiny("llama", dtype)
+    before, whole = {n: t.clone() for n, t in model.state_dict().items()}, Target(model, fast=True)
+    ids = torch.arange(6)[None]
+    want, own = whole.score(ids, ids), model(input_ids=ids).logits
+    lean = Target(model, fast=True, lean=True)
+    freed = [name for name, tensor in model.state_dict().items() if not tensor.numel()]
+    assert len(freed) == 7 * model.config.num_hidden_layers
+    assert torch.equal(lean.score(ids, ids), want)
+    assert len([name for name, tensor in model.state_dict().items() if not tensor.numel()]) == len(freed)
+    with torch.inference_mode():
+        skipped = Target(shallow_copy(model, [0, 2]), fast=True)
+        assert torch.equal(skipped.score(ids, ids), Target(shallow_copy(tiny("llama", dtype), [0, 2])).score(ids, ids))
+        assert torch.equal(model(input_ids=ids).logits, own)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    model.model.layers[1].mlp.down_proj.weight.mul_(2)
+    lean.start([[1, 2]], capacity=4)
+    assert not torch.equal(lean.score(ids, ids), want)
+
+
 def test_the_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDEC_FAST", "0")
     model = tiny("llama")
