@@ -18,7 +18,9 @@ drafter with `gamma` 3. `generate()` is transformers' own. Medians in millisecon
 MEMORY = """\
 ## Memory
 
-The largest resident set of each command's process. Packed weights stand beside the model's own."""
+The largest resident set of each command's process. `generate`, `demo` and `bench` hold the layers' weights once, packed;
+a model that a program opens for itself keeps its own beside them. The peak is where the model is read, in float32 a file
+of 16 bits and what it becomes."""
 PARTS = ("token_ms", "step_ms", "propose_ms", "forward_ms", "verify_ms")
 
 
