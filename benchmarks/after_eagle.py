@@ -16,7 +16,8 @@ Acceptance is counted on the held-out prompts at temperature 0 with chains of `-
 prompt once, then each drafter drafts along the stored answer with the stored features, as the engine would
 (`tests/benchmarks/test_after_eagle.py` compares the two). `conditional[j]` is the accepted share of those drafts j + 1
 that were tested: their predecessors were all accepted. Costs are processor seconds of one thread, the drafter and a
-plain step in turn: `draft` is the time of one draft of `--depth` tokens over that of a plain step. JSON lines.
+plain step in turn: `draft` is the time of one draft of `--depth` tokens over that of a plain step, `check` that of
+checking it. JSON lines.
 Everything in `--work` is kept: a run that was stopped goes on when the same command is given.
 """
 

@@ -5,7 +5,7 @@ a plain step.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -79,20 +79,29 @@ def _features(example: Example, width: slice, dtype: torch.dtype) -> torch.Tenso
 def costs(
     target: Target, drafter: Drafter, example: Example, width: slice, depth: int, times: int = 60
 ) -> dict[str, float]:
-    """Processor milliseconds of a plain step and of a draft, in turn; the draft over the step as a median of ratios."""
+    """Processor milliseconds of a plain step, a draft and the check of it, in turn.
+
+    `draft` and `check` are over the plain step, as medians of ratios; `check`, of `depth` + 1 tokens, is v(depth + 1).
+    """
     text, clock = example.tokens.tolist(), time.process_time
     prompt, features = text[: example.prompt], example.fused[: example.prompt - 1, width].to(target.dtype)
     target.start([prompt], capacity=len(prompt) + 8)
     drafter.start([0], [prompt], [features])
     root, rngs = [DraftTree(torch.tensor(prompt[-1:]), torch.tensor([-1]))], [KeyedRandomness(0, 0, "draft")]
-    steps, drafts = list[float](), list[float]()
+    chain = [DraftTree(torch.tensor(prompt[-1:] * (depth + 1)), torch.arange(-1, depth))]
+    parts: tuple[Callable[[], object], ...] = (
+        lambda: target.forward(root),
+        lambda: drafter.propose([0], DraftBudget(depth), SamplingParams(), rngs),
+        lambda: target.forward(chain),
+    )
+    taken: list[list[float]] = [[], [], []]
     for _ in range(times):
-        begin = clock()
-        target.forward(root)
-        middle = clock()
-        drafter.propose([0], DraftBudget(depth), SamplingParams(), rngs)
-        steps.append(middle - begin)
-        drafts.append(clock() - middle)
+        for part, seconds in zip(parts, taken, strict=True):
+            begin = clock()
+            part()
+            seconds.append(clock() - begin)
     drafter.finish([0])
-    ratios = [draft / step for draft, step in zip(drafts, steps, strict=True)]
-    return {"step_ms": 1e3 * median(steps), "draft_ms": 1e3 * median(drafts), "draft": round(median(ratios), 4)}
+    steps, drafts, checks = taken
+    draft, check = (median(a / b for a, b in zip(part, steps, strict=True)) for part in (drafts, checks))
+    return {"step_ms": 1e3 * median(steps), "draft_ms": 1e3 * median(drafts), "draft": round(draft, 4),
+            "check": round(check, 4)}  # fmt: skip

@@ -1,6 +1,7 @@
 """The sections of docs/BENCHMARKS.md about what came after EAGLE-3, and about suffix decoding by the clock."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from specdec_ref.bench.rows import committed
@@ -19,16 +20,15 @@ positions 3 and 4 rest on few drafts.
 "Conditional" is the accepted share of drafts 1 to 4, of those whose predecessors were accepted. Counted at temperature
 0 with chains of gamma = {depth} along stored answers of plain decoding, test split; every task counts alike in tau.
 "Draft" is the time of all four drafts in plain steps (processor time of one thread, the two in turn). "Predicted" is
-tau / (v(5) + draft), with v(5) = {v5:.2f} from `costs.jsonl`: a speed-up without prefill and overhead, not a measured
-one."""
+tau / (v(5) + draft): a speed-up without prefill and overhead, not a measured one. v(5) = {v5:.2f} is the time of
+checking five tokens, measured in turn with the drafts (median of the methods)."""
 PRICE = """\
-**Break-even of a parallel drafter on this machine.** On the idle machine four EAGLE drafts one after the other take
-{sequential:.3f} plain steps and the check of five rows takes v(5) = {v5:.2f} (`costs.jsonl`, {dtype}). One pass that
-gives all four takes {ratio:.2f} of EAGLE's time here, so {parallel:.3f} plain steps. It is as fast as EAGLE if it keeps
-(v(5) + {parallel:.3f}) / (v(5) + {sequential:.3f}) = **{needed:.3f}** of EAGLE's tau. After equal training it keeps
-{kept:.3f} ("p-eagle" over "eagle, longer"). Made from the shipped head it keeps {shipped:.3f}: the first position is as
-good as before, the others have only begun to learn. MTP trained on one step shows at positions 3 and 4 what it costs to
-apply a module again that was not trained for it."""
+**Break-even of a parallel drafter on this machine.** Four EAGLE drafts one after the other take {sequential:.2f} plain
+steps, one pass that gives all four takes {parallel:.2f}, and the check of five tokens v(5) = {v5:.2f}. So the parallel
+drafter is as fast as EAGLE if it keeps (v(5) + {parallel:.2f}) / (v(5) + {sequential:.2f}) = **{needed:.2f}** of
+EAGLE's tau. After equal training it keeps {kept:.2f} ("p-eagle" over "eagle, longer"). Made from the shipped head it
+keeps {shipped:.2f}: the first position is as good as before, the others have only begun to learn. MTP trained on one
+step shows at positions 3 and 4 what it costs to apply a module again that was not trained for it."""
 
 
 SUFFIX = """\
@@ -39,26 +39,22 @@ Every prompt is decoded by both in turn, each with its own default draft length,
 and their median with a 95 % interval."""
 
 
-def break_even(rows: Sequence[Mapping[str, Any]], dtype: str, split: str = "test") -> dict[str, Any]:
+def break_even(rows: Sequence[Mapping[str, Any]], split: str = "test") -> dict[str, float]:
     """Prices in plain steps, and the shares of EAGLE's tau that a parallel drafter needs and keeps."""
-    _, measured = committed("costs")
-    row = next(one for one in measured if one["drafter"] == "eagle" and one["dtype"] == dtype)
-    step = row["costs"]["verify"]["1"]
-    sequential, v5 = row["costs"]["draft"]["4"] / step, row["costs"]["verify"]["5"] / step
-    drafts = {one["method"]: one["costs"]["draft"] for one in rows if "costs" in one}
+    prices = {one["method"]: one["costs"] for one in rows if "costs" in one}
     taus = {one["method"]: one["tau"] for one in rows if one.get("task") == "mean" and one["split"] == split}
-    ratio = drafts["p-eagle"] / drafts["eagle, longer"]
+    v5 = median(one["check"] for one in prices.values())
+    sequential, parallel = prices["eagle, longer"]["draft"], prices["p-eagle"]["draft"]
     return {
-        "sequential": sequential, "v5": v5, "dtype": row["dtype"], "ratio": ratio, "parallel": ratio * sequential,
-        "needed": (v5 + ratio * sequential) / (v5 + sequential), "kept": taus["p-eagle"] / taus["eagle, longer"],
-        "shipped": taus["p-eagle, shipped"] / taus["shipped"],
+        "sequential": sequential, "parallel": parallel, "v5": v5, "needed": (v5 + parallel) / (v5 + sequential),
+        "kept": taus["p-eagle"] / taus["eagle, longer"], "shipped": taus["p-eagle, shipped"] / taus["shipped"],
     }  # fmt: skip
 
 
 def after_eagle() -> Iterator[str]:
     """One table, and what it means for a parallel drafter here."""
     about, rows = committed("after-eagle")
-    found = break_even(rows, about["dtype"].removeprefix("torch."))
+    found = break_even(rows)
     yield AFTER.format(tokens=about["tokens"], depth=about["depth"], v5=found["v5"])
     yield from ("", "```sh", about["command"], "```", "")
     yield f"{about['target']} in {about['dtype'].removeprefix('torch.')}, {about['machine']}, torch {about['torch']}."

@@ -9,6 +9,7 @@ number format, machine.
     eagle-speed        python -m benchmarks.speed --drafter eagle --drafter draft --depth 3
     tasks              specdec bench --json, several runs one behind the other: each environment has its command
     never              specdec bench --json --cpu-clock: every drafter with its length decided, against plain decoding
+    never-cells        the same in float32, by batch size, context and temperature
     lookup             specdec bench --json on a processor without AVX512
     ngram-acceptance   python -m benchmarks.acceptance --drafter ngram --temperature 0 1 --prompts 8
     predicted          python -m benchmarks.predict: such runs, too
@@ -18,6 +19,7 @@ number format, machine.
     after-eagle        python -m benchmarks.after_eagle: EAGLE-3 and what came after it, trained on the same text
     drafters           specdec bench --json: the drafters of chapter 10, with heads that benchmarks.after_eagle trained
     suffix-lookup      python -m benchmarks.speed --against ngram: suffix decoding and prompt lookup, in turn
+    memory             python -m benchmarks.memory: the largest resident set of each command
     floor              python -m benchmarks.floor: where the milliseconds of a step go
     costs              python -m benchmarks.costs: what a round costs on an idle machine, which the chapters quote
     published          what others measured elsewhere, each with its source

@@ -47,26 +47,24 @@ def made(method: str, tau: float, draft: float) -> list[dict[str, Any]]:
     """Two rows of a method as the command writes them."""
     return [
         {"method": method, "split": "test", "task": "mean", "tau": tau, "tau_worst": 1.1, "conditional": [0.5, 0.4]},
-        {"method": method, "costs": {"draft": draft}, "weights": 5_000_000, "tokens_trained": 300_000},
+        {"method": method, "costs": {"draft": draft, "check": 1.1}, "weights": 5_000_000, "tokens_trained": 300_000},
     ]
 
 
 def test_break_even_compares_whole_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four drafts cost 0.3 plain steps one by one and a quarter of that together; checking five rows costs 1.1."""
-    curves = {"verify": {"1": 10.0, "5": 11.0}, "draft": {"4": 3.0}}
+    """Four drafts cost 0.4 plain steps one by one and 0.1 together; checking five rows costs 1.1."""
     about = {"target": "tiny", "dtype": "torch.bfloat16", "machine": "a machine", "torch": "2", "command": "run",
              "depth": 4, "tokens": 1000, "distinct": 900}  # fmt: skip
     rows = [*made("eagle, longer", 2.0, 0.4), *made("p-eagle", 1.6, 0.1), *made("shipped", 2.5, 0.4),
             *made("p-eagle, shipped", 2.0, 0.1)]  # fmt: skip
-    costs = [{"drafter": "eagle", "dtype": "bfloat16", "costs": curves}]
-    monkeypatch.setattr(page_after, "committed", lambda name: ({}, costs) if name == "costs" else (about, rows))
-    found = page_after.break_even(rows, "bfloat16")
-    assert found["parallel"] == pytest.approx(0.075)
-    assert found["needed"] == pytest.approx((1.1 + 0.075) / (1.1 + 0.3))
+    monkeypatch.setattr(page_after, "committed", lambda name: (about, rows))
+    found = page_after.break_even(rows)
+    assert found["parallel"] == pytest.approx(0.1)
+    assert found["needed"] == pytest.approx((1.1 + 0.1) / (1.1 + 0.4))
     assert (found["kept"], found["shipped"]) == (pytest.approx(0.8), pytest.approx(0.8))
     text = "\n".join(page_after.after_eagle())
     assert "| p-eagle | 0.30 M | 5.0 M | 0.50 0.40 | 1.60 | 1.10 | 0.100 | 1.33 |" in text
-    assert f"**{found['needed']:.3f}** of EAGLE's tau" in text
+    assert f"**{found['needed']:.2f}** of\nEAGLE's tau" in text
 
 
 def test_every_method_starts_where_another_ends() -> None:
