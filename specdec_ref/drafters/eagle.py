@@ -42,9 +42,9 @@ PREFILL_CHUNK = 512  # pairs a forward while reading a prompt: bounds the memory
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Verified pairs that the head has not read for good: features and the tokens that came after them."""
+    """Verified pairs that the head has not read for good: features, in pieces, and the tokens that came after them."""
 
-    features: Float[Tensor, "pairs features"]
+    features: list[Float[Tensor, "_ features"]]
     tokens: list[int]
 
 
@@ -88,13 +88,13 @@ class EagleDrafter:
         for begin in range(0, max(pairs), PREFILL_CHUNK) if features is not None else ():
             ends = [max(begin, min(begin + PREFILL_CHUNK, count - 1)) for count in pairs]
             chunk = [
-                Pairs(row[begin:end], list(prompt[begin + 1 : end + 1]))
+                Pairs([row[begin:end]], list(prompt[begin + 1 : end + 1]))
                 for row, prompt, end in zip(features or (), prompts, ends, strict=True)
             ]
             self._read(chunk)
         if features is not None:
             self._unread = [
-                Pairs(row[count - 1 : count], [prompt[-1]]) if count else None
+                Pairs([row[count - 1 : count]], [prompt[-1]]) if count else None
                 for row, prompt, count in zip(features, prompts, pairs, strict=True)
             ]
         self._verified = list(self.cache.lengths)
@@ -215,12 +215,12 @@ class EagleDrafter:
         """g after every pair; the first `kept[b]` of row b stay in the cache."""
         counts = [0 if row is None else len(row.tokens) for row in pairs]
         width, weight = max(1, *counts), self.head.lm_head.weight
-        size = next(row.features.shape[-1] for row in pairs if row is not None)
+        size = next(row.features[0].shape[-1] for row in pairs if row is not None)
         features = torch.zeros(len(pairs), width, size, dtype=weight.dtype, device=weight.device)
         tokens = torch.zeros(len(pairs), width, dtype=torch.long)
         for i, row in enumerate(pairs):
             if row is not None:
-                features[i, : counts[i]] = row.features
+                features[i, : counts[i]] = torch.cat(row.features)
                 tokens[i, : counts[i]] = torch.tensor(row.tokens)
         return self._forward(self.net.fuse(features), tokens, counts, kept=kept)
 
@@ -275,7 +275,7 @@ class EagleDrafter:
         if features is None:
             raise ValueError(f"this drafter needs the target's features of layers {list(self.feature_layers)}")
         for i, (tree, result, new) in enumerate(zip(trees, results, features, strict=True)):
-            fresh = Pairs(new, [*(tree.token_list[node] for node in result.path), result.next_token])
+            fresh = Pairs([new], [*(tree.token_list[node] for node in result.path), result.next_token])
             unread = self._unread[i]
             if unread is not None and self.cache.lengths[i] == self._verified[i]:
                 fresh = _joined(unread, fresh)  # nothing was drafted, so nothing was read
@@ -296,4 +296,5 @@ class EagleDrafter:
 
 
 def _joined(old: Pairs, new: Pairs) -> Pairs:
-    return Pairs(torch.cat([old.features, new.features]), old.tokens + new.tokens)
+    """Without copying: a head that is not asked for a while would copy what it has not read every round."""
+    return Pairs(old.features + new.features, old.tokens + new.tokens)

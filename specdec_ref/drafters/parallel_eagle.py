@@ -77,7 +77,7 @@ class ParallelDrafter(EagleDrafter):
         """Outputs at each row's last verified pair and at depth - 1 masks after it; only verified pairs are kept."""
         hidden = self.head.get_parameter("mask_hidden").expand(depth - 1, -1)
         masked = [
-            row and Pairs(torch.cat([row.features.to(hidden), hidden]), row.tokens + [MASK] * (depth - 1))
+            row and Pairs([*(piece.to(hidden) for piece in row.features), hidden], row.tokens + [MASK] * (depth - 1))
             for row in self._unread
         ]
         real = [0 if row is None else len(row.tokens) for row in self._unread]
