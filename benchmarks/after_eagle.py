@@ -275,8 +275,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         lab.run(name)
     if not args.split:
         return 0
-    words = ["python -m benchmarks.after_eagle", *(f"--{key} {value}" for key, value in
-             {"tokens": args.tokens, "split": " ".join(args.split), "prompts": args.prompts}.items())]  # fmt: skip
+    text = {"features": args.features} if args.features else {"corpus": " ".join(map(str, args.corpus))}
+    told = {**text, "dtype": args.dtype, "tokens": args.tokens, "split": " ".join(args.split), "prompts": args.prompts}
+    words = ["python -m benchmarks.after_eagle", *(f"--{key} {value}" for key, value in told.items())]
     about = {"command": " ".join(words), "target": args.target, "dtype": str(model.dtype), "machine": cpu_name(),
              "torch": torch.__version__, "depth": args.depth, "tokens": args.tokens,
              "distinct": sum(e.response for b in open_features([lab.store("eagle")]) for e in b.examples()),

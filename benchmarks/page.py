@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import page_text as text
 from benchmarks.page_after import after_eagle, suffix_decoding
-from benchmarks.page_costs import memory, never_slower_by_cell, where_time_goes
+from benchmarks.page_costs import memory, where_time_goes
 from benchmarks.page_served import round_trip, under_load, with_and_without
 from benchmarks.predict import summary
 from specdec_ref.bench.report import markdown
@@ -42,8 +42,8 @@ ACCEPTANCE = {
 def page() -> str:
     """The whole page; a section whose rows are not there is left out."""
     lines = [text.INTRO]
-    for section in (_tasks, _never, never_slower_by_cell, _elsewhere, _peers, _claims, _published, _predicted,
-                    _acceptance, _heads, after_eagle, _drafters, suffix_decoding, where_time_goes, memory, round_trip,
+    for section in (_tasks, _never, _elsewhere, _peers, _claims, _published, _predicted, _acceptance, _heads,
+                    after_eagle, _drafters, suffix_decoding, where_time_goes, memory, round_trip,
                     with_and_without, under_load):  # fmt: skip
         try:
             lines += [*section(), ""]

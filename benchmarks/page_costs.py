@@ -1,13 +1,11 @@
 """The sections of docs/BENCHMARKS.md about what decoding costs: where the milliseconds go, and how much memory."""
 
 from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from specdec_ref.bench.rows import committed, runs
 
-__all__ = ["memory", "never_slower_by_cell", "where_time_goes"]
+__all__ = ["memory", "where_time_goes"]
 
 TIME = """\
 ## Where the time goes
@@ -20,15 +18,9 @@ drafter with `gamma` 3. `generate()` is transformers' own. Medians in millisecon
 MEMORY = """\
 ## Memory
 
-The largest resident set of each command's process. `generate`, `demo` and `bench` hold the layers' weights once,
-packed; a model that a program opens for itself keeps its own beside them. The peak comes while the model is read: in
-float32, a file of 16 bits and what it becomes."""
-CELLS = """\
-### Never slower, by batch size, context and temperature
-
-Every drafter under the controller against plain decoding, in processor seconds of one thread: the geometric mean of
-the tasks' medians. A call is a whole batch and includes the prefill of its prompts. "Lowest task" is the lowest of all
-single tasks and methods."""
+The largest resident set of each command's process. Commands that decode hold the layers' weights once, packed; a
+model that a program opens for itself keeps its own beside them. The peak comes while the model is read: in
+float32, a file of 16 bits and what it becomes. In `bench`, transformers' own decoding unpacks the layers again."""
 PARTS = ("token_ms", "step_ms", "propose_ms", "forward_ms", "verify_ms")
 
 
@@ -74,26 +66,3 @@ def memory() -> Iterator[str]:
     yield from ("| command | MB |", "|---|---:|")
     for row in rows:
         yield f"| {row['what']} | {row['peak_mb']:.0f} |"
-
-
-def never_slower_by_cell() -> Iterator[str]:
-    """A row for each batch size, context and temperature, a column a drafter."""
-    measured = runs("never-cells")
-    rows = [row for _, part in measured for row in part if row["method"] != "plain"]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    means = [float(row["speedup_vs_plain"]) for row in rows if row["task"] == "all"]
-    enough, more = (sum(mean >= bound for mean in means) for bound in (0.97, 0.99))
-    about = measured[0][0]
-    yield from (CELLS, "", *(line for each, _ in measured for line in ("```sh", each["command"], "```")), "")
-    yield f"{about['target']} in {about['dtype']} on {about['machine']}, torch {about['torch']}."
-    yield from ("", f"{enough} of {len(means)} means at 0.97 or more, {more} at 0.99 or more.", "")
-    heads = " | ".join(method.removesuffix(" adaptive") for method in methods)
-    yield f"| batch | context | T | {heads} | lowest task |"
-    yield "|---:|---:|---:|" + "---:|" * len(methods) + "---|"
-    key = itemgetter("batch", "context", "temperature")
-    for cell, here in groupby(sorted(rows, key=key), key=key):
-        found = {(row["method"], row["task"]): float(row["speedup_vs_plain"]) for row in here}
-        (method, task), low = min(found.items(), key=itemgetter(1))
-        batch, context, temperature = cell
-        shown = " | ".join(f"{found[each, 'all']:.2f}" if (each, "all") in found else "" for each in methods)
-        yield f"| {batch} | {context or 'as they are'} | {temperature:g} | {shown} | {low:.2f}: {method}, {task} |"

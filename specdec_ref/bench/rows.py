@@ -9,7 +9,6 @@ number format, machine.
     eagle-speed        python -m benchmarks.speed --drafter eagle --drafter draft --depth 3
     tasks              specdec bench --json, several runs one behind the other: each environment has its command
     never              specdec bench --json --cpu-clock: every drafter with its length decided, against plain decoding
-    never-cells        the same in float32, by batch size, context and temperature
     lookup             specdec bench --json on a processor without AVX512
     ngram-acceptance   python -m benchmarks.acceptance --drafter ngram --temperature 0 1 --prompts 8
     predicted          python -m benchmarks.predict: such runs, too

@@ -137,7 +137,7 @@ def _measured(args: argparse.Namespace, accepted: "dict[str, Known]") -> "tuple[
 
     say(f"loading {args.target}; what a round takes is measured once, in ten seconds, and kept")
     give_way()
-    session = Session.open(args.target, dtype=args.dtype, device=args.device)
+    session = Session.open(args.target, dtype=args.dtype, device=args.device, lean=True)
     drafters = []
     for name in accepted:
         try:

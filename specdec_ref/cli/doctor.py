@@ -194,7 +194,7 @@ def _measure(
     with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("loading the model, then measuring", total=passes + 2)
         try:
-            session = Session.open(args.target, dtype=args.dtype, device=args.device)
+            session = Session.open(args.target, dtype=args.dtype, device=args.device, lean=True)
         except (ModelError, ValueError) as error:
             return {}, {}, [Check(f"target {args.target} can be loaded", False, str(error))]
         bar.advance(task)

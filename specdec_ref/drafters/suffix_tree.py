@@ -9,7 +9,7 @@ A tree counts every substring of up to `max_depth` tokens. For every match lengt
 
 The draft with the best score wins; on a tie the longer match. With `topk` above 1 the draft is a tree instead: the
 nodes with the largest P, found best first; of equals the deepest. Drafts are one-hot ("point"), so any temperature is
-exact. A match as frequent as a longer one has the same chain, so it is drafted once for both.
+exact.
 
 The tree is path-compressed: a node stands for a string that is followed by different tokens, or by none at an end of
 a text. The tokens on its edge are a slice of the stored text, so there are at most two nodes per token. Eviction
@@ -212,26 +212,16 @@ class SuffixTree:
 
         `found`: the suffixes of `text` that something follows, if they are known.
         """
-        best, drafts = SuffixDraft(Nodes(text[-1])), dict[int, SuffixDraft]()
+        best = SuffixDraft(Nodes(text[-1]))
         found = self.search(text) if found is None else found
-        same = longest = max(found, default=0)  # from `same` tokens on, all matches occur at the same places
-        most = {length: self._most(length, budget, options) for length in range(1, longest + 1)}
+        most = {length: self._most(length, budget, options) for length in range(1, max(found, default=0) + 1)}
         for length in sorted(most, key=lambda length: most[length], reverse=True):
             if best.score > most[length] or not most[length]:  # no P is above 1
                 break
-            known = min(length, same)
-            place = found.get(known) or self.find(text[len(text) - known :])
-            if place is None:
-                continue
-            chain, times = budget.topk == 1, place[0].count
-            if chain and times == found[longest][0].count:
-                same = known
-            if (key := times if chain else -length) not in drafts:  # where all matches are the same, the chain is, too
-                drafts[key] = self._grow(text[-1], *place, most[length], budget, options.min_prob)
-            draft = drafts[key]
-            fits = 0 < len(draft.nodes.tokens) - 1 <= most[length]
-            if fits and (draft.score, length) > (best.score, best.match):
-                best = replace(draft, match=length)
+            if place := found.get(length) or self.find(text[len(text) - length :]):
+                draft = self._grow(text[-1], *place, most[length], budget, options.min_prob)
+                if draft.score and (draft.score, length) > (best.score, best.match):
+                    best = replace(draft, match=length)
         return best
 
     def _most(self, match: int, budget: DraftBudget, options: SuffixOptions) -> int:

@@ -16,7 +16,7 @@ from specdec_ref.models.attention import TREE_ATTENTION
 from specdec_ref.models.fast import FastForward, foreign_hooks, hooks_of
 from specdec_ref.models.packing import PackedLinear, can_pack
 
-__all__ = ["fast_forward", "reason_unfit"]
+__all__ = ["alike", "fast_forward", "reason_unfit"]
 
 _MODEL = {"config", "generation_config", "kernel_config", "loss_type", "name_or_path", "vocab_size", "padding_idx",
           "all_tied_weights_keys", "gradient_checkpointing", "has_sliding_layers"}  # fmt: skip
@@ -86,6 +86,15 @@ def _odd_leaf(name: str, leaf: nn.Module) -> str | None:
     return None
 
 
+def alike(own: Tensor, ours: Tensor, model: Any) -> bool:
+    """Logits of the same tokens, as far as the rounding of the model's dtype goes.
+
+    NaN is like nothing: the model's own forward says where it comes from.
+    """
+    limit = 0.25 if next(model.parameters()).dtype.itemsize < 4 else 1e-3
+    return bool((own.double() - ours.double()).std() <= limit * own.double().std())
+
+
 def fast_forward(
     model: Any, logits: Callable[[FastForward | None], Float[Tensor, "batch nodes vocab"]], *, pack: bool = True
 ) -> tuple[FastForward | None, str]:
@@ -96,13 +105,12 @@ def fast_forward(
     reason = reason_unfit(model)
     if reason is None:
         try:
-            own = logits(None).double()
+            own = logits(None)
             fast = FastForward(model, pack=pack and can_pack(model))
-            ours = logits(fast).double()
+            ours = logits(fast)
         except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:  # of a foreign forward
             return None, f"off: a small forward failed ({error})"
-        limit = 0.25 if next(model.parameters()).dtype.itemsize < 4 else 1e-3
-        if bool((own - ours).std() <= limit * own.std()):  # NaN: the model's own forward says where it comes from
+        if alike(own, ours, model):
             return fast, f"on, {'packed' if fast.lm_head.packed is not None else 'not packed'}"
         reason = "its logits differ from the model's own"
     return None, f"off: {reason}"

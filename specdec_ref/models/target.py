@@ -21,7 +21,7 @@ from specdec_ref.kernels import Backend, ops, resolve_backend
 from specdec_ref.kernels.contract import pack_bits
 from specdec_ref.models.attention import TREE_ATTENTION, packed_mask, use_tree_attention
 from specdec_ref.models.fast import FastForward, wants_fast
-from specdec_ref.models.fits import fast_forward
+from specdec_ref.models.fits import alike, fast_forward
 from specdec_ref.models.kv_cache import SlotCache
 from specdec_ref.models.packing import can_pack
 from specdec_ref.models.support import check_supported
@@ -78,20 +78,26 @@ class Target:
 
     def _speed_up(self) -> None:
         """Take the fast forward if it gives what the model gives."""
-        if not self.wants_fast or self.packed_mask:
-            return
+        if self.wants_fast and not self.packed_mask:
+            self.fast, self.forward_note = fast_forward(self.model, self._logits, pack=not self.lean)
 
-        def logits(forward: FastForward | None) -> Tensor:
-            self.fast = forward
-            tokens = torch.arange(3, 15).view(2, -1) * max(1, self.vocab_size // 17) % self.vocab_size
-            return self.score(tokens, torch.arange(6).expand(2, -1) * 3)
-
-        self.fast, self.forward_note = fast_forward(self.model, logits, pack=not self.lean)
+    def _logits(self, forward: FastForward | None) -> Tensor:
+        """Of a small batch, by this forward, or by the model's own."""
+        self.fast = forward
+        tokens = torch.arange(3, 15).view(2, -1) * max(1, self.vocab_size // 17) % self.vocab_size
+        return self.score(tokens, torch.arange(6).expand(2, -1) * 3)
 
     def _slim(self) -> None:
         """Pack layer by layer and free each one's own weights: after the checks, which run the model's modules."""
-        if self.lean and self.fast is not None and can_pack(self.model):
-            self.fast, self.forward_note = FastForward(self.model, pack=True, lean=True), "on, packed"
+        if not self.lean or self.fast is None or not can_pack(self.model):
+            return
+        unpacked = self.fast
+        before, packed = self._logits(unpacked), FastForward(self.model, pack=True, lean=True)
+        if alike(before, self._logits(packed), self.model):
+            self.forward_note = "on, packed"
+        else:  # running the model gives the weights back
+            self._logits(None)
+            self.fast, self.forward_note = unpacked, "on, not packed: packed products differ"
 
     def _resolve(self, backend: str) -> Backend:
         """The kernels attend in float32 or narrower, and only in a model of transformers' that can be switched."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from specdec_ref.core import DraftTree
 from specdec_ref.drafters.layer_skip import shallow_copy
+from specdec_ref.models import packing
 from specdec_ref.models.packing import can_pack
 from specdec_ref.models.target import Target
 
@@ -194,6 +195,19 @@ def test_a_lean_target_holds_its_layers_once_and_gives_them_back(dtype: torch.dt
     model.model.layers[1].mlp.down_proj.weight.mul_(2)
     lean.start([[1, 2]], capacity=4)
     assert not torch.equal(lean.score(ids, ids), want)
+
+
+@pytest.mark.skipif(not can_pack(nn.Linear(2, 2)), reason="this torch has no oneDNN: nothing is packed")
+def test_a_lean_target_whose_packed_products_are_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a product that doubles. The weights come back, and decoding goes on without it."""
+    right = packing._product
+    monkeypatch.setattr(packing, "_product", lambda x, packed, bias: 2 * right(x, packed, bias))
+    model, ids = tiny("llama", torch.float32), torch.arange(6)[None]
+    own = model(input_ids=ids).logits
+    target = Target(model, fast=True, lean=True)
+    assert target.forward_note == "on, not packed: packed products differ"
+    assert all(tensor.numel() for tensor in model.state_dict().values())
+    torch.testing.assert_close(target.score(ids, ids), own, rtol=1e-3, atol=1e-3)
 
 
 def test_the_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
